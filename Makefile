@@ -1,0 +1,41 @@
+# Each target makes .venv and installs what it needs; nothing else to do first.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO ?= demo
+
+.PHONY: demo test check bench
+demo: .venv/train
+	$(BIN)/aesr1 demo -o $(DEMO)
+
+test: .venv/dev .venv/browser
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest -q --durations=10
+
+check: .venv/dev
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+bench: .venv/train
+	$(BIN)/python bench/rewards.py
+	$(BIN)/python bench/overhead.py
+	$(BIN)/python bench/imports.py
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --upgrade pip
+
+.venv/train: .venv/bin/pip pyproject.toml constraints.txt
+	$(BIN)/pip install -q -c constraints.txt -e '.[train]'
+	touch $@
+
+.venv/dev: .venv/bin/pip pyproject.toml constraints.txt
+	$(BIN)/pip install -q -c constraints.txt -e '.[train,dev]'
+	touch $@
+
+# The report is tried in a real browser. Without one (and without the right to install it) those tests skip.
+.venv/browser: | .venv/bin/pip
+	command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+	  || (apt-get update -qq && apt-get install -y -qq chromium chromium-driver) \
+	  || echo 'no chromium: the browser tests will be skipped'
+	touch $@

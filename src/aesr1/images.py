@@ -1,0 +1,79 @@
+"""Open a picture safely: type sniffed, size limited, turned upright, RGB."""
+
+from __future__ import annotations
+
+import glob as globbing
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from aesr1.errors import AesError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+MAX_SOURCE_PIXELS = 300_000_000
+"""A larger picture is refused before it is decoded: 300 megapixels take 0.9 GB."""
+MIN_SIDE = 8
+
+
+def open_image(path: str | Path, *, max_pixels: int | None = None) -> Image.Image:
+    """An upright RGB picture, shrunk to `max_pixels` where that is given. AesError says what is wrong with it."""
+    path = Path(path)
+    fix = "check the path, or leave this picture out"
+    try:
+        with warnings.catch_warnings(), Image.open(path) as source:
+            warnings.simplefilter("ignore")  # Pillow's bomb warning (ours is below) and broken EXIF
+            if source.width * source.height > MAX_SOURCE_PIXELS:
+                raise AesError(f"{path} has {source.width} × {source.height} pixels", fix="make a smaller copy of it")
+            if min(source.size) < MIN_SIDE:
+                raise AesError(f"{path} has only {source.width} × {source.height} pixels", fix=fix)
+            if max_pixels is not None:
+                source.draft("RGB", _fit(source.size, max_pixels))  # JPEG: decode at a fraction of the size
+            picture = ImageOps.exif_transpose(source)
+            picture = _on_white(picture)
+    except FileNotFoundError as error:
+        raise AesError(f"{path} does not exist", fix=fix) from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise AesError(f"{path} cannot be read as a picture: {error}", fix=fix) from error
+    if max_pixels is not None and picture.width * picture.height > max_pixels:
+        picture = picture.resize(_fit(picture.size, max_pixels), Image.Resampling.BICUBIC)
+    return picture
+
+
+def _fit(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
+    factor = min(1.0, (max_pixels / (size[0] * size[1])) ** 0.5)
+    return max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """RGB; what is transparent becomes white instead of the arbitrary colour beneath it."""
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        layers = picture.convert("RGBA")
+        white = Image.new("RGBA", layers.size, "white")
+        return Image.alpha_composite(white, layers).convert("RGB")
+    if picture.mode.startswith("I;16") or picture.mode == "I":
+        picture = picture.point(lambda value: value / 256).convert("L")
+    return picture.convert("RGB")
+
+
+def find_images(inputs: Iterable[str | Path]) -> list[Path]:
+    """Files named outright, folders searched recursively for picture suffixes, globs; sorted, each once.
+
+    A file named outright is kept whatever its suffix, so that its error is reported and not swallowed.
+    AesError where an input matches nothing.
+    """
+    found: dict[Path, None] = {}
+    for given in inputs:
+        path = Path(given)
+        if path.is_dir():
+            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        elif any(mark in str(given) for mark in "*?[") and not path.exists():
+            named = globbing.glob(str(given), recursive=True)  # noqa: PTH207  # the pattern may be absolute
+            matches = sorted(Path(match) for match in named if Path(match).is_file())
+        else:
+            matches = [path]
+        if not matches:
+            raise AesError(f"{given} holds no pictures", fix=f"looked for {', '.join(sorted(SUFFIXES))}")
+        found.update(dict.fromkeys(matches))
+    return list(found)

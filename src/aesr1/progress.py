@@ -1,0 +1,34 @@
+"""Progress on stderr: a bar with rate and time left, so that stdout stays the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+
+class Advance:
+    """A running bar; `advance` moves it on."""
+
+    def __init__(self, bar: Progress, task: int) -> None:
+        self._bar, self._task = bar, task
+
+    def advance(self, count: int) -> None:
+        """Move on by `count`."""
+        self._bar.advance(self._task, count)  # type: ignore[arg-type]
+
+
+@contextmanager
+def bar(label: str, *, total: int) -> Iterator[Advance]:
+    """Show a bar while the block runs."""
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), _Rate(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
+        yield Advance(progress, progress.add_task(label, total=total))
