@@ -1,0 +1,222 @@
+"""Anybody's own ratings: a table with an image column and either a mean on a stated scale or vote counts."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aesr1.errors import AesError
+from aesr1.records import SPLITS, Rating, write_rows, write_run
+
+IMAGE_NAMES = ("image", "image_name", "filename", "file", "path", "name")
+MEAN_NAMES = ("mean", "score", "mos", "rating")
+SPREAD_NAMES = ("sd", "std", "spread")
+_VOTES = re.compile(r"(?:votes?_|c)(\d+)")
+
+
+@dataclass(frozen=True)
+class CsvConfig:
+    """How to read the table. Column names are found by themselves where they are the usual ones."""
+
+    file: Path
+    output: Path
+    images: Path | None = None  # folder of the pictures; default: the table's
+    image_column: str | None = None
+    mean_column: str | None = None
+    scale: tuple[float, float] | None = None  # the marks' nominal bounds; known by itself from vote columns
+    domain: str | None = None  # default: the table's name
+    split: str | None = None  # for a table without a split column: all rows; default: random by share
+    val_share: float = 0.1
+    seed: int = 0
+    allow_missing: bool = False
+
+
+def import_csv(config: CsvConfig) -> Path:
+    """Write `ratings.jsonl` into the output folder and return its path. AesError names line and column."""
+    started = time.time()
+    target = config.output / "ratings.jsonl"
+    if target.exists():
+        raise AesError(f"{target} exists", fix="choose another output folder; nothing is overwritten")
+    ratings = list(read_csv(config))
+    if not ratings:
+        raise AesError(f"{config.file} has a header but no rows", fix="check that the right file was exported")
+    missing = [rating.image for rating in ratings if not Path(rating.image).is_file()]
+    if missing and not config.allow_missing:
+        raise AesError(
+            f"{len(missing):,} of {len(ratings):,} images of {config.file} are missing, first: {missing[0]}",
+            fix="pass --images DIR, or --allow-missing to leave them out",
+        )
+    gone = set(missing)
+    ratings = _with_splits([rating for rating in ratings if rating.image not in gone], config)
+    write_rows(target, ratings)
+    write_run(config.output, "ratings import csv", config, started=started, rows=len(ratings), missing=len(missing))
+    return target
+
+
+def read_csv(config: CsvConfig) -> Iterator[Rating]:
+    """Rows as ratings, scores mapped from the scale's nominal bounds to 0–1; split "" where the table has none."""
+    if not config.file.is_file():
+        raise AesError(f"there is no file {config.file}", fix="check the path")
+    root = (config.images or config.file.parent).absolute()
+    try:
+        with config.file.open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file, dialect=_dialect(file.readline()))
+            file.seek(0)
+            columns = [name.strip() for name in table.fieldnames or []]
+            table.fieldnames = columns
+            image, mean, votes = _columns(config, columns)
+            low, high = _scale(config, votes)
+            seen: Counter[str] = Counter()
+            for row in table:
+                where = f"{config.file}, line {table.line_num}"
+                name = (row[image] or "").strip()
+                _check_name(name, where)
+                seen[name] += 1
+                if seen[name] > 1:
+                    raise AesError(f"{where}: {name} is rated twice", fix="keep one row an image")
+                counts = tuple(int(_number(row[column], column, where)) for column in votes)
+                score, spread = _opinion(row, mean, columns, counts, (low, high), where)
+                split = (row.get("split") or config.split or "").strip()
+                if split and split not in SPLITS:
+                    raise AesError(f"{where}: split is {split!r}", fix=f"use {', '.join(SPLITS)}")
+                yield Rating(
+                    image=str(root / name),
+                    score=score,
+                    domain=config.domain or config.file.absolute().parent.name,
+                    split=split,
+                    spread=spread,
+                    raters=sum(counts) or None,
+                    votes=counts or None,
+                )
+    except UnicodeDecodeError as error:
+        raise AesError(f"{config.file} is not UTF-8", fix="save it again as UTF-8") from error
+    except csv.Error as error:
+        raise AesError(
+            f"{config.file} is not a CSV table: {error}", fix="save it again as comma-separated text"
+        ) from error
+
+
+def _dialect(header: str) -> type[csv.Dialect]:
+    """Comma, semicolon or tab: whichever the header holds most of."""
+
+    class Found(csv.excel):
+        delimiter = max(",;\t", key=header.count)
+
+    return Found
+
+
+def _columns(config: CsvConfig, columns: list[str]) -> tuple[str, str | None, list[str]]:
+    """The image column, the mean's (None where votes give it) and the vote columns by mark."""
+
+    def find(wanted: str | None, usual: tuple[str, ...], what: str) -> str | None:
+        if wanted is not None and wanted not in columns:
+            raise AesError(
+                f"{config.file} has no column {wanted!r}; it has {', '.join(columns)}", fix=f"name the {what} column"
+            )
+        return wanted or next((name for name in columns if name.lower() in usual), None)
+
+    votes = sorted((name for name in columns if _VOTES.fullmatch(name)), key=lambda name: int(name.strip("votesc_")))
+    image = find(config.image_column, IMAGE_NAMES, "image")
+    mean = find(config.mean_column, MEAN_NAMES, "mean")
+    if image is None:
+        raise AesError(
+            f"{config.file} has no image column; it has {', '.join(columns)}",
+            fix=f"pass --image-column, or call it one of {', '.join(IMAGE_NAMES)}",
+        )
+    if mean is None and not votes:
+        raise AesError(
+            f"{config.file} has neither a mean nor votes; it has {', '.join(columns)}",
+            fix="pass --mean-column and --scale LOW HIGH, or have columns votes_1, votes_2 …",
+        )
+    return image, mean, votes
+
+
+def _scale(config: CsvConfig, votes: list[str]) -> tuple[float, float]:
+    if config.scale is not None:
+        low, high = config.scale
+        if not low < high:
+            raise AesError(f"the scale runs from {low} to {high}", fix="pass --scale LOW HIGH with LOW below HIGH")
+        return low, high
+    if not votes:
+        raise AesError(
+            f"the scale of {config.file} is not known, and guessing it from the marks seen would be wrong",
+            fix="pass --scale LOW HIGH, the lowest and highest mark a rater could give",
+        )
+    marks = [int(name.strip("votesc_")) for name in votes]
+    return float(marks[0]), float(marks[-1])
+
+
+def _opinion(
+    row: dict[str, str],
+    mean: str | None,
+    columns: list[str],
+    counts: tuple[int, ...],
+    scale: tuple[float, float],
+    where: str,
+) -> tuple[float, float | None]:
+    """Score and spread on 0–1: from the mean where it is given, else from the votes."""
+    low, high = scale
+    if any(count < 0 for count in counts):
+        raise AesError(f"{where}: a negative number of votes", fix="mend or remove the row")
+    if counts and not sum(counts):
+        raise AesError(f"{where}: nobody voted", fix="remove the row")
+    marks = np.linspace(low, high, len(counts)) if counts else np.empty(0)
+    if mean is None:
+        value = float(np.average(marks, weights=counts))
+    else:
+        value = _number(row[mean], mean, where)
+        if not low <= value <= high:
+            raise AesError(
+                f"{where}: {mean} is {value:g}, outside the scale {low:g}–{high:g}",
+                fix="pass the right --scale, or mend the row",
+            )
+        if counts and abs(value - float(np.average(marks, weights=counts))) > 0.02 * (high - low):
+            raise AesError(
+                f"{where}: the votes average {np.average(marks, weights=counts):.3f}, {mean} says {value:g}",
+                fix="mend the row",
+            )
+    spread = next(
+        (_number(row[name], name, where) for name in columns if name.lower() in SPREAD_NAMES and row[name]), None
+    )
+    if spread is None and counts:
+        spread = math.sqrt(float(np.average((marks - np.average(marks, weights=counts)) ** 2, weights=counts)))
+    return (value - low) / (high - low), None if spread is None else spread / (high - low)
+
+
+def _number(text: str | None, column: str, where: str) -> float:
+    try:
+        value = float((text or "").strip())
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise AesError(f"{where}: {column} is {text!r}, no number", fix="mend or remove the row")
+    return value
+
+
+def _check_name(name: str, where: str) -> None:
+    if not name:
+        raise AesError(f"{where}: no image is named", fix="mend or remove the row")
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise AesError(
+            f"{where}: {name} leaves the picture folder", fix="use paths below it, and --images for the folder"
+        )
+
+
+def _with_splits(ratings: list[Rating], config: CsvConfig) -> list[Rating]:
+    """Rows without a split are divided at random, the same for the same seed."""
+    rng = np.random.default_rng(config.seed)
+    drawn = rng.random(len(ratings))
+    return [
+        rating
+        if rating.split
+        else Rating(**{**rating.__dict__, "split": "val" if share < config.val_share else "train"})
+        for rating, share in zip(ratings, drawn, strict=True)
+    ]

@@ -1,0 +1,79 @@
+"""An album of drawn scenes with simulated ratings, in the form of any other data set."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from aesr1.errors import AesError
+from aesr1.progress import bar
+from aesr1.records import Rating, write_rows, write_run
+from aesr1.tiny.raters import HIGHEST, LOWEST, cast_votes
+from aesr1.tiny.scenes import DOMAIN, STYLES, draw_scene, sample_scene
+
+
+@dataclass(frozen=True)
+class AlbumConfig:
+    """How many scenes, of which styles; the last tenth is validation, unless `split` says otherwise."""
+
+    output: Path
+    n: int = 1_000
+    seed: int = 0
+    split: str | None = None
+    styles: tuple[str, ...] = STYLES[:3]
+
+
+def make_album(config: AlbumConfig) -> Path:
+    """Draw `images/`, and write `ratings.jsonl` (returned) and `scenes.jsonl`, what each picture really shows."""
+    started = time.time()
+    target = config.output / "ratings.jsonl"
+    if target.exists():
+        raise AesError(f"{target} exists", fix="choose another output folder; nothing is overwritten")
+    if config.n < 1:
+        raise AesError(f"n is {config.n}", fix="ask for at least one scene")
+    unknown = [style for style in config.styles if style not in STYLES]
+    if unknown:
+        raise AesError(f"unknown style {', '.join(unknown)}", fix=f"choose from {', '.join(STYLES)}")
+    (config.output / "images").mkdir(parents=True, exist_ok=True)
+    rows: list[Rating] = []
+    with (config.output / "scenes.jsonl").open("w") as truths, bar("scenes", total=config.n) as progress:
+        for rating, truth in _drawn(config):
+            rows.append(rating)
+            truths.write(truth + "\n")
+            progress.advance(1)
+    write_rows(target, rows)
+    write_run(config.output, "ratings scenes", config, started=started)
+    return target
+
+
+def _drawn(config: AlbumConfig) -> Iterator[tuple[Rating, str]]:
+    with ProcessPoolExecutor() as workers:
+        yield from workers.map(partial(_one, config), range(config.n), chunksize=16)
+
+
+def _one(config: AlbumConfig, number: int) -> tuple[Rating, str]:
+    rng = np.random.default_rng([23, config.seed, number])
+    scene = sample_scene(rng, styles=config.styles)
+    votes = cast_votes(scene, rng)
+    name = f"images/{number:05d}.png"
+    draw_scene(scene).save(config.output / name)
+    marks = np.arange(LOWEST, HIGHEST + 1)
+    mean = float(np.average(marks, weights=votes))
+    spread = float(np.sqrt(np.average((marks - mean) ** 2, weights=votes)))
+    rating = Rating(
+        image=name,
+        score=(mean - LOWEST) / (HIGHEST - LOWEST),
+        domain=DOMAIN,
+        split=config.split or ("val" if number >= config.n * 0.9 else "train"),
+        spread=spread / (HIGHEST - LOWEST),
+        raters=int(votes.sum()),
+        votes=tuple(int(count) for count in votes),
+    )
+    return rating, json.dumps({"image": name, **asdict(scene)})

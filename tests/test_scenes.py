@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from aesr1.errors import AesError
+from aesr1.records import Rating, read_rows
+from aesr1.tiny.album import AlbumConfig, make_album
+from aesr1.tiny.raters import beauty, cast_votes
+from aesr1.tiny.scenes import FACTS, STYLES, draw_scene, facts, sample_scene
+
+
+def scenes(count=200, **options):
+    return [sample_scene(np.random.default_rng(seed), **options) for seed in range(count)]
+
+
+def test_the_same_seed_draws_the_same_pixels():
+    first, second = (draw_scene(sample_scene(np.random.default_rng(3))) for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+    assert first.size == sample_scene(np.random.default_rng(3)).shape
+
+
+def test_every_style_can_be_drawn_and_differs():
+    pixels = {
+        style: np.asarray(draw_scene(sample_scene(np.random.default_rng(5), styles=(style,)))) for style in STYLES
+    }
+    assert len({picture.tobytes() for picture in pixels.values()}) == len(STYLES)
+
+
+def test_facts_fill_their_range():
+    values = np.array([list(facts(scene).values()) for scene in scenes()])
+    assert values.shape == (200, len(FACTS))
+    assert values.min() >= 0 and values.max() <= 1
+    assert (values.std(axis=0) > 0.1).all()
+
+
+def test_a_flaw_costs_beauty():
+    from dataclasses import replace
+
+    scene = replace(
+        scenes(1)[0],
+        x=1 / 3,
+        tilt=0.0,
+        size=0.2,
+        exposure=0.0,
+        contrast=1.0,
+        clash=0.0,
+        saturation=0.55,
+        blur=0.0,
+        noise=0.0,
+        clutter=0,
+    )
+    flaws = {
+        "x": 0.5,
+        "tilt": 8.0,
+        "size": 0.34,
+        "exposure": -1.5,
+        "contrast": 0.5,
+        "clash": 0.9,
+        "saturation": 0.05,
+        "blur": 3.0,
+        "noise": 0.1,
+        "clutter": 7,
+    }
+    assert beauty(scene) > 0.9
+    for name, value in flaws.items():
+        assert beauty(replace(scene, **{name: value})) < beauty(scene) - 0.02, name
+
+
+def test_votes_follow_beauty_and_fill_the_levels():
+    rng = np.random.default_rng(0)
+    album = scenes(400)
+    votes = np.array([cast_votes(scene, rng) for scene in album])
+    assert ((votes.sum(axis=1) >= 20) & (votes.sum(axis=1) <= 200)).all()
+    means = votes @ np.arange(1, 11) / votes.sum(axis=1)
+    assert np.corrcoef(means, [beauty(scene) for scene in album])[0, 1] > 0.98
+    shares = np.histogram((means - 1) / 9, bins=[0, 0.4, 0.7, 1])[0] / len(means)
+    assert shares.min() > 0.15
+
+
+def test_an_album_is_a_data_set_like_any_other(tmp_path):
+    path = make_album(AlbumConfig(tmp_path / "album", n=20, seed=1))
+    rows = read_rows(path, Rating)
+    assert [row.split for row in rows] == ["train"] * 18 + ["val"] * 2
+    marks = np.arange(10) / 9
+    for row in rows:
+        assert row.score == pytest.approx(np.average(marks, weights=row.votes))
+        assert row.raters == sum(row.votes)
+    again = read_rows(make_album(AlbumConfig(tmp_path / "again", n=20, seed=1)), Rating)
+    assert [row.score for row in again] == [row.score for row in rows]
+    assert (tmp_path / "again/images/00003.png").read_bytes() == (tmp_path / "album/images/00003.png").read_bytes()
+
+
+@pytest.mark.parametrize("settings", [{"n": 0}, {"styles": ("cubist",)}])
+def test_bad_albums_are_refused(tmp_path, settings):
+    with pytest.raises(AesError):
+        make_album(AlbumConfig(tmp_path / "album", **settings))
+
+
+def test_an_album_is_never_overwritten(tmp_path):
+    make_album(AlbumConfig(tmp_path / "album", n=2))
+    with pytest.raises(AesError, match="exists"):
+        make_album(AlbumConfig(tmp_path / "album", n=2))
