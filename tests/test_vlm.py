@@ -1,0 +1,120 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from aesr1.contract import SCORE_TEXTS, VERSION, reply_until_score
+from aesr1.errors import AesError
+from aesr1.images import open_image
+from aesr1.predict import PredictSettings, predict
+from aesr1.vlm import _inputs, expect_scores, generate, load
+
+
+@pytest.fixture(scope="module")
+def vlm(random_model):
+    return load(str(random_model), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pictures(scene_folder):
+    return [open_image(scene_folder / f"{number:02d}.png") for number in range(6)]
+
+
+def test_the_expectation_equals_a_sum_over_all_answers_one_by_one(vlm, pictures):
+    """Brute force: the log-probability of each of the 101 answers by its own full forward pass."""
+    prefix = reply_until_score("Light and shadow are soft.")
+    log_p = []
+    start = _inputs(vlm, pictures[:1], [prefix], "Describe this picture.")["input_ids"].shape[1]
+    for text in SCORE_TEXTS:
+        inputs = _inputs(vlm, pictures[:1], [prefix + text], "Describe this picture.")
+        with torch.inference_mode():
+            logits = torch.log_softmax(vlm.model(**inputs).logits[0], dim=-1)
+        ids = inputs["input_ids"][0]
+        log_p.append(sum(logits[place - 1, ids[place]].item() for place in range(start, len(ids))))
+    weights = np.exp(log_p) / np.exp(log_p).sum()
+    values = np.linspace(0, 1, 101)
+    mean = float(weights @ values)
+    (expected,) = expect_scores(vlm, pictures[:1], [prefix], prompt="Describe this picture.")
+    assert expected.score == pytest.approx(mean, abs=1e-5)
+    assert expected.spread == pytest.approx(float(np.sqrt(weights @ values**2 - mean**2)), abs=1e-5)
+
+
+def test_batched_and_single_scores_agree(vlm, pictures):
+    """Unequal pictures and unequal prefixes: left padding must not show."""
+    prefixes = [reply_until_score("x " * length) for length in (1, 9, 3, 20, 5, 2)]
+    together = expect_scores(vlm, pictures, prefixes)
+    alone = [expect_scores(vlm, [picture], [prefix])[0] for picture, prefix in zip(pictures, prefixes, strict=True)]
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    replies = generate(vlm, pictures, max_new_tokens=12)
+    assert replies == [generate(vlm, [picture], max_new_tokens=12)[0] for picture in pictures]
+
+
+def test_samples_are_seeded_and_differ(vlm, pictures):
+    first, again, other = (
+        generate(vlm, pictures[:2], samples=3, temperature=1.0, max_new_tokens=8, seed=seed) for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert [len(replies) for replies in first] == [3, 3]
+    with pytest.raises(AesError, match="temperature 0"):
+        generate(vlm, pictures[:1], samples=2)
+
+
+def test_a_prediction_of_an_unreadable_reply_says_so(vlm, scene_folder):
+    row, gone = predict(vlm, [scene_folder / "00.png", scene_folder / "none.png"], PredictSettings(max_new_tokens=8))
+    assert not row.readable and row.reasoning is None and 0 <= row.score <= 1 and row.reply
+    assert gone.score is None and "does not exist" in gone.error
+    (sampled,) = predict(vlm, [scene_folder / "00.png"], PredictSettings(samples=2, max_new_tokens=8))
+    assert sampled.score is None and "none of 2 replies" in sampled.error
+
+
+def test_every_row_says_what_made_it(vlm, scene_folder, random_model):
+    (row,) = predict(vlm, [scene_folder / "00.png"], PredictSettings(max_new_tokens=4))
+    assert (row.model, row.contract, len(row.revision)) == (str(random_model), VERSION, 12)
+    again = load(str(random_model), device="cpu")
+    assert again.revision == row.revision
+
+
+def test_pictures_are_capped(random_model):
+    small = load(str(random_model), device="cpu", max_pixels=64 * 64)
+    picture = Image.new("RGB", (200, 200))
+    assert small.processor.image_processor(picture, return_tensors="pt")["image_grid_thw"].prod() == (64 // 8) ** 2
+
+
+def test_a_hub_folders_own_processor_settings_load_without_video(random_model, tmp_path):
+    """As Qwen's repository has it: the image processor's file alone, in its published name."""
+    import shutil
+
+    folder = tmp_path / "hub"
+    shutil.copytree(random_model, folder)
+    settings = json.loads((folder / "processor_config.json").read_text())["image_processor"]
+    (folder / "processor_config.json").unlink()
+    settings["image_processor_type"] = "Qwen2VLImageProcessor"
+    (folder / "preprocessor_config.json").write_text(json.dumps({**settings, "processor_class": "Qwen2_5_VLProcessor"}))
+    vlm = load(str(folder), device="cpu")
+    assert vlm.processor.tokenizer.padding_side == "left"
+    assert generate(vlm, [Image.new("RGB", (64, 64))], max_new_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("./nowhere", "no folder"), ("nowhere", "no folder"), ("a/b/c", "no folder")],
+)
+def test_a_missing_model_is_a_clear_error(name, message):
+    with pytest.raises(AesError, match=message):
+        load(name)
+
+
+def test_a_folder_that_is_no_checkpoint_is_a_clear_error(tmp_path):
+    with pytest.raises(AesError, match="no checkpoint"):
+        load(str(tmp_path))
+
+
+def test_a_checkpoint_of_another_contract_is_refused(random_model, tmp_path):
+    import shutil
+
+    shutil.copytree(random_model, tmp_path / "old")
+    (tmp_path / "old" / "aesr1.json").write_text('{"contract": "0", "stage": "rapo"}')
+    with pytest.raises(AesError, match="contract version 0"):
+        load(str(tmp_path / "old"))
