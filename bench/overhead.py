@@ -1,0 +1,99 @@
+"""What RAPO's own code adds to a TRL GRPO step with constant rewards: same model, data, reply lengths, one run.
+
+    python bench/overhead.py
+
+Two figures: the share of a step that is spent inside the reward callables (exact), and the ratio of whole steps
+over paired runs (what a user waits, with the machine's noise).
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from aesr1.rapo.adapter import RewardSettings, reward_functions
+from aesr1.rapo.train import PAPER, RapoTrainer, _rows
+from aesr1.records import Rating, read_rows
+from aesr1.tiny.album import AlbumConfig, make_album
+from aesr1.training import as_dataset
+from aesr1.vlm import BACKBONE, load
+
+PAIRS, STEPS, LENGTH = 5, 3, 48
+
+
+def constant(completions: list[Any], **_: Any) -> list[float]:
+    """A reward that costs nothing."""
+    return [1.0] * len(completions)
+
+
+def steps(rewards: list[Any], ratings: list[Rating], folder: str) -> list[float]:
+    """Seconds of each step but the first."""
+    from transformers import PrinterCallback
+    from trl import GRPOConfig
+
+    settings = {
+        **PAPER,
+        "output_dir": folder,
+        "per_device_train_batch_size": 64,
+        "num_generations": 8,
+        "max_completion_length": LENGTH,
+        "max_steps": STEPS + 1,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "generation_kwargs": {"min_new_tokens": LENGTH},  # equal lengths, so that the arms do equal work
+    }
+    vlm = load(BACKBONE, device="cpu")
+    trainer = RapoTrainer(
+        model=vlm.model.train(),
+        reward_funcs=rewards,
+        args=GRPOConfig(**settings),
+        train_dataset=as_dataset(_rows(ratings), max_pixels=12_544),
+        processing_class=vlm.processor,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    return [row["step_time"] for row in trainer.state.log_history if "step_time" in row][1:]
+
+
+def main() -> None:
+    """Print both figures."""
+    warnings.simplefilter("ignore")
+    inside = 0.0
+
+    def timed(reward: Any) -> Any:
+        def call(**columns: Any) -> list[float]:
+            nonlocal inside
+            begun = time.perf_counter()
+            result: list[float] = reward(**columns)
+            inside += time.perf_counter() - begun
+            return result
+
+        call.__name__ = reward.__name__
+        return call
+
+    settings = RewardSettings("global", 0.1, 0.1, 1.0)
+    ours = [timed(r) for r in reward_functions(["relative", "absolute", "format"], settings)]
+    with tempfile.TemporaryDirectory() as folder:
+        ratings = read_rows(make_album(AlbumConfig(Path(folder) / "album", n=64, split="train")), Rating)
+        ratios, shares = [], []
+        for _ in range(PAIRS):
+            plain = steps([constant], ratings, folder)
+            inside = 0.0
+            rapo = steps(ours, ratings, folder)
+            shares.append(inside / (STEPS + 1) / statistics.median(rapo))
+            ratios.append(statistics.median(rapo) / statistics.median(plain))
+    print(f"inside the rewards: {100 * statistics.median(shares):.2f} % of a step (target < 5 %)")
+    spread = f"{min(ratios):.3f}–{max(ratios):.3f}, {PAIRS} pairs"
+    print(f"RAPO step / constant-reward step: {statistics.median(ratios):.3f} ({spread})")
+
+
+if __name__ == "__main__":
+    main()

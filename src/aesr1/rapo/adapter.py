@@ -1,0 +1,118 @@
+"""From TRL's flat batch to RAPO's grid and back: reward callables, gathered across processes where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from accelerate.utils import gather_object
+
+from aesr1.contract import parse_reply
+from aesr1.errors import AesError
+from aesr1.rapo.rewards import Grid, absolute_reward, binary_reward, relative_reward
+
+Reward = Callable[..., list[float]]
+GROUP_FIX = (
+    "make per_device_train_batch_size × steps_per_generation a multiple of num_generations, or use scope: global"
+)
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    """Which images meet, and the constants of the parts."""
+
+    scope: str  # local: the images of one process (the paper); global: of all processes
+    sigma: float
+    threshold: float
+    tie: float
+
+
+class Reply(NamedTuple):
+    """One reply as the rewards need it: which row it answers, its score (NaN = unreadable), the row's rating."""
+
+    sample: int
+    score: float
+    rating: float
+    domain: str
+
+
+def reward_functions(parts: Sequence[str], settings: RewardSettings) -> list[Reward]:
+    """TRL reward callables for `parts`, out of relative, absolute, binary and format, in that order given.
+
+    They are synchronous and never raise for a reply's sake: a collective call that one process leaves is a hang.
+    """
+
+    def relative(completions: list[Any], **columns: Any) -> list[float]:
+        local = _replies(completions, columns)
+        everywhere = gather_object(local) if settings.scope == "global" else local
+        grid, ratings, domains = _grid(everywhere)
+        rewards = relative_reward(grid, ratings, domains=domains, tie=settings.tie).reshape(-1)
+        return list(rewards[_own_slice(len(local), len(everywhere))])
+
+    def absolute(completions: list[Any], **columns: Any) -> list[float]:
+        grid, ratings, _ = _grid(_replies(completions, columns), width=1)
+        return list(absolute_reward(grid, ratings, sigma=settings.sigma).reshape(-1))
+
+    def binary(completions: list[Any], **columns: Any) -> list[float]:
+        grid, ratings, _ = _grid(_replies(completions, columns), width=1)
+        return list(binary_reward(grid, ratings, threshold=settings.threshold).reshape(-1))
+
+    def format(completions: list[Any], **columns: Any) -> list[float]:
+        replies = _replies(completions, columns)
+        _log(replies, columns)
+        return [float(not np.isnan(reply.score)) for reply in replies]
+
+    known: dict[str, Reward] = {"relative": relative, "absolute": absolute, "binary": binary, "format": format}
+    unknown = [part for part in parts if part not in known]
+    if unknown or not parts:
+        raise AesError(f"unknown reward {', '.join(unknown) or '(none given)'}", fix=f"choose from {', '.join(known)}")
+    return [known[part] for part in parts]
+
+
+def _replies(completions: list[Any], columns: dict[str, Any]) -> list[Reply]:
+    judged = [parse_reply(completion[-1]["content"]) for completion in completions]
+    rows = zip(judged, columns["sample"], columns["rating"], columns["domain"], strict=True)
+    return [
+        Reply(sample, np.nan if judgement is None else judgement.score, rating, domain)
+        for judgement, sample, rating, domain in rows
+    ]
+
+
+def _grid(replies: Sequence[Reply], *, width: int | None = None) -> tuple[Grid, Grid, list[str]]:
+    """Scores (N, K), ratings (N,), domains of N; K is the length of the first run of one row's replies."""
+    if width is None:
+        width = next((i for i, reply in enumerate(replies) if reply.sample != replies[0].sample), len(replies))
+    samples = np.array([reply.sample for reply in replies])
+    if len(replies) % width or (samples.reshape(-1, width) != samples[::width, None]).any():
+        raise AesError(
+            f"{len(replies)} replies do not fall into groups of {width}",
+            fix=GROUP_FIX,
+        )
+    scores = np.array([reply.score for reply in replies]).reshape(-1, width)
+    heads = replies[::width]
+    return scores, np.array([reply.rating for reply in heads]), [reply.domain for reply in heads]
+
+
+def _own_slice(local: int, everywhere: int) -> slice:
+    """This process's rows of a gather in rank order; every process holds as many."""
+    from accelerate import PartialState
+
+    rank = PartialState().process_index if everywhere > local else 0
+    return slice(rank * local, (rank + 1) * local)
+
+
+def _log(replies: Sequence[Reply], columns: dict[str, Any]) -> None:
+    """Columns for TRL's completion table and figures for its log."""
+    log_extra, log_metric = columns.get("log_extra"), columns.get("log_metric")
+    scores = np.array([reply.score for reply in replies])
+    if log_extra is not None:
+        log_extra("score", [None if np.isnan(score) else score for score in scores])
+        log_extra("rating", [reply.rating for reply in replies])
+    if log_metric is not None:
+        readable = scores[~np.isnan(scores)]
+        log_metric("readable", float(len(readable) / len(scores)))
+        if len(readable) > 1:
+            log_metric("score/mean", float(readable.mean()))
+            log_metric("score/spread", float(readable.std()))

@@ -1,0 +1,104 @@
+"""RAPO's rewards: pure numpy over the grid of N images × K replies (Aes-R1, equations 3–7).
+
+Scores are 0–1, NaN where the reply was unreadable: such a reply earns 0 and enters nobody's mean or variance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
+
+from aesr1.contract import parse_reply
+from aesr1.errors import AesError
+
+Grid = NDArray[np.float64]
+GAMMA = 1e-6
+"""Keeps the square roots' gradients and the division finite, as in the public code."""
+
+
+def relative_reward(
+    scores: ArrayLike, ratings: ArrayLike, *, domains: Sequence[str] | None = None, tie: float = 1.0
+) -> Grid:
+    """Thurstone comparison with every other image, scored by fidelity (eq. 3–5). (N, K), in [0, 1 + 2e-3].
+
+        p = Φ((q[i,k] − μ[j]) / √(v[i] + v[j] + γ)),  t = 1 if s[i] > s[j], 0 if s[i] < s[j], `tie` if equal
+        R[i,k] = mean over j ≠ i of √(p·t + γ) + √((1 − p)(1 − t) + γ)
+
+    scores (N, K), NaN = unreadable; ratings (N,) or (N, 1). μ and v are the mean and unbiased variance of an
+    image's readable scores (v = 0 for a single one). Only images of the same domain meet; an image that meets
+    none earns 0 here, all its replies alike. tie = 1 is the paper's `≥`, ½ says that neither ought to win.
+    """
+    grid, human = _grid_and_column(scores, ratings)
+    readable = ~np.isnan(grid)
+    count = readable.sum(axis=1)
+    filled = np.where(readable, grid, 0.0)
+    mean = filled.sum(axis=1) / np.maximum(count, 1)
+    deviation = np.where(readable, grid - mean[:, None], 0.0)
+    variance = (deviation**2).sum(axis=1) / np.maximum(count - 1, 1)
+    meets = (count > 0)[None, :] & ~np.eye(len(grid), dtype=bool)
+    if domains is not None:
+        if len(domains) != len(grid):
+            raise AesError(f"{len(domains)} domains for {len(grid)} images", fix="give one domain an image")
+        names = np.asarray(domains)
+        meets &= names[:, None] == names[None, :]
+    wins = np.where(human[:, None] > human[None, :], 1.0, np.where(human[:, None] < human[None, :], 0.0, tie))
+    width = np.sqrt(variance[:, None] + variance[None, :] + GAMMA)
+    partners = np.maximum(meets.sum(axis=1), 1)
+    reward = np.zeros_like(grid)
+    for reply in range(grid.shape[1]):  # one (N, N) plane at a time: K planes at once would not fit the cache
+        better = ndtr((filled[:, reply, None] - mean[None, :]) / width)
+        fidelity = np.sqrt(better * wins + GAMMA) + np.sqrt((1 - better) * (1 - wins) + GAMMA)
+        reward[:, reply] = np.where(meets, fidelity, 0.0).sum(axis=1) / partners
+    return np.where(readable, reward, 0.0)
+
+
+def absolute_reward(scores: ArrayLike, ratings: ArrayLike, *, sigma: float = 0.1) -> Grid:
+    """exp(−½(|q − s|/σ)²) + 1e-5 (eq. 6). scores (N, K), NaN = unreadable → 0; ratings (N,) or (N, 1)."""
+    grid, human = _grid_and_column(scores, ratings)
+    if not sigma > 0:
+        raise AesError(f"sigma is {sigma}", fix="give a width above 0 on the 0–1 scale; the paper's is 0.1")
+    error = np.abs(grid - human[:, None]) / sigma
+    return np.where(np.isnan(grid), 0.0, np.exp(-0.5 * error**2) + 1e-5)
+
+
+def binary_reward(scores: ArrayLike, ratings: ArrayLike, *, threshold: float = 0.1) -> Grid:
+    """1 where |q − s| < threshold, else 0: the ablation's reward (table 2). Shapes as in `absolute_reward`."""
+    grid, human = _grid_and_column(scores, ratings)
+    with np.errstate(invalid="ignore"):
+        return (np.abs(grid - human[:, None]) < threshold).astype(np.float64)
+
+
+def format_reward(replies: Sequence[str] | Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    """1 where the whole reply keeps the contract, else 0, in the shape of the input: (n,) or (N, K)."""
+    if not len(replies):
+        raise AesError("no replies to reward", fix="give at least one reply")
+    return np.array(
+        [
+            float(parse_reply(row) is not None)
+            if isinstance(row, str)
+            else [float(parse_reply(r) is not None) for r in row]
+            for row in replies
+        ]
+    )
+
+
+def score_grid(replies: Sequence[Sequence[str]]) -> Grid:
+    """(N, K) scores of raw replies; NaN where a reply is unreadable."""
+    judged = [[parse_reply(reply) for reply in row] for row in replies]
+    return np.array([[np.nan if j is None else j.score for j in row] for row in judged])
+
+
+def _grid_and_column(scores: ArrayLike, ratings: ArrayLike) -> tuple[Grid, NDArray[np.float64]]:
+    grid = np.asarray(scores, dtype=np.float64)
+    human = np.asarray(ratings, dtype=np.float64)
+    if grid.ndim != 2 or grid.size == 0:
+        raise AesError(f"scores have shape {grid.shape}", fix="give (N images, K replies), at least 1 × 1")
+    if human.shape not in ((len(grid),), (len(grid), 1)):
+        raise AesError(f"ratings have shape {human.shape} for {len(grid)} images", fix="give (N,) or (N, 1)")
+    human = human.reshape(-1)
+    if not np.all((human >= 0) & (human <= 1)):
+        raise AesError("a rating lies outside [0, 1] or is NaN", fix="map ratings from their nominal scale to 0–1")
+    return grid, human
