@@ -1,0 +1,32 @@
+"""How long a user waits before anything happens: `import aesr1` and `aesr1 --help`, whole processes.
+
+python bench/imports.py
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+
+RUNS = 7
+
+
+def seconds(*command: str) -> list[float]:
+    """Wall seconds of RUNS runs after one that is not counted."""
+    times = []
+    for _ in range(RUNS + 1):
+        begun = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - begun)
+    return times[1:]
+
+
+if __name__ == "__main__":
+    bare = statistics.median(seconds(sys.executable, "-c", "pass"))
+    package = statistics.median(seconds(sys.executable, "-c", "import aesr1"))
+    help_page = statistics.median(seconds(sys.executable, "-m", "aesr1", "--help"))
+    print(f"python alone          {bare:.3f} s")
+    print(f"import aesr1 adds     {package - bare:.3f} s   (target < 0.1 s)")
+    print(f"aesr1 --help          {help_page:.3f} s   (target < 0.5 s)")

@@ -1,0 +1,293 @@
+"""One self-contained HTML page of predictions: pictures, scores, reasons; it opens from a disk and asks for nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from PIL import Image, ImageCms
+from rich.console import Console
+from rich.progress import track
+
+from aesr1.contract import LEVEL_BOUNDS, LEVELS, level_of
+from aesr1.errors import AesError
+from aesr1.images import open_image
+from aesr1.records import Prediction, Rating, read_rows
+
+MARKER = '<meta name="generator" content="aesr1 report">'
+"""Stands in the head of every report: a file without it is somebody else's and is never overwritten."""
+HEAD_BYTES = 1024
+NO_LEVEL = "none"
+BINS = 20
+LEAD_LETTERS = 700
+"""Reasons up to this length stand on the card in full; of longer ones the rest is folded, though on the page."""
+FULL_PAGE = 600
+"""Up to this many pictures the page holds as many pixels as for this many: fewer are embedded larger."""
+LARGEST_GROWTH = 4.0
+JPEG_QUALITY = 82
+THUMBNAIL_BOUNDS = (32, 4096)
+TOY = "tiny"
+
+
+class ReportSummary(NamedTuple):
+    """What a report holds, in pictures."""
+
+    pictures: int
+    failed: int  # no score
+    unreadable: int  # scored although the reply broke the contract
+    missing: int  # shown as a placeholder
+    rated: int  # with a human score beside
+
+
+class Picture(NamedTuple):
+    """An embedded picture, or why there is none: then `source` is empty."""
+
+    source: str  # data URL
+    width: int
+    height: int
+    reason: str
+
+
+class Bar(NamedTuple):
+    """One bar of the histogram."""
+
+    low: float
+    high: float
+    level: str
+    pictures: int
+    height: float  # percent of the highest bar
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that a page shows of one prediction."""
+
+    number: int  # place in the predictions file, from 1
+    name: str
+    prediction: Prediction
+    picture: Picture
+    level: str  # of the contract, or NO_LEVEL
+    human: float | None  # 0–1
+    difference: float | None  # of the score from the human one
+    problem: str | None
+    lead: str
+    rest: str
+
+
+def write_report(
+    predictions: Path,
+    output: Path,
+    *,
+    ratings: Path | None = None,
+    title: str = "Aesthetic report",
+    thumbnail: int = 320,
+) -> ReportSummary:
+    """Write a page of every prediction, best first, and say what it holds.
+
+    `thumbnail` is the least longest side of an embedded picture, in pixels; a page of few pictures embeds
+    them up to four times as large, so that enlarging one shows more. One picture at a time is in memory.
+    """
+    _check_output(output)
+    low, high = THUMBNAIL_BOUNDS
+    if not low <= thumbnail <= high:
+        raise AesError(f"a thumbnail of {thumbnail} pixels", fix=f"choose a longest side from {low} to {high} pixels")
+    rows = _read_predictions(predictions)
+    people = _read_human_scores(ratings, rows) if ratings else {}
+    missing: list[str] = []
+    context = {
+        **_head(rows, people),
+        "title": title,
+        "marker": MARKER,
+        "cards": _cards(rows, people, side=_side(thumbnail, len(rows)), missing=missing),
+    }
+    _write_whole(output, _template().generate(context))
+    scored = [row for row in rows if row.score is not None]
+    return ReportSummary(
+        pictures=len(rows),
+        failed=len(rows) - len(scored),
+        unreadable=sum(not row.readable for row in scored),
+        missing=len(missing),
+        rated=sum(row.image in people for row in rows),
+    )
+
+
+def _check_output(output: Path) -> None:
+    if not output.exists():
+        return
+    if output.is_file():
+        with output.open("rb") as file:
+            if MARKER.encode() in file.read(HEAD_BYTES):
+                return
+    raise AesError(f"{output} exists and is no aesr1 report", fix="choose another name; only reports are replaced")
+
+
+def _read_predictions(path: Path) -> list[Prediction]:
+    rows = [replace(row, image=os.path.normpath(row.image)) for row in read_rows(path, Prediction)]
+    if not rows:
+        raise AesError(f"{path} holds no predictions", fix="score some pictures first")
+    for number, row in enumerate(rows, start=1):
+        for name, value in (("score", row.score), ("spread", row.spread)):
+            if value is not None and not (isinstance(value, (int, float)) and 0 <= value <= 1):
+                raise AesError(
+                    f"{path}, prediction {number} has the {name} {value!r}",
+                    fix="scores and spreads are numbers from 0 to 1, or null where there is none",
+                )
+    return rows
+
+
+def _read_human_scores(path: Path, rows: Sequence[Prediction]) -> dict[str, float]:
+    """Human score by image, of the predicted images alone. AesError where not one of them is rated."""
+    wanted = {row.image for row in rows}
+    rated = ((os.path.normpath(rating.image), rating.score) for rating in read_rows(path, Rating))
+    people = {image: score for image, score in rated if image in wanted}
+    if not people:
+        raise AesError(f"{path} rates none of the predicted pictures", fix="leave the ratings out, or give theirs")
+    return people
+
+
+def _head(rows: Sequence[Prediction], people: dict[str, float]) -> dict[str, object]:
+    """What the page says above the pictures."""
+    scores = [row.score for row in rows if row.score is not None]
+    differences = [abs(row.score - people[row.image]) for row in rows if row.score is not None and row.image in people]
+    levels = [level_of(score) for score in scores]
+    models = _distinct(row.model for row in rows)
+    return {
+        "pictures": len(rows),
+        "scored": len(scores),
+        "unreadable": sum(not row.readable for row in rows if row.score is not None),
+        "mean": sum(scores) / len(scores) if scores else None,
+        "rated": len(differences),
+        "mean_difference": sum(differences) / len(differences) if differences else None,
+        "toy": TOY in models,
+        "provenance": (
+            ("Model", models),
+            ("Revision", _distinct(row.revision for row in rows)),
+            ("Contract", _distinct(f"version {row.contract}" for row in rows)),
+            ("aesr1", _distinct(row.aesr1 for row in rows)),
+        ),
+        "levels": [(level, levels.count(level)) for level in reversed(LEVELS)],
+        "level_bounds": LEVEL_BOUNDS,
+        "bars": _histogram(scores),
+        "any_spread": any(row.spread is not None for row in rows),
+    }
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _histogram(scores: Sequence[float]) -> list[Bar]:
+    """BINS bars of equal width over 0–1, the highest of them 100 % high; a score of 1 falls in the last."""
+    # The small amount mends what binary fractions lose: 0.7 × 20 is 13.999…
+    places = [min(BINS - 1, int(score * BINS + 1e-9)) for score in scores]
+    counts = [places.count(place) for place in range(BINS)]
+    highest = max(1, *counts)
+    return [
+        Bar(place / BINS, (place + 1) / BINS, level_of((place + 0.5) / BINS), count, 100 * count / highest)
+        for place, count in enumerate(counts)
+    ]
+
+
+def _cards(rows: Sequence[Prediction], people: dict[str, float], *, side: int, missing: list[str]) -> Iterator[Card]:
+    """A card a row, best score first, the failed last; the names of pictures that cannot be shown go to `missing`."""
+    folder = os.path.commonpath([str(Path(row.image).parent) for row in rows])
+    numbered = [(number, os.path.relpath(row.image, folder), row) for number, row in enumerate(rows, start=1)]
+    numbered.sort(key=lambda entry: (entry[2].score is None, -(entry[2].score or 0.0), entry[1]))
+    console = Console(stderr=True)
+    for number, name, row in track(numbered, "pictures", console=console, disable=not sys.stderr.isatty()):
+        picture = _embed(row.image, name, side=side)
+        if not picture.source:
+            missing.append(name)
+        problem = row.error.replace(row.image, name) if row.error else None
+        lead, rest = _fold(row.reasoning or "")
+        human = people.get(row.image)
+        yield Card(
+            number=number,
+            name=name,
+            prediction=row,
+            picture=picture,
+            level=NO_LEVEL if row.score is None else level_of(row.score),
+            human=human,
+            difference=None if row.score is None or human is None else abs(row.score - human),
+            problem=problem or ("no score could be read from the reply" if row.score is None else None),
+            lead=lead,
+            rest=rest,
+        )
+
+
+def _fold(text: str) -> tuple[str, str]:
+    """A text's beginning, cut between words where it is long, and its rest."""
+    text = text.strip()
+    if len(text) <= LEAD_LETTERS:
+        return text, ""
+    cut = text.rfind(" ", LEAD_LETTERS // 2, LEAD_LETTERS)
+    cut = LEAD_LETTERS if cut < 0 else cut
+    return text[:cut], text[cut:].strip()
+
+
+def _side(thumbnail: int, pictures: int) -> int:
+    growth = math.sqrt(FULL_PAGE / pictures)
+    return round(thumbnail * min(LARGEST_GROWTH, max(1.0, growth)))
+
+
+def _embed(path: str, name: str, *, side: int) -> Picture:
+    """A picture as the data URL of a fresh JPEG: pixels alone, nothing else of the file (place, camera, comments)."""
+    try:
+        picture = open_image(path, max_pixels=side**2)  # its longest side is still `side` or more
+    except AesError as error:
+        return Picture(source="", width=0, height=0, reason=error.problem.replace(path, name))
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    picture = _to_srgb(picture)
+    picture.info.clear()  # Pillow would write a JPEG's comment again
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    source = "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
+    return Picture(source=source, width=picture.width, height=picture.height, reason="")
+
+
+def _to_srgb(picture: Image.Image) -> Image.Image:
+    """Colours as the camera meant them: without its profile an Adobe RGB picture would look pale."""
+    profile = picture.info.get("icc_profile")
+    if not profile:
+        return picture
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        turned = ImageCms.profileToProfile(picture, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):  # broken, or of a CMYK file that is RGB by now
+        return picture
+    return turned or picture
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["source_hash"] = _source_hash
+    return environment.get_template("report.html.j2")
+
+
+def _source_hash(text: str) -> str:
+    """A Content-Security-Policy source that allows exactly this text as an inline script or style."""
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") + "'"
+
+
+def _write_whole(output: Path, parts: Iterable[str]) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    aside = output.with_suffix(output.suffix + ".part")
+    # JSON can hold halves of surrogate pairs, which no file encoding knows: they become question marks.
+    with aside.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+        file.writelines(parts)
+    aside.replace(output)

@@ -1,0 +1,100 @@
+"""Score pictures: from Python with `Scorer`, from files with `score_files`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aesr1.errors import AesError
+from aesr1.images import find_images
+from aesr1.progress import bar
+from aesr1.records import Appender, Prediction, read_rows
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from aesr1.predict import PredictSettings
+
+TOY_NOTE = (
+    "scored by the embedded toy, which has only ever seen drawn scenes: for trying things out, not a judge of "
+    "photographs (what it reached on real ones stands in the README). For real use pass --model ssssmark/Aes-R1"
+)
+
+
+class Scorer:
+    """A loaded model that turns pictures into predictions; the same picture gets the same score every time.
+
+    from aesr1 import Scorer
+    prediction, = Scorer("ssssmark/Aes-R1").score(["photo.jpg"])
+    prediction.score, prediction.spread, prediction.reasoning
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        max_pixels: int | None = None,
+        device: str | None = None,
+        settings: PredictSettings | None = None,
+    ) -> None:
+        """`model`: a folder, a hub id, None for the embedded toy. `max_pixels` caps a picture's area."""
+        from aesr1.vlm import MAX_PIXELS, TINY, load
+
+        self.vlm = load(model or TINY, max_pixels=max_pixels or MAX_PIXELS, device=device)
+        self.settings = settings
+
+    def score(self, images: Sequence[str | Path | Image.Image]) -> list[Prediction]:
+        """One prediction an image, in order; score and spread are 0–1. A bad picture is a row with its error."""
+        return list(self.stream(images))
+
+    def stream(self, images: Sequence[str | Path | Image.Image]) -> Iterator[Prediction]:
+        """As `score`, each prediction as soon as its batch is done."""
+        from aesr1.predict import predict
+
+        return predict(self.vlm, images, self.settings)
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """What to score, by which model, and where the rows go."""
+
+    inputs: tuple[str, ...]  # files, folders, globs
+    model: str | None = None
+    output: Path | None = None  # predictions.jsonl, appended and resumed
+    max_pixels: int | None = None
+    settings: PredictSettings | None = None
+
+
+def score_files(config: ScoreConfig) -> Iterator[Prediction]:
+    """Predictions of every picture found, in order. Those already in the output file by the same model are skipped."""
+    paths = [path.absolute() for path in find_images(config.inputs)]
+    scorer = Scorer(config.model, max_pixels=config.max_pixels, settings=config.settings)
+    if config.output is None:
+        with bar("score", total=len(paths)) as progress:
+            for prediction in scorer.stream(paths):
+                progress.advance(1)
+                yield prediction
+        return
+    done = _done(config.output, scorer)
+    todo = [path for path in paths if str(path) not in done]
+    with Appender(config.output) as rows, bar("score", total=len(paths)) as progress:
+        progress.advance(len(paths) - len(todo))
+        for prediction in scorer.stream(todo):
+            rows.append(prediction)
+            progress.advance(1)
+            done[prediction.image] = prediction
+    yield from (done[str(path)] for path in paths)
+
+
+def _done(output: Path, scorer: Scorer) -> dict[str, Prediction]:
+    """What an earlier run wrote. AesError where another model wrote it: two models' scores must not mix."""
+    if not output.exists():
+        return {}
+    rows = read_rows(output, Prediction)
+    others = {(row.model, row.revision) for row in rows} - {(scorer.vlm.name, scorer.vlm.revision)}
+    if others:
+        name, revision = sorted(others)[0]
+        raise AesError(f"{output} was written by {name} (revision {revision})", fix="choose another file with -o")
+    return {row.image: row for row in rows}

@@ -1,0 +1,28 @@
+"""Predictions as a table on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from aesr1.contract import level_of
+from aesr1.records import Prediction
+
+
+def print_table(predictions: Sequence[Prediction]) -> None:
+    """One row a picture: score 0–1 with its spread, level, reasons or what went wrong. Text is never markup."""
+    table = Table("picture", "score 0–1", "±", "level", "reasons", show_lines=False)
+    for row in predictions:
+        name = Text(Path(row.image).name)
+        if row.score is None:
+            table.add_row(name, "—", "", "", Text(row.error or "no score", style="red"))
+            continue
+        reasons = row.reasoning or "(unreadable reply; the answer was forced)"
+        spread = "" if row.spread is None else f"{row.spread:.2f}"
+        table.add_row(name, f"{row.score:.3f}", spread, level_of(row.score), Text(reasons))
+    console = Console()
+    console.print(table)

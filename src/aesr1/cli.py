@@ -1,0 +1,235 @@
+"""The command line: one subcommand a stage, no logic. Heavy imports wait until a stage is called."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aesr1 import __version__
+from aesr1.errors import AesError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Judge the beauty of photographs, with reasons (Aes-R1): make data, train, evaluate, score.",
+)
+ratings = typer.Typer(no_args_is_help=True, help="Human ratings, in one form: ratings.jsonl.")
+importing = typer.Typer(no_args_is_help=True, help="Bring ratings in.")
+cot = typer.Typer(no_args_is_help=True, help="AesCoT: rationales that fit human ratings.")
+app.add_typer(ratings, name="ratings")
+app.add_typer(cot, name="cot")
+ratings.add_typer(importing, name="import")
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; nothing in it is overwritten.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
+
+
+@app.command()
+def demo(output: Output, seed: Seed = 0) -> None:
+    """Run all of Aes-R1 on drawn scenes with the embedded backbone: about ten minutes on two CPU cores."""
+    from aesr1.demo import DemoConfig, run_demo
+
+    print(run_demo(DemoConfig(output, seed=seed)))
+
+
+@importing.command("csv")
+def ratings_import_csv(
+    file: Annotated[Path, typer.Argument(help="A CSV table: an image column, and a mean or votes_1, votes_2 …")],
+    output: Output,
+    images: Annotated[Path | None, typer.Option(help="Folder of the pictures; default: the table's.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Default: image, filename, path …")] = None,
+    mean_column: Annotated[str | None, typer.Option(help="Default: mean, score, mos …")] = None,
+    scale: Annotated[tuple[float, float] | None, typer.Option(help="LOW HIGH, the marks' nominal bounds.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Name of the data set; default: the table's folder.")] = None,
+    split: Annotated[str | None, typer.Option(help="Put every row into this split.")] = None,
+    val_share: Annotated[float, typer.Option(help="Without a split column: share drawn for validation.")] = 0.1,
+    seed: Seed = 0,
+    allow_missing: Annotated[bool, typer.Option(help="Leave rows out whose picture is missing.")] = False,
+) -> None:
+    """Anybody's own ratings from a CSV table."""
+    from aesr1.ratings.csv import CsvConfig, import_csv
+
+    print(
+        import_csv(
+            CsvConfig(
+                file=file,
+                output=output,
+                images=images,
+                image_column=image_column,
+                mean_column=mean_column,
+                scale=scale,
+                domain=domain,
+                split=split,
+                val_share=val_share,
+                seed=seed,
+                allow_missing=allow_missing,
+            )
+        )
+    )
+
+
+@ratings.command("scenes")
+def ratings_scenes(
+    output: Output,
+    n: Annotated[int, typer.Option(help="Number of scenes.")] = 1_000,
+    seed: Seed = 0,
+    split: Annotated[
+        str | None, typer.Option(help="One split for all; default: nine tenths train, the rest val.")
+    ] = None,
+    style: Annotated[list[str] | None, typer.Option(help="Styles to draw; may be repeated.")] = None,
+) -> None:
+    """Draw scenes with simulated raters: data to try everything out on."""
+    from aesr1.tiny.album import AlbumConfig, make_album
+
+    config = AlbumConfig(output, n=n, seed=seed, split=split)
+    print(make_album(config if not style else AlbumConfig(output, n=n, seed=seed, split=split, styles=tuple(style))))
+
+
+@cot.command("build")
+def cot_build(
+    ratings_file: Annotated[Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl")],
+    output: Output,
+    n: Annotated[int, typer.Option(help="Rationales to keep, a third each of bad, fair and good.")] = 3_000,
+    split: Annotated[str, typer.Option(help="Split to write about.")] = "train",
+    attempts: Annotated[int, typer.Option(help="Drafts a picture before it is given up.")] = 3,
+    seed: Seed = 0,
+) -> None:
+    """Write rationales with the embedded critic and keep those that pass the filters."""
+    from aesr1.aescot.build import CotConfig, build
+
+    summary = build(CotConfig(ratings_file, output, n=n, split=split, attempts=attempts, seed=seed))
+    print(json.dumps(summary._asdict()))
+
+
+@app.command(context_settings=PASS_ON)
+def sft(context: typer.Context) -> None:
+    """Cold start: `--config RECIPE.yaml`, and any setting of the recipe or of TRL's SFTConfig as a flag."""
+    from aesr1.cold_start import main
+
+    print(main(context.args))
+
+
+@app.command(context_settings=PASS_ON)
+def rapo(context: typer.Context) -> None:
+    """RAPO: `--config RECIPE.yaml`, and any setting of the recipe or of TRL's GRPOConfig as a flag."""
+    from aesr1.rapo.train import main
+
+    print(main(context.args))
+
+
+@app.command("eval")
+def evaluate(
+    ratings_file: Annotated[Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl")],
+    model: Annotated[
+        list[str], typer.Option(help="MODEL or NAME=MODEL; repeat it to compare, each with the one before.")
+    ],
+    output: Output,
+    split: Annotated[str, typer.Option(help="Split to judge on.")] = "test",
+    batch_size: Annotated[int, typer.Option(help="Pictures at a time.")] = 16,
+    max_pixels: Annotated[int, typer.Option(help="Picture size cap; evaluate at the training's.")] = 262_144,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 512,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
+) -> None:
+    """Score held-out images and compare with people: PLCC, SRCC, KRCC, MAE, pair accuracy, with intervals."""
+    from aesr1.evaluation.run import EvalConfig, evaluate_models
+
+    named = tuple((name or Path(folder).name, folder) for name, _, folder in (text.rpartition("=") for text in model))
+    evaluate_models(
+        EvalConfig(
+            ratings_file,
+            named,
+            output,
+            split=split,
+            batch_size=batch_size,
+            max_pixels=max_pixels,
+            max_new_tokens=max_new_tokens,
+        )
+    )
+    print((output / ("results.json" if as_json else "results.md")).read_text(), end="")
+
+
+@app.command()
+def score(
+    paths: Annotated[list[str] | None, typer.Argument(help="Pictures, folders (searched within), globs.")] = None,
+    files_from: Annotated[Path | None, typer.Option(help="A text file that names one picture a line.")] = None,
+    model: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded toy.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Append rows to this predictions.jsonl; resumes.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines instead of a table.")] = False,
+    samples: Annotated[int, typer.Option(help="Mean of so many sampled replies instead of the expectation.")] = 0,
+    temperature: Annotated[float, typer.Option(help="For --samples.")] = 0.6,
+    seed: Seed = 0,
+    batch_size: Annotated[int, typer.Option(help="Pictures at a time.")] = 16,
+    max_pixels: Annotated[int, typer.Option(help="Picture size cap.")] = 262_144,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 512,
+) -> None:
+    """Score pictures, 0 (ugly) to 1 (beautiful), with a spread and the reasons. One bad picture stops nothing."""
+    from aesr1.app.score import TOY_NOTE, ScoreConfig, score_files
+    from aesr1.app.table import print_table
+    from aesr1.predict import PredictSettings
+
+    listed = files_from.read_text().split("\n") if files_from else []
+    inputs = tuple(text for text in [*(paths or []), *listed] if text.strip())
+    if not inputs:
+        raise AesError("no pictures were named", fix="name files, folders or globs, or pass --files-from LIST")
+    settings = PredictSettings(
+        batch_size=batch_size, samples=samples, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens
+    )
+    if model is None:
+        print(TOY_NOTE, file=sys.stderr)
+    predictions = score_files(ScoreConfig(inputs, model, output, max_pixels, settings))
+    if as_json:
+        for prediction in predictions:
+            print(json.dumps(asdict(prediction), ensure_ascii=False), flush=True)
+    else:
+        print_table(list(predictions))
+
+
+@app.command()
+def report(
+    predictions: Annotated[Path, typer.Argument(help="predictions.jsonl")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file.")],
+    ratings_file: Annotated[
+        Path | None, typer.Option("--ratings", help="ratings.jsonl, to show people's scores.")
+    ] = None,
+) -> None:
+    """One self-contained HTML page: pictures, scores, reasons; to sort, filter and enlarge."""
+    from aesr1.app.report import write_report
+
+    print(write_report(predictions, output, ratings=ratings_file))
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    """Options of the command itself."""
+    if show:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: a user's mistake is two lines and exit 1, Ctrl-C is exit 130; what was written stays."""
+    try:
+        app()
+    except AesError as error:
+        print(f"error: {error.problem}\n  fix: {error.fix}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; what was written stays, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        print(
+            f"error: {error}\n  fix: free some space or choose another folder; the same command goes on from there",
+            file=sys.stderr,
+        )
+        sys.exit(1)

@@ -1,0 +1,122 @@
+"""All of Aes-R1, small: scenes → AesCoT → cold start → RAPO → evaluation → scored pictures with reasons."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from aesr1.records import Prediction, read_rows, write_json, write_rows
+from aesr1.vlm import BACKBONE
+
+MAX_NEW_TOKENS = 96
+HELD_OUT_SEED = 1_000_000
+"""Held-out scenes come from another stream of seeds than any training scenes."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Where, from which seed, and how much of everything."""
+
+    output: Path
+    seed: int = 0
+    train: int = 3_000
+    test: int = 1_000
+    rationales: int = 600
+    shown: int = 48  # pictures on the page
+    rapo_settings: tuple[str, ...] = ()  # flags over tiny/rapo.yaml
+
+
+def run_demo(config: DemoConfig) -> str:
+    """Run every stage into the output folder and return the table. A stage that is finished is not run again."""
+    output = config.output
+    seconds: dict[str, float] = _read(output / "seconds.json")
+
+    def stage(name: str, done: Path, run: Callable[[DemoConfig], None]) -> None:
+        if done.exists():
+            print(f"{name}: done before", file=sys.stderr)
+            return
+        begun = time.time()
+        run(config)
+        seconds[name] = round(seconds.get(name, 0.0) + time.time() - begun, 1)
+        write_json(output / "seconds.json", seconds)
+
+    stage("scenes", output / "test" / "ratings.jsonl", _draw)
+    stage("aescot", output / "cot" / "rationales.jsonl", _write_rationales)
+    stage("cold_start", output / "cold_start" / "run.json", _cold_start)
+    stage("rapo", output / "rapo" / "run.json", _rapo)
+    stage("evaluate", output / "eval" / "results.json", _evaluate)
+    stage("report", output / "report.html", _report)
+    write_json(output / "results.json", {**_read(output / "eval" / "results.json"), "seconds": seconds})
+    return "\n".join(
+        [
+            (output / "eval" / "results.md").read_text(),
+            f"pictures, scores and reasons: {output / 'report.html'}",
+            f"all numbers: {output / 'results.json'}",
+        ]
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def _draw(config: DemoConfig) -> None:
+    from aesr1.tiny.album import AlbumConfig, make_album
+
+    if not (config.output / "train" / "ratings.jsonl").exists():
+        make_album(AlbumConfig(config.output / "train", n=config.train, seed=config.seed))
+    make_album(AlbumConfig(config.output / "test", n=config.test, seed=HELD_OUT_SEED + config.seed, split="test"))
+
+
+def _write_rationales(config: DemoConfig) -> None:
+    from aesr1.aescot.build import CotConfig, build
+
+    ratings = config.output / "train" / "ratings.jsonl"
+    build(CotConfig(ratings, config.output / "cot", n=config.rationales, seed=config.seed))
+
+
+def _cold_start(config: DemoConfig) -> None:
+    from aesr1.cold_start import main
+
+    rationales = str(config.output / "cot" / "rationales.jsonl")
+    main(["--config", _recipe("cold_start.yaml"), "--rationales", rationales, *_into(config, "cold_start")])
+
+
+def _rapo(config: DemoConfig) -> None:
+    from aesr1.rapo.train import main
+
+    data = ["--ratings", str(config.output / "train" / "ratings.jsonl"), "--model", str(config.output / "cold_start")]
+    main(["--config", _recipe("rapo.yaml"), *data, *_into(config, "rapo"), *config.rapo_settings])
+
+
+def _recipe(name: str) -> str:
+    return str(files("aesr1.tiny") / name)
+
+
+def _into(config: DemoConfig, folder: str) -> list[str]:
+    return ["--output_dir", str(config.output / folder), "--seed", str(config.seed)]
+
+
+def _evaluate(config: DemoConfig) -> None:
+    from aesr1.evaluation.run import EvalConfig, evaluate_models
+
+    trained = tuple((name, str(config.output / name)) for name in ("cold_start", "rapo"))
+    models = (("backbone", BACKBONE), *trained)
+    test = config.output / "test" / "ratings.jsonl"
+    evaluate_models(EvalConfig(test, models, config.output / "eval", batch_size=64, max_new_tokens=MAX_NEW_TOKENS))
+
+
+def _report(config: DemoConfig) -> None:
+    from aesr1.app.report import write_report
+
+    scored = read_rows(config.output / "eval" / "predictions-rapo.jsonl", Prediction)
+    shown = config.output / "shown.jsonl"
+    write_rows(shown, scored[: config.shown])
+    ratings = config.output / "test" / "ratings.jsonl"
+    write_report(shown, config.output / "report.html", ratings=ratings, title="Aes-R1 on drawn scenes")

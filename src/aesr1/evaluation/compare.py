@@ -1,0 +1,293 @@
+"""Predictions against human ratings: every metric with its interval, stages against each other, JSON and Markdown."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from aesr1 import metrics
+from aesr1.errors import AesError
+from aesr1.metrics import Column, Interval, RaterCeiling, Statistic
+from aesr1.records import Prediction, Rating
+
+METRICS: dict[str, Statistic] = {
+    "plcc": metrics.plcc,
+    "srcc": metrics.srcc,
+    "krcc": metrics.krcc,
+    "pair_accuracy": metrics.pair_accuracy,
+    "mae": metrics.mae,
+}
+TITLES = {"plcc": "PLCC ↑", "srcc": "SRCC ↑", "krcc": "KRCC ↑", "pair_accuracy": "pair accuracy ↑", "mae": "MAE ↓"}
+COMPARED = ("plcc", "srcc", "mae")
+
+Row = TypeVar("Row", Rating, Prediction)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The metrics over one choice of rows; None where they have no value, and then `note` says why."""
+
+    n: int
+    plcc: Interval | None = None
+    srcc: Interval | None = None
+    krcc: Interval | None = None
+    pair_accuracy: Interval | None = None
+    mae: Interval | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model's predictions against the ratings."""
+
+    name: str
+    model: str
+    revision: str
+    n: int
+    n_scored: int
+    n_readable: int
+    parse_rate: Interval  # readable replies of all, Wilson's interval
+    scored: Agreement  # over the images that have a score
+    imputed: Agreement  # over all images, each missing score filled in with the mean of the others
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a stage gained over an earlier one, over the images that both scored."""
+
+    first: str
+    second: str
+    gain: Agreement  # second − first, COMPARED alone
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several stages on the same images."""
+
+    evaluations: tuple[Evaluation, ...]
+    differences: tuple[Difference, ...]  # of each stage and the one before; from three stages on, of last and first too
+    ceiling: RaterCeiling | None
+    ceiling_n: int  # images with the votes of two raters or more
+    draws: int
+    seed: int
+
+
+def evaluate(
+    ratings: Sequence[Rating], predictions: Sequence[Prediction], *, name: str, draws: int = 2000, seed: int = 0
+) -> Evaluation:
+    """One set of predictions against the ratings, joined by image path. Predictions of other images don't count.
+
+    AesError where ratings are of no or of several data sets, an image is rated or predicted twice or not predicted,
+    a score is not in [0, 1], or the rows come from several models.
+    """
+    human, rows = _human(ratings), _join(ratings, predictions, name)
+    scores = _scores(rows)
+    scored = np.isfinite(scores)
+    agreement = _agreement(scores[scored], human[scored], draws, seed)
+    readable = sum(row.readable for row in rows)
+    return Evaluation(
+        name=name,
+        model=rows[0].model,
+        revision=rows[0].revision,
+        n=len(rows),
+        n_scored=int(scored.sum()),
+        n_readable=readable,
+        parse_rate=metrics.wilson(readable, len(rows)),
+        scored=agreement,
+        imputed=agreement if scored.all() else _agreement(_filled(scores), human, draws, seed),
+    )
+
+
+def compare(
+    ratings: Sequence[Rating], predictions: Mapping[str, Sequence[Prediction]], *, draws: int = 2000, seed: int = 0
+) -> Comparison:
+    """Stages on the same images, in the mapping's order. Errors as in `evaluate`, and on an empty mapping."""
+    if not predictions:
+        raise AesError("there are no predictions to compare", fix="give at least one set of predictions")
+    evaluations = tuple(
+        evaluate(ratings, rows, name=name, draws=draws, seed=seed) for name, rows in predictions.items()
+    )
+    human, names = _human(ratings), list(predictions)
+    scores = {name: _scores(_join(ratings, rows, name)) for name, rows in predictions.items()}
+    differences = []
+    for first, second in [*itertools.pairwise(names), *([(names[0], names[-1])] if len(names) > 2 else [])]:
+        both = np.isfinite(scores[first]) & np.isfinite(scores[second])
+        gain = _agreement(scores[second][both], human[both], draws, seed, before=scores[first][both])
+        differences.append(Difference(first, second, gain))
+    votes = [rating.votes for rating in ratings if rating.votes is not None and sum(rating.votes) > 1]
+    ceiling = metrics.rater_ceiling(votes, np.arange(len(votes[0])), seed=seed) if len(votes) > 1 else None
+    return Comparison(evaluations, tuple(differences), ceiling, len(votes), draws, seed)
+
+
+def to_results(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """For results.json: {name: metrics, counts, model}, numbers finite or None.
+
+    `imputed` holds the metrics with missing scores filled in, `against` the gains over earlier stages by their name.
+    """
+    ceiling = comparison.ceiling and {name: asdict(value) for name, value in comparison.ceiling._asdict().items()}
+    results = {}
+    for each in comparison.evaluations:
+        against = {
+            difference.first: {"n": difference.gain.n, **_by_metric(difference.gain, COMPARED)}
+            for difference in comparison.differences
+            if difference.second == each.name
+        }
+        counts = {"n": each.n, "n_scored": each.n_scored, "n_readable": each.n_readable}
+        results[each.name] = {
+            **_by_metric(each.scored, METRICS),
+            "parse_rate": asdict(each.parse_rate),
+            **counts,
+            "model": each.model,
+            "revision": each.revision,
+            "note": each.scored.note,
+            "imputed": _by_metric(each.imputed, METRICS),
+            "against": against,
+            "rater_ceiling": ceiling,
+            "bootstrap": {"draws": comparison.draws, "seed": comparison.seed},
+        }
+    return results
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Tables of the metrics and of the gains, and how the intervals were made."""
+    evaluations, differences = comparison.evaluations, comparison.differences
+    consecutive = differences[: len(evaluations) - 1]
+    better = {(each.second, name) for each in consecutive for name in COMPARED if _is_better(each.gain, name)}
+    rows = []
+    for each in evaluations:
+        values = [_value(getattr(each.scored, name), bold=(each.name, name) in better) for name in METRICS]
+        rows.append([_cell(each.name), f"{each.n_scored:,} of {each.n:,}", _value(each.parse_rate), *values])
+    parts = [_table(["", "scored", "readable", *TITLES.values()], rows)]
+    if any(each.n_scored < each.n for each in evaluations):
+        rows = [[_cell(each.name), *(_value(getattr(each.imputed, name)) for name in METRICS)] for each in evaluations]
+        parts.append("With each missing score filled in with the mean of the model's other scores:")
+        parts.append(_table(["", *TITLES.values()], rows))
+    if differences:
+        rows = []
+        for pair in differences:
+            gains = [getattr(pair.gain, name) for name in COMPARED]
+            values = [_value(gain, bold=gain is not None and gain.excludes_zero, sign="+") for gain in gains]
+            rows.append([f"{_cell(pair.first)} → {_cell(pair.second)}", f"{pair.gain.n:,}", *values])
+        parts.append("Differences over the images that both scored; bold where the interval excludes 0:")
+        parts.append(_table(["", "images", *(TITLES[name] for name in COMPARED)], rows))
+    parts += [f"{_cell(each.name)}: {each.scored.note}." for each in evaluations if each.scored.note]
+    return "\n\n".join([*parts, _small_print(comparison)]) + "\n"
+
+
+def _human(ratings: Sequence[Rating]) -> Column:
+    domains = sorted({rating.domain for rating in ratings})
+    if len(domains) != 1:
+        raise AesError(
+            f"ratings of {len(domains)} data sets ({', '.join(domains) or 'none'}) give no one correlation",
+            fix="evaluate one data set at a time: their scales differ; average the results if one number is wanted",
+        )
+    return np.array([rating.score for rating in ratings], dtype=np.float64)
+
+
+def _join(ratings: Sequence[Rating], predictions: Sequence[Prediction], name: str) -> list[Prediction]:
+    """The prediction of each rating, in the ratings' order."""
+    wanted, found = _by_image(ratings, "the ratings"), _by_image(predictions, f"the predictions of {name}")
+    missing = [image for image in wanted if image not in found]
+    if missing:
+        raise AesError(
+            f"{len(missing):,} of {len(wanted):,} rated images have no prediction of {name}, first: {missing[0]}",
+            fix="score them too, or choose the split that was scored; both files must name the same image files",
+        )
+    rows = [found[image] for image in wanted]
+    sources = sorted({f"{row.model} (revision {row.revision})" for row in rows})
+    if len(sources) > 1:
+        raise AesError(
+            f"the predictions of {name} come from {len(sources)} models: {', '.join(sources)}",
+            fix="score again into a new file, one file for each model",
+        )
+    for row in rows:
+        if row.score is not None and not 0 <= row.score <= 1:
+            raise AesError(f"{name} scores {row.image} as {row.score}", fix="a score lies in [0, 1], or is null")
+    return rows
+
+
+def _by_image(rows: Sequence[Row], where: str) -> dict[str, Row]:
+    # A path relative to its file's folder may hold "..", so that one image has two spellings.
+    images = [os.path.normpath(row.image) for row in rows]
+    doubles = [image for image, times in Counter(images).items() if times > 1]
+    if doubles:
+        raise AesError(
+            f"{where} name {len(doubles):,} images more than once, first: {doubles[0]}",
+            fix="leave one row for each image",
+        )
+    return dict(zip(images, rows, strict=True))
+
+
+def _scores(rows: Sequence[Prediction]) -> Column:
+    return np.array([math.nan if row.score is None else row.score for row in rows], dtype=np.float64)
+
+
+def _filled(scores: Column) -> Column:
+    """Missing scores (NaN) filled in with the mean of the others; empty where there are none."""
+    known = scores[np.isfinite(scores)]
+    if not known.size:
+        return known
+    # The mean of equal numbers may be off by a rounding, and that would order them.
+    return np.where(np.isfinite(scores), scores, np.clip(known.mean(), known.min(), known.max()))
+
+
+def _agreement(scores: Column, human: Column, draws: int, seed: int, *, before: Column | None = None) -> Agreement:
+    """(n,) scores against (n,) ratings; given the scores of the stage before, what was gained in COMPARED."""
+    if len(scores) < 2:
+        return Agreement(len(scores), note="fewer than two images have a score, so nothing can be measured")
+    note, names = None, tuple(METRICS) if before is None else COMPARED
+    if np.ptp(human) == 0:
+        note, names = "people rated all of these images alike, so there is no order to agree with", ("mae",)
+    values: dict[str, Any] = {}
+    for name in names:
+        if before is None:
+            values[name] = metrics.bootstrap(METRICS[name], scores, human, draws=draws, seed=seed)
+        else:
+            values[name] = metrics.paired_bootstrap(METRICS[name], before, scores, human, draws=draws, seed=seed)
+    return Agreement(len(scores), note=note, **values)
+
+
+def _by_metric(agreement: Agreement, names: Iterable[str]) -> dict[str, dict[str, float] | None]:
+    values = {name: getattr(agreement, name) for name in names}
+    return {name: value and asdict(value) for name, value in values.items()}
+
+
+def _is_better(gain: Agreement, name: str) -> bool:
+    interval: Interval | None = getattr(gain, name)
+    return interval is not None and interval.excludes_zero and (interval.value < 0) == (name == "mae")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _value(interval: Interval | None, *, bold: bool = False, sign: str = "") -> str:
+    if interval is None:
+        return "—"
+    value = f"{interval.value:{sign}.3f}"
+    return f"{f'**{value}**' if bold else value} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+
+
+def _small_print(comparison: Comparison) -> str:
+    n, draws, ceiling = comparison.evaluations[0].n, comparison.draws, comparison.ceiling
+    text = (
+        f"{n:,} images; [95 % intervals] from {draws:,} bootstrap draws over images (KRCC, pair accuracy: "
+        f"{metrics.pair_draws(n, draws):,}), seed {comparison.seed}; of the readable share, Wilson's."
+    )
+    if comparison.differences:
+        text += " Bold: better than the row before, the interval of the paired difference excluding 0."
+    if ceiling:
+        text += f" A second panel of as many raters would reach PLCC {_value(ceiling.plcc)}, "
+        text += f"SRCC {_value(ceiling.srcc)} ({comparison.ceiling_n:,} images with votes)."
+    return text

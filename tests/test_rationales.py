@@ -1,0 +1,184 @@
+"""Rationale measures: small texts counted by hand, and the wrong-photo control on texts that do and don't look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from aesr1.errors import AesError
+from aesr1.evaluation.rationales import (
+    dimension_coverage,
+    distinct_ngrams,
+    distinct_texts,
+    leak_rate,
+    sentences,
+    template_rate,
+    text_follows_picture,
+    text_predicts_score,
+    tone,
+    words,
+)
+
+
+def seen(n: int, seed: int = 0) -> tuple[list[str], NDArray[np.float64]]:
+    """Texts that say how dark and how tilted a picture is, among filler; measurements with some noise."""
+    rng = np.random.default_rng(seed)
+    facts = rng.integers(0, 3, size=(n, 2))
+    fillers = np.array(["quiet street", "old harbour", "red door", "green field", "tall tower"])
+    light, horizon = ("dark", "grey", "bright"), ("level", "leaning", "crooked")
+    texts = [f"A {rng.choice(fillers)}. It is {light[dark]} and {horizon[tilt]}." for dark, tilt in facts]
+    return texts, facts + rng.normal(0, 0.3, size=(n, 2))
+
+
+def test_words_and_sentences() -> None:
+    assert words("It’s 3 o'clock: Señor!") == ["it's", "o'clock", "señor"]
+    assert sentences("Fine light.  Poor\ncolour! Yes?\n\n") == ["fine light", "poor", "colour", "yes"]
+
+
+def test_texts_that_differ_in_case_or_space_alone_are_one() -> None:
+    assert distinct_texts(["A fine picture.", "a  fine picture. ", "A poor one."]) == pytest.approx(2 / 3)
+
+
+def test_distinct_ngrams_are_counted_within_texts() -> None:
+    texts = ["a b a b", "a b c"]
+    assert distinct_ngrams(texts, size=1) == pytest.approx(3 / 7)
+    assert distinct_ngrams(texts, size=2) == pytest.approx(3 / 5)  # ab ba ab, ab bc
+    assert distinct_ngrams(["a"], size=2) == 0.0
+
+
+def test_templates_are_sentences_of_many_images() -> None:
+    texts = ["Nice light. One.", "Nice light! Two.", "Three. Three.", "Four."]
+    assert template_rate(texts) == pytest.approx(2 / 7)  # "three" stands twice, but in one image
+    assert template_rate(texts, common=0.5) == 0.0
+    assert template_rate(["", " "]) == 0.0
+
+
+def test_coverage_counts_the_dimensions_named() -> None:
+    coverage = dimension_coverage(["The light is soft.", "Hard shadows, muted colours."])
+    assert coverage.shares == (1.0, 0.0, 0.0, 0.5, 0.0)
+    assert coverage.mean == pytest.approx(0.3)
+    # Mentions 2/3 and 1/3: (−⅔ ln ⅔ − ⅓ ln ⅓) / ln 5 = .6365 / 1.6094.
+    assert coverage.entropy == pytest.approx(0.3955, abs=1e-4)
+    assert dimension_coverage(["Light, mood, framing, hues and exposure."]).entropy == pytest.approx(1.0)
+    assert dimension_coverage(["Yes."]).entropy == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "leaks"),
+    [
+        ("The light is worth 0.72.", True),
+        ("It earns a high rating.", True),
+        ("As given, the picture is fair.", True),
+        ("A score of about a half.", True),
+        ("Seven out of ten.", True),
+        ("We were told that it is poor.", True),
+        ("The celebrated tower stands on the left third.", False),
+        ("A hidden path, as the eye is given rest.", False),
+        ("Frustrating, underrated light.", False),
+    ],
+)
+def test_leaks(text: str, leaks: bool) -> None:
+    assert leak_rate([text]) == float(leaks)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The focus is sharp.", (1, 0, 0)),
+        ("The focus is not quite sharp.", (0, 1, 0)),
+        ("Nothing distracts.", (1, 0, 0)),
+        ("It lacks depth.", (0, 1, 0)),
+        ("A dog on a chair.", (0, 0, 1)),
+        ("Lovely but cluttered.", (0, 0, 1)),
+        ("Lovely. Dull. Ugly. A dog.", (0.25, 0.5, 0.25)),
+        ("", (0, 0, 1)),
+    ],
+)
+def test_sentences_take_sides(text: str, expected: tuple[float, float, float]) -> None:
+    assert tuple(tone([text])) == pytest.approx(expected)
+
+
+def test_critique_share_is_of_the_sentences_that_take_a_side() -> None:
+    assert tone(["Lovely. Dull.", "Ugly. A dog."]).critique_share == pytest.approx(2 / 3)
+    assert tone(["A dog."]).critique_share is None
+
+
+def test_texts_that_look_beat_the_wrong_photo() -> None:
+    texts, measurements = seen(120)
+    fit = text_follows_picture(texts, measurements, seed=0, draws=300)
+    # Variance 2/3 of three steps against .09 of noise: at best R² = .88.
+    assert 0.75 < fit.own.value < 0.92
+    assert abs(fit.shuffled.value) < 0.1
+    assert fit.difference.excludes_zero and fit.difference.low > 0.6
+    assert fit.difference.value == pytest.approx(fit.own.value - fit.shuffled.value)
+
+
+def test_texts_that_do_not_look_gain_nothing_over_the_wrong_photo() -> None:
+    texts, measurements = seen(120)
+    fit = text_follows_picture(texts, np.roll(measurements, 7, axis=0), seed=0, draws=300)
+    assert abs(fit.difference.value) < 0.1
+    assert not fit.difference.excludes_zero
+
+
+def test_units_and_constant_columns_make_no_difference() -> None:
+    texts, measurements = seen(60)
+    plain = text_follows_picture(texts, measurements, seed=0, draws=50)
+    scaled = np.column_stack([measurements * 1000 + 5, np.ones(60)])
+    assert text_follows_picture(texts, scaled, seed=0, draws=50).own.value == pytest.approx(plain.own.value)
+
+
+def test_the_same_seed_gives_the_same_fit() -> None:
+    texts, measurements = seen(40)
+    fits = [text_follows_picture(texts, measurements, seed=seed, draws=50) for seed in (1, 1, 2)]
+    assert fits[0] == fits[1] != fits[2]
+
+
+def test_texts_without_a_common_word_explain_nothing() -> None:
+    texts = ["".join(chr(97 + int(digit)) for digit in f"{i:04d}") for i in range(40)]
+    assert text_follows_picture(texts, np.arange(40.0)[:, None], seed=0, draws=20).own.value == 0.0
+    assert text_predicts_score(texts, np.arange(40.0), seed=0, draws=20).value == 0.0
+
+
+def test_text_predicts_a_score_that_it_speaks_of() -> None:
+    texts, measurements = seen(120)
+    scores = measurements.sum(axis=1)
+    assert text_predicts_score(texts, scores, seed=0, draws=200).low > 0.8
+    noise = text_predicts_score(texts, np.random.default_rng(1).random(120), seed=0, draws=200)
+    assert noise.low < 0 < noise.high or abs(noise.value) < 0.2
+
+
+MEASURES: list[Callable[[list[str]], object]] = [
+    distinct_texts,
+    lambda texts: distinct_ngrams(texts, size=1),
+    template_rate,
+    dimension_coverage,
+    leak_rate,
+    tone,
+]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_no_texts_are_refused(measure: Callable[[list[str]], object]) -> None:
+    with pytest.raises(AesError, match="no rationales"):
+        measure([])
+
+
+@pytest.mark.parametrize(
+    ("texts", "measurements", "reason"),
+    [
+        (["a"] * 20, np.arange(19.0)[:, None], "shape"),
+        (["a"] * 20, np.arange(20.0), "shape"),
+        (["a"] * 20, np.full((20, 1), np.nan), "not finite"),
+        (["a"] * 20, np.ones((20, 2)), "no measurement differs"),
+        (["a"] * 9, np.arange(9.0)[:, None], "too few for 5 folds"),
+        ([], np.zeros((0, 3)), "no rationales"),
+    ],
+)
+def test_measurements_that_do_not_fit_are_refused(
+    texts: list[str], measurements: NDArray[np.float64], reason: str
+) -> None:
+    with pytest.raises(AesError, match=reason):
+        text_follows_picture(texts, measurements, seed=0)

@@ -1,0 +1,122 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from aesr1 import Scorer
+from aesr1.app.score import ScoreConfig, score_files
+from aesr1.cli import main
+from aesr1.errors import AesError
+from aesr1.predict import PredictSettings
+from aesr1.records import Prediction, read_rows
+
+QUICK = PredictSettings(max_new_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def scorer(random_model):
+    return Scorer(str(random_model), device="cpu", settings=QUICK)
+
+
+def test_paths_and_pictures_in_memory_score_alike_and_always_the_same(scorer, scene_folder):
+    path = scene_folder / "00.png"
+    rows = scorer.score([path, Image.open(path), str(path)])
+    assert [row.score for row in rows] == pytest.approx([rows[0].score] * 3, abs=1e-6)
+    assert rows[0].score == scorer.score([path])[0].score
+    assert rows[0].image == str(path)
+
+
+def test_the_order_and_the_bad_ones_are_kept(scorer, scene_folder, tmp_path):
+    (tmp_path / "bad.jpg").write_text("no picture")
+    rows = scorer.score([tmp_path / "bad.jpg", scene_folder / "01.png", tmp_path / "gone.jpg"])
+    assert [row.score is None for row in rows] == [True, False, True]
+    assert "cannot be read" in rows[0].error
+
+
+def test_a_run_resumes_and_skips_what_is_done(random_model, scene_folder, tmp_path, monkeypatch):
+    output = tmp_path / "p.jsonl"
+    config = ScoreConfig((str(scene_folder / "0[0-3].png"),), str(random_model), output, settings=QUICK)
+    first = list(score_files(config))
+    with output.open("a") as file:
+        file.write('{"torn')
+    more = ScoreConfig((str(scene_folder / "0[0-5].png"),), str(random_model), output, settings=QUICK)
+    second = list(score_files(more))
+    assert second[:4] == first and len(second) == 6
+    assert len(read_rows(output, Prediction)) == 6
+    monkeypatch.setattr("aesr1.predict.generate", lambda *_, **__: pytest.fail("scored again"))
+    assert list(score_files(more)) == second
+
+
+def test_two_models_never_share_a_file(random_model, scene_folder, tmp_path):
+    output = tmp_path / "p.jsonl"
+    config = ScoreConfig((str(scene_folder / "00.png"),), str(random_model), output, settings=QUICK)
+    (row,) = score_files(config)
+    output.write_text(json.dumps({**row.__dict__, "revision": "other"}) + "\n")
+    with pytest.raises(AesError, match="was written by"):
+        list(score_files(config))
+
+
+def aesr1(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "aesr1", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command_prints_json_lines_on_stdout_alone(random_model, scene_folder, tmp_path):
+    (tmp_path / "bad.jpg").write_text("no picture")
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'bad.jpg'}\n\n")
+    arguments = ["--model", random_model, "--max-new-tokens", "6", "--json", "--files-from", tmp_path / "list.txt"]
+    run = aesr1("score", scene_folder / "00.png", *arguments)
+    assert run.returncode == 0, run.stderr
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [row["score"] is None for row in rows] == [False, True]
+    assert {"image", "score", "spread", "readable", "reasoning", "model", "revision", "contract", "aesr1"} <= set(
+        rows[0]
+    )
+
+
+def test_the_command_prints_a_table(random_model, scene_folder):
+    run = aesr1("score", scene_folder / "00.png", "--model", random_model, "--max-new-tokens", "6")
+    assert run.returncode == 0, run.stderr
+    assert "00.png" in run.stdout and "0–1" in run.stdout
+
+
+@pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
+@pytest.mark.parametrize(
+    ("arguments", "problem", "fix"),
+    [
+        (["score"], "no pictures were named", "name files"),
+        (["score", "x.jpg", "--model", "./nowhere"], "no folder ./nowhere", "pass --model"),
+        (["score", "nothing/*.jpg"], "holds no pictures", "looked for"),
+        (["report", "nothing.jsonl", "-o", "x.html"], "does not exist", "check the path"),
+        (["cot", "build", "nothing.jsonl", "-o", "x"], "does not exist", "check the path"),
+        (["eval", "nothing.jsonl", "--model", "tiny", "-o", "x"], "does not exist", "check the path"),
+        (["ratings", "import", "csv", "nothing.csv", "-o", "x"], "no file nothing.csv", "check the path"),
+        (["ratings", "scenes", "-o", "x", "--n", "0"], "n is 0", "at least one"),
+        (["sft", "--config", "nothing.yaml"], "no such recipe", "--config"),
+        (
+            ["rapo", "--ratings", "nothing.jsonl", "--output_dir", "x", "--use_cpu", "true", "--bf16", "false"],
+            "does not exist",
+            "check the path",
+        ),
+    ],
+)
+def test_a_users_mistake_is_two_lines_and_exit_1(arguments, problem, fix, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["aesr1", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    printed = capsys.readouterr()
+    error, advice = printed.err.strip().splitlines()[-2:]
+    assert error.startswith("error:") and problem in error
+    assert advice.startswith("  fix:") and fix in advice
+    assert not printed.out
+
+
+def test_help_and_version():
+    assert "score" in aesr1("--help").stdout
+    assert aesr1("--version").stdout.strip() == "0.1.0"
