@@ -35,7 +35,6 @@ bench: .venv/train
 
 # The report is tried in a real browser. Without one (and without the right to install it) those tests skip.
 .venv/browser: | .venv/bin/pip
-	command -v chromium >/dev/null && command -v chromedriver >/dev/null \
-	  || (apt-get update -qq && apt-get install -y -qq chromium chromium-driver) \
-	  || echo 'no chromium: the browser tests will be skipped'
-	touch $@
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then touch $@; \
+	elif apt-get update -qq && apt-get install -y -qq chromium chromium-driver; then touch $@; \
+	else echo 'no chromium: the browser tests will be skipped'; fi

@@ -75,11 +75,11 @@ def main() -> None:
         print(build(CotConfig(ratings, output / "cot", n=300)))
     recipes = files("aesr1.tiny")
     started, trained = output / "cold_start", output / "rapo"
-    if not (started / "run.json").exists():
+    if not (started / "aesr1.json").exists():
         data = ["--rationales", str(rationales), "--num_train_epochs", "3"]
         place = ["--output_dir", str(started), "--seed", seed]
         cold_start.main(["--config", str(recipes / "cold_start.yaml"), *data, *place])
-    if not (trained / "run.json").exists():
+    if not (trained / "aesr1.json").exists():
         data = ["--ratings", str(ratings), "--model", str(started), "--max_steps", str(arguments.steps)]
         place = ["--output_dir", str(trained), "--seed", seed]
         train.main(["--config", str(recipes / "rapo.yaml"), *data, *place])

@@ -34,7 +34,7 @@ def ablate(folder: Path, seed: int) -> dict[str, dict[str, object]]:
     for arm, rewards in ARMS.items():
         target = folder / arm.replace(" ", "-")
         models.append((arm.replace(" ", "-"), str(target)))
-        if not (target / "run.json").exists():
+        if not (target / "aesr1.json").exists():
             recipe = ["--config", str(files("aesr1.tiny") / "rapo.yaml"), "--seed", str(seed), "--rewards", *rewards]
             data = ["--ratings", str(folder / "train" / "ratings.jsonl"), "--model", str(folder / "cold_start")]
             train.main([*recipe, *data, "--output_dir", str(target)])

@@ -152,7 +152,8 @@ def test_an_unreadable_picture_is_left_out(scene_folder, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"x")
     write_rows(tmp_path / "r.jsonl", [*rows, Rating(str(tmp_path / "broken.png"), 0.1, "d", "train")])
     summary = build(CotConfig(tmp_path / "r.jsonl", tmp_path / "cot", n=300))
-    assert summary.unreadable == 1
+    (why,) = summary.unreadable
+    assert "broken.png cannot be read" in why
     assert sum(summary.kept.values()) <= 8
 
 

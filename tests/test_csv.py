@@ -43,6 +43,11 @@ def test_votes_give_mean_and_spread_by_themselves(table):
     assert (second.score, second.spread) == (1.0, 0.0)
 
 
+def test_a_mark_that_nobody_could_choose_leaves_the_others_where_they_are(table):
+    (row,) = read_rows(import_csv(table("image,votes_1,votes_2,votes_4\na.jpg,0,1,0\n")), Rating)
+    assert row.score == pytest.approx(1 / 3)
+
+
 def test_bom_blanks_carriage_returns_and_tabs_are_accepted(table):
     config = table("\ufeffimage\t mos \r\n a.jpg\t 3 \r\nb.jpg\t5\r\n", scale=(1, 5))
     assert [row.score for row in read_rows(import_csv(config), Rating)] == [0.5, 1.0]
@@ -75,7 +80,10 @@ def test_rows_without_a_split_are_divided_by_the_seed(table):
         ("image,mean\nz.jpg,3\n", {"scale": (1, 5)}, "1 of 1 images.*missing"),
         ("image,mean,split\na.jpg,3,training\n", {"scale": (1, 5)}, "split is 'training'"),
         ("image,votes_1,votes_2\na.jpg,0,0\n", {}, "nobody voted"),
-        ("image,votes_1,votes_2\na.jpg,-1,2\n", {}, "negative"),
+        ("image,votes_1,votes_2\na.jpg,-1,2\n", {}, "no number of votes"),
+        ("image,votes_1,votes_2\na.jpg,0.5,2\n", {}, "no number of votes"),
+        ("image,votes_1,votes_5\na.jpg,1,2\n", {"scale": (1, 3)}, "vote columns run from 1 to 5"),
+        ("image,mean\na.jpg,3,4\n", {"scale": (1, 5)}, "more cells"),
         ("image,mean,votes_1,votes_2\na.jpg,1.9,5,5\n", {}, "votes average"),
     ],
 )

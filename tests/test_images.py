@@ -70,6 +70,12 @@ def test_a_cut_off_picture_is_a_clear_error(tmp_path):
         open_image(tmp_path / "a.jpg")
 
 
+def test_a_strip_is_refused_before_a_model_chokes_on_it(tmp_path):
+    picture(2200, 9).save(tmp_path / "strip.png")
+    with pytest.raises(AesError, match="too thin"):
+        open_image(tmp_path / "strip.png")
+
+
 def test_missing_tiny_and_folder_are_clear_errors(tmp_path):
     picture(4, 4).save(tmp_path / "small.png")
     for path in ("nothing.jpg", "small.png", "."):

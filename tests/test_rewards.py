@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import norm
 
 from aesr1.errors import AesError
-from aesr1.rapo.rewards import absolute_reward, binary_reward, format_reward, relative_reward, score_grid
+from aesr1.rapo.rewards import absolute_reward, binary_reward, format_reward, relative_reward
 
 NAN = np.nan
 
@@ -103,7 +103,6 @@ def test_format_counts_what_the_contract_reads():
     good, bad = "<think>x</think><answer>0.5</answer>", "<think>x</think><answer>5</answer>"
     np.testing.assert_array_equal(format_reward([good, bad]), [1, 0])
     np.testing.assert_array_equal(format_reward([[good, bad], [bad, bad]]), [[1, 0], [0, 0]])
-    np.testing.assert_array_equal(score_grid([[good, bad]]), [[0.5, NAN]])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,8 @@ def test_paths_and_pictures_in_memory_score_alike_and_always_the_same(scorer, sc
     path = scene_folder / "00.png"
     rows = scorer.score([path, Image.open(path), str(path)])
     assert [row.score for row in rows] == pytest.approx([rows[0].score] * 3, abs=1e-6)
-    assert rows[0].score == scorer.score([path])[0].score
+    first, second = (scorer.score([path])[0].score for _ in range(2))
+    assert first == second == pytest.approx(rows[0].score, abs=1e-6)
     assert rows[0].image == str(path)
 
 
@@ -120,3 +123,30 @@ def test_a_users_mistake_is_two_lines_and_exit_1(arguments, problem, fix, tmp_pa
 def test_help_and_version():
     assert "score" in aesr1("--help").stdout
     assert aesr1("--version").stdout.strip() == "0.1.0"
+
+
+def test_ctrl_c_says_so_and_keeps_what_is_written(random_model, scene_folder, tmp_path):
+    output = tmp_path / "p.jsonl"
+    command = [sys.executable, "-m", "aesr1", "score", str(scene_folder), "--model", str(random_model)]
+    options = ["--batch-size", "1", "-o", str(output)]
+    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while process.poll() is None and not (output.exists() and output.stat().st_size):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; what was written stays" in printed and "Traceback" not in printed
+    assert 0 < len(read_rows(output, Prediction)) < 40
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs Linux's always full device")
+def test_a_full_disk_is_a_clear_error(tmp_path, monkeypatch, capsys):
+    def write_rows(path, rows):
+        with Path("/dev/full").open("w") as file:
+            file.writelines("x" * 100_000 for _ in rows)
+
+    monkeypatch.setattr(sys, "argv", ["aesr1", "ratings", "scenes", "-o", str(tmp_path / "out"), "--n", "1"])
+    monkeypatch.setattr("aesr1.tiny.album.write_rows", write_rows)
+    with pytest.raises(SystemExit):
+        main()
+    assert "free some space" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,7 +106,7 @@ def test_the_cold_start_overfits_and_leaves_the_eyes_alone(started, random_model
     before, after = weights(random_model), weights(started)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and not any("visual" in name for name in changed)
-    assert json.loads((started / "run.json").read_text())["frozen_parameters"] > 0
+    assert json.loads((started / "run.json").read_text())["config"]["freeze_vision"]
 
 
 def test_the_cold_start_teaches_the_form(started, scene_folder):
@@ -150,6 +151,13 @@ def test_a_killed_run_resumes_to_the_same_weights(uninterrupted, started, scene_
         torch.testing.assert_close(killed[name], whole[name], atol=1e-6, rtol=0)
 
 
+def test_a_run_begun_with_other_settings_is_not_resumed(uninterrupted, started, scene_folder, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / "rapo")
+    (tmp_path / "rapo" / "aesr1.json").unlink()
+    with pytest.raises(AesError, match=r"begun with sigma = 0\.1"):
+        train.main(rapo_arguments(scene_folder, started, tmp_path / "rapo", "--sigma", "0.2"))
+
+
 def test_a_finished_run_is_not_overwritten(uninterrupted, started, scene_folder):
     with pytest.raises(AesError, match="finished run"):
         train.main(rapo_arguments(scene_folder, started, uninterrupted))
@@ -166,6 +174,10 @@ def test_a_finished_run_is_not_overwritten(uninterrupted, started, scene_folder)
         (["--nonsense", "1"], "unknown settings: --nonsense"),
         (["--num_generations", "3"], "settings"),
         (["--config", "nowhere.yaml"], "no such recipe"),
+        (["--validate_on", "holiday"], "no ratings of split 'holiday' to validate on"),
+        (["--sigma", "0"], "sigma is"),
+        (["--tie", "2"], "tie is"),
+        (["--max_steps", "many"], "invalid"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_a_model_loads(scene_folder, tmp_path, more, message):
@@ -176,7 +188,7 @@ def test_what_cannot_be_trained_is_refused_before_a_model_loads(scene_folder, tm
 def test_missing_pictures_and_empty_rationales_are_clear_errors(random_model, tmp_path):
     write_rows(tmp_path / "r.jsonl", [Rationale("gone.png", 0.5, "d", "x", "test")])
     (tmp_path / "empty.jsonl").touch()
-    for name, message in (("r.jsonl", "1 of 1 images are missing"), ("empty.jsonl", "no rationales")):
+    for name, message in (("r.jsonl", "1 of 1 images are missing or no pictures"), ("empty.jsonl", "no rationales")):
         with pytest.raises(AesError, match=message):
             cold_start.main(
                 [

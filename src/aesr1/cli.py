@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +30,9 @@ ratings.add_typer(importing, name="import")
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
-Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; nothing in it is overwritten.")]
+Output = Annotated[
+    Path, typer.Option("-o", "--output", help="Folder for the results; the same command goes on where it stopped.")
+]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 
 
@@ -50,7 +53,7 @@ def ratings_import_csv(
     mean_column: Annotated[str | None, typer.Option(help="Default: mean, score, mos …")] = None,
     scale: Annotated[tuple[float, float] | None, typer.Option(help="LOW HIGH, the marks' nominal bounds.")] = None,
     domain: Annotated[str | None, typer.Option(help="Name of the data set; default: the table's folder.")] = None,
-    split: Annotated[str | None, typer.Option(help="Put every row into this split.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of rows that the table gives none.")] = None,
     val_share: Annotated[float, typer.Option(help="Without a split column: share drawn for validation.")] = 0.1,
     seed: Seed = 0,
     allow_missing: Annotated[bool, typer.Option(help="Leave rows out whose picture is missing.")] = False,
@@ -102,12 +105,13 @@ def cot_build(
     split: Annotated[str, typer.Option(help="Split to write about.")] = "train",
     attempts: Annotated[int, typer.Option(help="Drafts a picture before it is given up.")] = 3,
     seed: Seed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")] = False,
 ) -> None:
     """Write rationales with the embedded critic and keep those that pass the filters."""
-    from aesr1.aescot.build import CotConfig, build
+    from aesr1.aescot.build import CotConfig, build, to_markdown
 
     summary = build(CotConfig(ratings_file, output, n=n, split=split, attempts=attempts, seed=seed))
-    print(json.dumps(summary._asdict()))
+    print(json.dumps(summary._asdict()) if as_json else f"{to_markdown(summary)}\n{output / 'rationales.jsonl'}")
 
 
 @app.command(context_settings=PASS_ON)
@@ -133,10 +137,12 @@ def evaluate(
         list[str], typer.Option(help="MODEL or NAME=MODEL; repeat it to compare, each with the one before.")
     ],
     output: Output,
-    split: Annotated[str, typer.Option(help="Split to judge on.")] = "test",
-    batch_size: Annotated[int, typer.Option(help="Pictures at a time.")] = 16,
+    split: Annotated[
+        str | None, typer.Option(help="Split to judge on; default: test if there is one, else val.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 16,
     max_pixels: Annotated[int, typer.Option(help="Picture size cap; evaluate at the training's.")] = 262_144,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 512,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 512,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
 ) -> None:
     """Score held-out images and compare with people: PLCC, SRCC, KRCC, MAE, pair accuracy, with intervals."""
@@ -166,12 +172,14 @@ def score(
         Path | None, typer.Option("-o", "--output", help="Append rows to this predictions.jsonl; resumes.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines instead of a table.")] = False,
-    samples: Annotated[int, typer.Option(help="Mean of so many sampled replies instead of the expectation.")] = 0,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Mean of so many sampled replies instead of the expectation.")
+    ] = 0,
     temperature: Annotated[float, typer.Option(help="For --samples.")] = 0.6,
     seed: Seed = 0,
-    batch_size: Annotated[int, typer.Option(help="Pictures at a time.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 16,
     max_pixels: Annotated[int, typer.Option(help="Picture size cap.")] = 262_144,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 512,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 512,
 ) -> None:
     """Score pictures, 0 (ugly) to 1 (beautiful), with a spread and the reasons. One bad picture stops nothing."""
     from aesr1.app.score import TOY_NOTE, ScoreConfig, score_files
@@ -206,7 +214,8 @@ def report(
     """One self-contained HTML page: pictures, scores, reasons; to sort, filter and enlarge."""
     from aesr1.app.report import write_report
 
-    print(write_report(predictions, output, ratings=ratings_file))
+    summary = write_report(predictions, output, ratings=ratings_file)
+    print(f"{output}: {summary.pictures} pictures, {summary.failed} without a score, {summary.missing} missing")
 
 
 @app.callback(invoke_without_command=True)
@@ -217,19 +226,32 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
+class Stopped(BaseException):
+    """Ctrl-C. Not KeyboardInterrupt, which typer turns into an exit without a word."""
+
+
 def main() -> None:
     """Entry point: a user's mistake is two lines and exit 1, Ctrl-C is exit 130; what was written stays."""
+    signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except AesError as error:
-        print(f"error: {error.problem}\n  fix: {error.fix}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
+        _fail(error.problem, error.fix)
+    except Stopped:
         print("stopped; what was written stays, the same command goes on from there", file=sys.stderr)
         sys.exit(130)
-    except OSError as error:
-        print(
-            f"error: {error}\n  fix: free some space or choose another folder; the same command goes on from there",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+    except Exception as error:
+        if "No space left on device" in str(error):  # torch and safetensors wrap the operating system's error
+            _fail(str(error), "free some space; what was written stays, the same command goes on from there")
+        if isinstance(error, OSError):
+            _fail(str(error), "check the path and who may read and write it")
+        raise
+
+
+def _stop(number: int, frame: object) -> None:
+    raise Stopped
+
+
+def _fail(problem: str, fix: str) -> None:
+    print(f"error: {problem}\n  fix: {fix}", file=sys.stderr)
+    sys.exit(1)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
-from aesr1.contract import Judgement, check_version, render_reply
+from aesr1.contract import MAX_PIXELS, Judgement, render_reply
 from aesr1.errors import AesError
-from aesr1.records import Rationale, read_rows, write_run
+from aesr1.records import Rationale, claim, read_rows
 from aesr1.training import (
     Progressing,
     Resuming,
@@ -23,8 +22,9 @@ from aesr1.training import (
     freeze_vision,
     parse_recipe,
     resume_point,
+    run,
 )
-from aesr1.vlm import BACKBONE, MAX_PIXELS, load
+from aesr1.vlm import BACKBONE, load
 
 PAPER: dict[str, Any] = {
     "learning_rate": 1e-5,
@@ -49,6 +49,7 @@ class ColdStartConfig:
     rationales: str  # rationales.jsonl of AesCoT
     model: str = BACKBONE
     max_pixels: int = MAX_PIXELS
+    dtype: str = "float32"  # of the weights that are trained; bf16 then comes from TRL's bf16: true
     freeze_vision: bool = True
 
 
@@ -59,28 +60,23 @@ def cold_start(config: ColdStartConfig, training: SFTConfig) -> Path:
     rationales = read_rows(Path(config.rationales), Rationale)
     if not rationales:
         raise AesError(f"{config.rationales} holds no rationales", fix="build them with `aesr1 cot build`")
-    for rationale in rationales:
-        check_version(rationale.contract, where=config.rationales)
     check_images([rationale.image for rationale in rationales])
     resume = resume_point(output)
-    vlm = load(config.model, max_pixels=config.max_pixels)
+    claim(output, config)
+    vlm = load(config.model, max_pixels=config.max_pixels, device=str(training.device), dtype=config.dtype)
     vlm.model.train()
-    frozen = freeze_vision(vlm.model) if config.freeze_vision else 0
+    if config.freeze_vision:
+        freeze_vision(vlm.model)
+    progress = Progressing("cold start")
     trainer = ColdStartTrainer(
         model=vlm.model,
         args=training,
         train_dataset=as_dataset(_rows(rationales), max_pixels=config.max_pixels),
         processing_class=vlm.processor,
-        callbacks=[Progressing("cold start")],
+        callbacks=[progress],
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    trainer.train(resume_from_checkpoint=resume)
-    finish(trainer, vlm.processor, output, stage="cold start")
-    write_run(
-        output, "cold start", config, started=started, training=training.to_sanitized_dict(), frozen_parameters=frozen
-    )
-    return output
+    run(trainer, progress, resume=resume)
+    return finish(trainer, vlm.processor, config, stage="cold start", started=started)
 
 
 class ColdStartTrainer(Resuming, SFTTrainer):  # type: ignore[misc]  # TRL is untyped

@@ -27,6 +27,9 @@ PROMPT_SENTENCES = (
 )
 PROMPT = " ".join(PROMPT_SENTENCES)
 
+MAX_PIXELS = 262_144
+"""How large a model sees a picture: the paper's 512 × 512 in area, in training and scoring alike."""
+
 SCORE_TEXTS = tuple(f"{hundredths / 100:.2f}" for hundredths in range(101))
 """Every answer of two decimals, "0.00" to "1.00": the grid that the score expectation runs over."""
 

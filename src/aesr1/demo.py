@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from aesr1.records import Prediction, read_rows, write_json, write_rows
+from aesr1.records import Prediction, claim, read_rows, write_json, write_rows
 from aesr1.vlm import BACKBONE
 
 MAX_NEW_TOKENS = 96
@@ -35,6 +36,7 @@ class DemoConfig:
 def run_demo(config: DemoConfig) -> str:
     """Run every stage into the output folder and return the table. A stage that is finished is not run again."""
     output = config.output
+    claim(output, config)
     seconds: dict[str, float] = _read(output / "seconds.json")
 
     def stage(name: str, done: Path, run: Callable[[DemoConfig], None]) -> None:
@@ -42,17 +44,20 @@ def run_demo(config: DemoConfig) -> str:
             print(f"{name}: done before", file=sys.stderr)
             return
         begun = time.time()
-        run(config)
-        seconds[name] = round(seconds.get(name, 0.0) + time.time() - begun, 1)
-        write_json(output / "seconds.json", seconds)
+        try:
+            run(config)
+        finally:  # a stage that is stopped and goes on later counts both times
+            seconds[name] = round(seconds.get(name, 0.0) + time.time() - begun, 1)
+            write_json(output / "seconds.json", seconds)
 
     stage("scenes", output / "test" / "ratings.jsonl", _draw)
     stage("aescot", output / "cot" / "rationales.jsonl", _write_rationales)
-    stage("cold_start", output / "cold_start" / "run.json", _cold_start)
-    stage("rapo", output / "rapo" / "run.json", _rapo)
+    stage("cold_start", output / "cold_start" / "aesr1.json", _cold_start)
+    stage("rapo", output / "rapo" / "aesr1.json", _rapo)
     stage("evaluate", output / "eval" / "results.json", _evaluate)
     stage("report", output / "report.html", _report)
-    write_json(output / "results.json", {**_read(output / "eval" / "results.json"), "seconds": seconds})
+    results = {**_read(output / "eval" / "results.json"), "seconds": seconds, "peak_memory_gib": _peak_memory()}
+    write_json(output / "results.json", results)
     return "\n".join(
         [
             (output / "eval" / "results.md").read_text(),
@@ -60,6 +65,12 @@ def run_demo(config: DemoConfig) -> str:
             f"all numbers: {output / 'results.json'}",
         ]
     )
+
+
+def _peak_memory() -> float:
+    """Resident memory of this process at its largest, plus that of its largest worker, in GiB (Linux counts in KiB)."""
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return round(sum(peaks) / 2**20, 2)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class AesError(Exception):
     """A problem a user can mend: `problem` says what is wrong, `fix` what to do about it."""
@@ -11,5 +13,12 @@ class AesError(Exception):
         self.problem = problem
         self.fix = fix
 
+    def __reduce__(self) -> tuple[Callable[[str, str], AesError], tuple[str, str]]:
+        return _rebuilt, (self.problem, self.fix)  # a worker process hands it back pickled
+
     def __str__(self) -> str:
         return f"{self.problem}\n  → {self.fix}"
+
+
+def _rebuilt(problem: str, fix: str) -> AesError:
+    return AesError(problem, fix=fix)

@@ -11,31 +11,40 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from aesr1.errors import AesError
 
+FIX = "check the path, or leave this picture out"
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-MAX_SOURCE_PIXELS = 300_000_000
-"""A larger picture is refused before it is decoded: 300 megapixels take 0.9 GB."""
-MIN_SIDE = 8
+MAX_SOURCE_PIXELS = 170_000_000
+"""A larger picture is refused before it is decoded (Pillow itself stops at 179 megapixels)."""
+MIN_SIDE, MAX_RATIO = 8, 100
+"""Models cut a picture into patches: a strip a hundred times longer than wide has no shape left."""
 
 
 def open_image(path: str | Path, *, max_pixels: int | None = None) -> Image.Image:
     """An upright RGB picture, shrunk to `max_pixels` where that is given. AesError says what is wrong with it."""
     path = Path(path)
-    fix = "check the path, or leave this picture out"
     try:
-        with warnings.catch_warnings(), Image.open(path) as source:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's bomb warning (ours is below) and broken EXIF
-            if source.width * source.height > MAX_SOURCE_PIXELS:
-                raise AesError(f"{path} has {source.width} × {source.height} pixels", fix="make a smaller copy of it")
-            if min(source.size) < MIN_SIDE:
-                raise AesError(f"{path} has only {source.width} × {source.height} pixels", fix=fix)
-            if max_pixels is not None:
-                source.draft("RGB", _fit(source.size, max_pixels))  # JPEG: decode at a fraction of the size
-            picture = ImageOps.exif_transpose(source)
-            picture = _on_white(picture)
+            with Image.open(path) as source:
+                return prepare(source, max_pixels=max_pixels, name=str(path))
     except FileNotFoundError as error:
-        raise AesError(f"{path} does not exist", fix=fix) from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise AesError(f"{path} cannot be read as a picture: {error}", fix=fix) from error
+        raise AesError(f"{path} does not exist", fix=FIX) from error
+    except Image.DecompressionBombError as error:
+        raise AesError(f"{path} is too large: {error}", fix="make a smaller copy of it") from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise AesError(f"{path} cannot be read as a picture: {error}", fix=FIX) from error
+
+
+def prepare(source: Image.Image, *, max_pixels: int | None = None, name: str = "the picture") -> Image.Image:
+    """As `open_image`, of a picture that is open already, so that both ways give the same pixels."""
+    width, height = source.size
+    if width * height > MAX_SOURCE_PIXELS:
+        raise AesError(f"{name} has {width} × {height} pixels", fix="make a smaller copy of it")
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_RATIO * min(width, height):
+        raise AesError(f"{name} has {width} × {height} pixels, too small or too thin to judge", fix=FIX)
+    if max_pixels is not None:
+        source.draft("RGB", _fit(source.size, max_pixels))  # JPEG: decode at a fraction of the size
+    picture = _on_white(ImageOps.exif_transpose(source))
     if max_pixels is not None and picture.width * picture.height > max_pixels:
         picture = picture.resize(_fit(picture.size, max_pixels), Image.Resampling.BICUBIC)
     return picture
@@ -58,7 +67,7 @@ def _on_white(picture: Image.Image) -> Image.Image:
 
 
 def find_images(inputs: Iterable[str | Path]) -> list[Path]:
-    """Files named outright, folders searched recursively for picture suffixes, globs; sorted, each once.
+    """Files named outright, folders searched recursively for picture suffixes, globs; sorted, absolute, each once.
 
     A file named outright is kept whatever its suffix, so that its error is reported and not swallowed.
     AesError where an input matches nothing.
@@ -75,5 +84,5 @@ def find_images(inputs: Iterable[str | Path]) -> list[Path]:
             matches = [path]
         if not matches:
             raise AesError(f"{given} holds no pictures", fix=f"looked for {', '.join(sorted(SUFFIXES))}")
-        found.update(dict.fromkeys(matches))
+        found.update(dict.fromkeys(match.absolute() for match in matches))
     return list(found)

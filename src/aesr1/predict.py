@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Any
 
 from PIL import Image
 
 from aesr1.contract import Judgement, parse_reply, reply_prefix, reply_until_score
 from aesr1.errors import AesError
-from aesr1.images import open_image
-from aesr1.records import Prediction
+from aesr1.images import open_image, prepare
+from aesr1.records import Prediction, read_rows, write_rows
 from aesr1.vlm import Vlm, expect_scores, generate
 
 
@@ -24,7 +26,22 @@ class PredictSettings:
     samples: int = 0
     temperature: float = 0.6  # the paper's, used with samples alone
     max_new_tokens: int = 512
-    seed: int = 0
+    seed: int = 0  # of the samples; a batch draws together, so their scores depend on batch_size too
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.samples < 0 or self.max_new_tokens < 1:
+            raise AesError(
+                f"these settings score nothing: {self}", fix="batch_size and max_new_tokens begin at 1, samples at 0"
+            )
+
+    def describe(self, max_pixels: int) -> str:
+        """How scores are read, for every row: numbers read in two ways must not be compared unawares."""
+        way = (
+            f"mean of {self.samples} at temperature {self.temperature:g}, seed {self.seed}"
+            if self.samples
+            else "expectation"
+        )
+        return f"{way}; at most {self.max_new_tokens} tokens, {max_pixels} pixels"
 
 
 def predict(
@@ -44,17 +61,22 @@ def predict(
         pictures: list[Image.Image] = []
         for image in batch:
             try:
-                pictures.append(
-                    open_image(image, max_pixels=vlm.max_pixels)
-                    if not isinstance(image, Image.Image)
-                    else image.convert("RGB")
-                )
+                pictures.append(_opened(image, vlm.max_pixels))
                 rows.append(None)
             except AesError as error:
-                rows.append(_row(vlm, image, error=error.problem))
+                rows.append(Prediction(**_unscored(vlm, settings, error.problem), image=_name(image)))
         scored = iter(_scored(vlm, pictures, settings) if pictures else [])
         for image, row in zip(batch, rows, strict=True):
             yield row if row is not None else replace(next(scored), image=_name(image))
+
+
+def _opened(image: str | Path | Image.Image, max_pixels: int) -> Image.Image:
+    if not isinstance(image, Image.Image):
+        return open_image(image, max_pixels=max_pixels)
+    try:
+        return prepare(image, max_pixels=max_pixels)
+    except (OSError, ValueError, SyntaxError) as error:  # a lazy file is read only now
+        raise AesError(f"the picture cannot be read: {error}", fix="leave it out") from error
 
 
 def _scored(vlm: Vlm, pictures: list[Image.Image], settings: PredictSettings) -> list[Prediction]:
@@ -66,10 +88,13 @@ def _scored(vlm: Vlm, pictures: list[Image.Image], settings: PredictSettings) ->
         reply_until_score("") if judgement is None else reply_prefix(reply) or ""
         for reply, judgement in zip(replies, judged, strict=True)
     ]
-    return [
-        _row(vlm, "", score=expected.score, spread=expected.spread, judgement=judgement, reply=reply)
-        for reply, judgement, expected in zip(replies, judged, expect_scores(vlm, pictures, prefixes), strict=True)
-    ]
+    rows = []
+    for reply, judgement, (score, spread) in zip(replies, judged, expect_scores(vlm, pictures, prefixes), strict=True):
+        row = Prediction(**_unscored(vlm, settings, None, judgement, reply), image="")
+        broken = math.isnan(score)
+        error = "the model gives no probabilities (NaN): its weights are broken" if broken else None
+        rows.append(replace(row, score=None if broken else score, spread=None if broken else spread, error=error))
+    return rows
 
 
 def _sampled(vlm: Vlm, pictures: list[Image.Image], settings: PredictSettings) -> list[Prediction]:
@@ -84,36 +109,52 @@ def _sampled(vlm: Vlm, pictures: list[Image.Image], settings: PredictSettings) -
     ):
         readable = [(judgement, reply) for reply in replies if (judgement := parse_reply(reply)) is not None]
         if not readable:
-            rows.append(_row(vlm, "", reply=replies[0], error=f"none of {len(replies)} replies was readable"))
+            problem = f"none of {len(replies)} replies was readable"
+            rows.append(Prediction(**_unscored(vlm, settings, problem, None, replies[0]), image=""))
             continue
         scores = [judgement.score for judgement, _ in readable]
         mean = fmean(scores)
         judgement, reply = min(readable, key=lambda pair: abs(pair[0].score - mean))
-        rows.append(_row(vlm, "", score=mean, spread=pstdev(scores), judgement=judgement, reply=reply))
+        row = Prediction(**_unscored(vlm, settings, None, judgement, reply), image="")
+        rows.append(replace(row, score=mean, spread=pstdev(scores)))
     return rows
 
 
-def _row(
-    vlm: Vlm,
-    image: str | Path | Image.Image,
-    *,
-    score: float | None = None,
-    spread: float | None = None,
-    judgement: Judgement | None = None,
-    reply: str = "",
-    error: str | None = None,
-) -> Prediction:
-    return Prediction(
-        image=_name(image),
-        score=score,
-        spread=spread,
-        readable=judgement is not None,
-        reasoning=judgement.reasoning if judgement else None,
-        reply=reply,
-        model=vlm.name,
-        revision=vlm.revision,
-        error=error,
-    )
+def _unscored(
+    vlm: Vlm, settings: PredictSettings, error: str | None, judgement: Judgement | None = None, reply: str = ""
+) -> dict[str, Any]:
+    """A prediction's fields but its image, without a score yet."""
+    return {
+        "score": None,
+        "spread": None,
+        "readable": judgement is not None,
+        "reasoning": judgement.reasoning if judgement else None,
+        "reply": reply,
+        "model": vlm.name,
+        "revision": vlm.revision,
+        "decoding": settings.describe(vlm.max_pixels),
+        "error": error,
+    }
+
+
+def earlier(path: Path, vlm: Vlm, settings: PredictSettings) -> dict[str, Prediction]:
+    """The rows of an interrupted run by image; failed ones are taken out of the file, to be tried again.
+
+    AesError where the file was written by another model or in another way: two kinds of scores must not mix.
+    """
+    if not path.exists():
+        return {}
+    rows = read_rows(path, Prediction)
+    ours = (vlm.name, vlm.revision, settings.describe(vlm.max_pixels))
+    others = sorted({(row.model, row.revision, row.decoding) for row in rows} - {ours})
+    if others:
+        raise AesError(
+            f"{path} was written by {', '.join(others[0])}; now it is {', '.join(ours)}", fix="choose another file"
+        )
+    kept = [row for row in rows if row.error is None]
+    if len(kept) < len(rows):
+        write_rows(path, kept)
+    return {row.image: row for row in kept}
 
 
 def _name(image: str | Path | Image.Image) -> str:

@@ -1,6 +1,7 @@
 """The rows that stages exchange, and JSON Lines files of them: stages meet in files alone.
 
-A torn last line (a process killed while it wrote) is left out on reading and cut off before appending.
+A torn last line (a process killed while it wrote) is left out on reading and cut off before appending; a last line
+that is whole but lacks its line break, as editors leave it, counts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any, TypeVar
 
 from aesr1 import __version__
-from aesr1.contract import VERSION
+from aesr1.contract import VERSION, check_version
 from aesr1.errors import AesError
 
 SPLITS = ("train", "val", "test")
@@ -33,6 +34,11 @@ class Rating:
     raters: int | None = None
     votes: tuple[int, ...] | None = None  # how many chose each mark, lowest first
 
+    def __post_init__(self) -> None:
+        _check_score(self.score)
+        if self.split not in SPLITS:
+            raise ValueError(f"split is {self.split!r}, not one of {', '.join(SPLITS)}")
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -47,6 +53,9 @@ class Draft:
     critic: str
     contract: str = VERSION
 
+    def __post_init__(self) -> None:
+        _check_score(self.score)
+
 
 @dataclass(frozen=True)
 class Rationale:
@@ -58,6 +67,9 @@ class Rationale:
     reasoning: str
     critic: str  # who wrote it
     contract: str = VERSION
+
+    def __post_init__(self) -> None:
+        _check_score(self.score)
 
 
 @dataclass(frozen=True)
@@ -72,9 +84,15 @@ class Prediction:
     reply: str  # raw
     model: str
     revision: str
+    decoding: str  # how the score was read, and the picture size cap
     error: str | None = None
     contract: str = VERSION
     aesr1: str = __version__
+
+
+def _check_score(score: float) -> None:
+    if not 0 <= score <= 1:
+        raise ValueError(f"score is {score}, outside 0–1")
 
 
 Record = Rating | Draft | Rationale | Prediction
@@ -84,29 +102,43 @@ Row = TypeVar("Row", Rating, Draft, Rationale, Prediction)
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """Every row of a JSON Lines file, image paths made absolute. AesError names file and line of what is wrong."""
     rows = []
-    for number, line in enumerate(_whole_lines(path), start=1):
+    for number, line in _whole_lines(path):
         try:
             values = json.loads(line)
             if values.get("votes") is not None:
                 values["votes"] = tuple(values["votes"])
-            row = kind(**values)
-        except (ValueError, TypeError, AttributeError) as error:
+            row = kind(**{**values, "image": str(path.parent.absolute() / values["image"])})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             wanted = ", ".join(field.name for field in fields(kind))
             raise AesError(
                 f"{path}, line {number} is no {kind.__name__.lower()}: {error}",
                 fix=f"each line must be a JSON object with the keys {wanted}; make the file again or delete the line",
             ) from error
-        rows.append(kind(**{**values, "image": str(path.parent.absolute() / row.image)}))
+        if isinstance(row, Draft | Rationale):
+            check_version(row.contract, where=f"{path}, line {number},")
+        rows.append(row)
     return rows
 
 
-def _whole_lines(path: Path) -> Iterator[str]:
+def _whole_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines that are not blank, without a torn last one."""
     if not path.is_file():
         raise AesError(f"{path} does not exist", fix="check the path; each stage prints the file that it wrote")
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n") and line.strip():
-                yield line
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip() and (line.endswith("\n") or _is_json(line)):
+                    yield number, line
+    except UnicodeDecodeError as error:
+        raise AesError(f"{path} is not UTF-8 text", fix="pass a JSON Lines file that aesr1 wrote") from error
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -120,7 +152,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def _line(row: Record) -> str:
-    return json.dumps(asdict(row), ensure_ascii=False) + "\n"
+    return json.dumps(asdict(row)) + "\n"
 
 
 class Appender:
@@ -147,21 +179,51 @@ class Appender:
 
 
 def _cut_torn_line(path: Path) -> None:
+    """Make a file end in a line break: cut a torn row off, keep a whole one; never touch what is not JSON Lines."""
     if not path.exists():
         return
     with path.open("rb+") as file:
         content = file.read()
         end = content.rfind(b"\n") + 1
-        if end != len(content):
+        tail = content[end:]
+        if not tail:
+            return
+        if not tail.startswith(b"{"):
+            raise AesError(f"{path} is not a file of rows", fix="choose another file; this one is left as it is")
+        if _is_json(tail.decode("utf-8", errors="replace")):
+            file.write(b"\n")
+        else:
             file.truncate(end)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write one JSON value: aside, then renamed."""
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole: aside, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(path.suffix + ".part")
-    aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.write_text(text, encoding="utf-8")
     aside.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON value, readable."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def claim(folder: Path, config: Any) -> None:
+    """Bind an output folder to the settings it was begun with: a resumed run must not mix two. AesError says which."""
+    path = folder / "settings.json"
+    settings = json.loads(json.dumps(asdict(config), default=str))
+    if not path.exists():
+        write_json(path, settings)
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    changed = [name for name in settings if settings[name] != before.get(name)]
+    if changed:
+        name = changed[0]
+        raise AesError(
+            f"{folder} was begun with {name} = {before.get(name)!r}, now it is {settings[name]!r}",
+            fix="call it with the same settings to go on, or choose another output folder",
+        )
 
 
 def write_run(folder: Path, stage: str, config: Any, *, started: float, **results: Any) -> None:

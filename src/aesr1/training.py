@@ -15,14 +15,23 @@ from datasets import Dataset
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from transformers import AutoModelForImageTextToText, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    AutoModelForImageTextToText,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
 from aesr1.contract import PROMPT
 from aesr1.errors import AesError
 from aesr1.images import open_image
-from aesr1.vlm import STAMP, stamp_checkpoint
+from aesr1.records import write_run, write_text
+from aesr1.vlm import STAMP, check_stamp, stamp_checkpoint
 
 VISION_PARTS = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "connector", "vision_embed")
 """How the model families name their vision tower and projector."""
@@ -34,6 +43,11 @@ def parse_recipe(kinds: Sequence[type], arguments: Sequence[str], **defaults: An
     `defaults` replace TRL's own. Unknown keys are an AesError that names them.
     """
     parser = TrlParser(list(kinds))
+
+    def refuse(message: str) -> None:
+        raise AesError(message, fix="give it in the recipe or as a flag; `--help` lists every setting")
+
+    parser.error = refuse
     parser.set_defaults_with_config(**defaults)
     arguments = list(arguments)
     try:
@@ -78,13 +92,22 @@ def as_dataset(rows: Sequence[dict[str, Any]], *, max_pixels: int) -> Dataset:
 
 
 def check_images(paths: Sequence[str]) -> None:
-    """AesError that counts the missing pictures and names the first, before a model loads."""
-    missing = [path for path in paths if not Path(path).is_file()]
-    if missing:
+    """AesError that counts the pictures that are missing or are none and names the first, before a model loads."""
+    bad = [path for path in paths if not _is_picture(path)]
+    if bad:
         raise AesError(
-            f"{len(missing)} of {len(paths):,} images are missing, first: {missing[0]}",
+            f"{len(bad)} of {len(paths):,} images are missing or no pictures, first: {bad[0]}",
             fix="put them back, or make the file of rows again without them",
         )
+
+
+def _is_picture(path: str) -> bool:
+    """Only the head is read: decoding 15,000 pictures would take minutes."""
+    try:
+        with Image.open(path):
+            return True
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 def freeze_vision(model: Any) -> int:
@@ -113,6 +136,7 @@ def resume_point(output: Path) -> str | None:
         return None
     last = get_last_checkpoint(str(output))
     newest = max(whole, key=lambda path: int(path.name.split("-")[1]))
+    check_stamp(newest)
     if last is not None and Path(last) != newest:
         print(f"{last} is unfinished and left out; going on from {newest}", file=sys.stderr)
     return str(newest)
@@ -187,16 +211,24 @@ class Progressing(TrainerCallback):  # type: ignore[misc]  # transformers' callb
         if state.is_world_process_zero:
             stamp_checkpoint(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}", stage=self.stage)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Take the bar away."""
-        self.bar.stop()
+
+def run(trainer: Any, progress: Progressing, *, resume: str | None) -> None:
+    """Train with our bar in place of the stock ones; it is taken away whatever happens."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+    finally:
+        progress.bar.stop()
 
 
-def finish(trainer: Any, processor: Any, output: Path, *, stage: str) -> None:
-    """Write the trained model, its processor and the log of figures; stamped last."""
+def finish(trainer: Any, processor: Any, config: Any, *, stage: str, started: float) -> Path:
+    """Write the trained model, its processor, the figures and `run.json`; stamped last. The folder."""
+    output = Path(trainer.args.output_dir)
     trainer.save_model(str(output))
     if trainer.is_world_process_zero():
         processor.save_pretrained(output)
-        lines = "".join(json.dumps(row) + "\n" for row in trainer.state.log_history)
-        (output / "figures.jsonl").write_text(lines)
+        write_text(output / "figures.jsonl", "".join(json.dumps(row) + "\n" for row in trainer.state.log_history))
+        write_run(output, stage, config, started=started, training=trainer.args.to_sanitized_dict())
         stamp_checkpoint(output, stage=stage)
+    return output

@@ -5,8 +5,10 @@ The only module that imports transformers' models; nothing of the training stack
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,19 +18,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
-from aesr1.contract import ANSWER_OPEN, PROMPT, SCORE_TEXTS, check_version
+from aesr1.contract import ANSWER_OPEN, MAX_PIXELS, PROMPT, SCORE_TEXTS, VERSION, check_version
 from aesr1.errors import AesError
 from aesr1.processor import ImageOnlyProcessor
+from aesr1.records import write_json
 
-MAX_PIXELS = 262_144
-"""The paper's picture size, 512 × 512 in area, in training and here alike."""
 TINY = "tiny"
 BACKBONE = "tiny-backbone"
+REAL = "aes-r1"
 REAL_MODELS = ("ssssmark/Aes-R1", "Qwen/Qwen2.5-VL-7B-Instruct")
-"""For real use: the authors' checkpoint, else its backbone under the same prompt."""
+"""What `aes-r1` stands for: the authors' checkpoint or, failing that, its backbone under the same prompt."""
 STAMP = "aesr1.json"
 _QWEN_VL = frozenset({"qwen2_vl", "qwen2_5_vl"})
 
@@ -52,11 +55,17 @@ class Expectation(NamedTuple):
 
 
 def load(name: str = TINY, *, max_pixels: int = MAX_PIXELS, device: str | None = None, dtype: str = "auto") -> Vlm:
-    """Load a model from a folder, a hub id, or one of the embedded names `tiny` and `tiny-backbone`.
+    """Load a model from a folder, a hub id, `aes-r1`, or one of the embedded names `tiny` and `tiny-backbone`.
 
     dtype "auto" is float32 on a CPU and the checkpoint's own elsewhere. AesError where the model is not to be
     had, or was made under another contract.
     """
+    if name == REAL:
+        try:
+            return load(REAL_MODELS[0], max_pixels=max_pixels, device=device, dtype=dtype)
+        except AesError as error:
+            print(f"{error.problem}; going on with {REAL_MODELS[1]}", file=sys.stderr)
+            return load(REAL_MODELS[1], max_pixels=max_pixels, device=device, dtype=dtype)
     transformers_logging.disable_progress_bar()
     where = _locate(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -65,7 +74,7 @@ def load(name: str = TINY, *, max_pixels: int = MAX_PIXELS, device: str | None =
         config = AutoConfig.from_pretrained(where)
         processor = load_processor(where, config.model_type, max_pixels=max_pixels)
         model = AutoModelForImageTextToText.from_pretrained(where, dtype=precision)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise AesError(
             f"no vision-language model could be loaded from {name}: {str(error).splitlines()[0]}",
             fix="pass --model a folder with config.json and weights, a hub id such as "
@@ -106,16 +115,12 @@ def _locate(name: str) -> str:
         raise AesError(
             f"{folder} holds no config.json, so it is no checkpoint", fix="pass the folder that a training stage wrote"
         )
-    stamp = folder / STAMP
-    if stamp.is_file():
-        check_version(json.loads(stamp.read_text())["contract"], where=str(folder))
+    check_stamp(folder)
     return str(folder)
 
 
 def _fingerprint(folder: Path) -> str:
     """A local checkpoint's revision: size and time of its weights would lie after a copy, so their bytes' hash."""
-    import hashlib
-
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
@@ -126,10 +131,19 @@ def _fingerprint(folder: Path) -> str:
 
 def stamp_checkpoint(folder: str | os.PathLike[str], *, stage: str) -> None:
     """Mark a checkpoint as whole and of this contract. Written last, so an unstamped folder is unfinished."""
-    from aesr1.contract import VERSION
-    from aesr1.records import write_json
-
     write_json(Path(folder) / STAMP, {"contract": VERSION, "stage": stage})
+
+
+def check_stamp(folder: Path) -> None:
+    """AesError where a checkpoint was made under another contract; an unmarked one is from elsewhere and may pass."""
+    stamp = folder / STAMP
+    if not stamp.is_file():
+        return
+    try:
+        version = str(json.loads(stamp.read_text(encoding="utf-8"))["contract"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise AesError(f"{stamp} is broken: {error}", fix="train the checkpoint again, or copy it again") from error
+    check_version(version, where=str(folder))
 
 
 def _inputs(vlm: Vlm, images: Sequence[Image.Image], answers: Sequence[str], prompt: str) -> Any:
@@ -175,18 +189,24 @@ def generate(
         repetition_penalty=1.0,
         num_return_sequences=samples,
         max_new_tokens=max_new_tokens,
-        suppress_tokens=[vlm.model.config.image_token_id],
+        suppress_tokens=_picture_tokens(vlm.model.config),
         pad_token_id=vlm.processor.tokenizer.pad_token_id,
     )
     texts = vlm.processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [texts[start : start + samples] for start in range(0, len(texts), samples)]
 
 
+def _picture_tokens(config: Any) -> list[int] | None:
+    """Tokens that stand for pictures: a reply that held one would ask for a picture that is not there."""
+    names = ("image_token_id", "image_token_index", "video_token_id")
+    return [token for name in names if isinstance(token := getattr(config, name, None), int)] or None
+
+
 @torch.inference_mode()
 def expect_scores(
     vlm: Vlm, images: Sequence[Image.Image], prefixes: Sequence[str], *, prompt: str = PROMPT
 ) -> list[Expectation]:
-    """The score's expectation after each prefix (a reply up to where its score is due).
+    """The score's expectation after each prefix (a reply up to where its score is due); NaN from a broken model.
 
     Every answer of two decimals, 0.00–1.00, is weighed by the product of its tokens' probabilities. One
     prefill, then one short forward pass of the tree of digits from its cache.

@@ -13,18 +13,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aesr1.aescot.critics import embedded
+from aesr1.aescot.critics import Critic, embedded
 from aesr1.aescot.filters import refuse
 from aesr1.aescot.findings import PHOTOGRAPHS, SCENES, findings
-from aesr1.contract import LEVELS, Judgement, level_of, parse_reply, render_reply
+from aesr1.contract import LEVELS, Judgement, level_of, render_reply
 from aesr1.errors import AesError
 from aesr1.images import open_image
 from aesr1.measure import measure
 from aesr1.progress import bar
-from aesr1.records import Appender, Draft, Rating, Rationale, of_split, read_rows, write_json, write_rows, write_run
+from aesr1.records import (
+    Appender,
+    Draft,
+    Rating,
+    Rationale,
+    claim,
+    of_split,
+    read_rows,
+    write_json,
+    write_rows,
+    write_run,
+)
 from aesr1.tiny.scenes import DOMAIN
 
-CRITIC = "embedded"
+FILTERS = ("leak", "align", "fact")
 
 
 @dataclass(frozen=True)
@@ -40,73 +51,103 @@ class CotConfig:
 
 
 class CotSummary(NamedTuple):
-    """What became of the drafts."""
+    """What became of the pictures and drafts, by level."""
 
-    kept: dict[str, int]  # by level
-    wanted: int  # per level
-    refused: dict[str, int]  # drafts by filter
-    unreadable: int  # pictures
+    wanted: int  # rationales a level
+    kept: dict[str, int]
+    refused: dict[str, dict[str, int]]  # filter → level → drafts
+    unreadable: list[str]  # why pictures could not be opened
 
 
-def build(config: CotConfig) -> CotSummary:
+def build(config: CotConfig, *, critic: Critic = embedded) -> CotSummary:
     """Write `raw.jsonl` (every draft, appended), `rationales.jsonl` and `summary.json`. Resumes where it stopped."""
     started = time.time()
-    if config.n < len(LEVELS):
-        raise AesError(f"n is {config.n}", fix="ask for at least one rationale a level, so 3")
-    if (config.output / "rationales.jsonl").exists():
+    if config.n < len(LEVELS) or config.attempts < 1:
+        raise AesError(
+            f"n is {config.n}, attempts {config.attempts}", fix="ask for 3 rationales and 1 attempt at least"
+        )
+    target = config.output / "rationales.jsonl"
+    if target.exists():
         raise AesError(
             f"{config.output} holds finished rationales", fix="choose another output folder; nothing is overwritten"
         )
     ratings = of_split(read_rows(config.ratings, Rating), config.split, where=config.ratings)
+    claim(config.output, config)
+    drafts, unreadable = _all_drafts(config, critic, ratings)
+    wanted = config.n // len(LEVELS)
+    rationales = _chosen(drafts, wanted)
+    counts = Counter((draft.refused.split(":")[0], level_of(draft.score)) for draft in drafts if draft.refused)
+    summary = CotSummary(
+        wanted=wanted,
+        kept={level: sum(level_of(row.score) == level for row in rationales) for level in LEVELS},
+        refused={name: {level: counts[name, level] for level in LEVELS} for name in FILTERS},
+        unreadable=unreadable,
+    )
+    write_json(config.output / "summary.json", summary._asdict())
+    write_run(config.output, "cot build", config, started=started)
+    write_rows(target, rationales)
+    return summary
+
+
+def to_markdown(summary: CotSummary) -> str:
+    """The table of what was kept and refused, by level."""
+    rows = {"kept": summary.kept, **summary.refused}
+    lines = [f"| | {' | '.join(LEVELS)} | all |", "|---" * (len(LEVELS) + 2) + "|"]
+    for name, by_level in rows.items():
+        cells = [str(by_level[level]) for level in LEVELS]
+        lines.append(f"| {name} | {' | '.join(cells)} | {sum(by_level.values())} |")
+    lines.append(f"\nWanted {summary.wanted} a level; {len(summary.unreadable)} pictures could not be opened.")
+    return "\n".join(lines + summary.unreadable[:3])
+
+
+def _all_drafts(config: CotConfig, critic: Critic, ratings: Sequence[Rating]) -> tuple[list[Draft], list[str]]:
+    """Drafts, old and new, until every level has enough or its pictures are spent; and the pictures' errors."""
     ledger = config.output / "raw.jsonl"
     drafts = read_rows(ledger, Draft) if ledger.exists() else []
     done = {draft.image for draft in drafts}
-    wanted = config.n // len(LEVELS)
     kept = Counter(level_of(draft.score) for draft in drafts if draft.refused is None)
-    unreadable = 0
+    wanted = config.n // len(LEVELS)
+    unreadable: list[str] = []
+    write = partial(write_drafts, config, critic)
     with (
         Appender(ledger) as raw,
         ProcessPoolExecutor() as workers,
         bar("aescot", total=wanted * len(LEVELS)) as progress,
     ):
-        progress.advance(sum(kept.values()))
+        progress.advance(sum(min(wanted, kept[level]) for level in LEVELS))
         for level in LEVELS:
             todo = [
                 row for row in _shuffled(ratings, config.seed) if level_of(row.score) == level and row.image not in done
             ]
             while kept[level] < wanted and todo:
-                batch, todo = todo[: max(8, wanted - kept[level])], todo[max(8, wanted - kept[level]) :]
-                for written in workers.map(partial(write_drafts, config), batch, chunksize=4):
-                    if not written:
-                        unreadable += 1
+                size = max(8, wanted - kept[level])
+                batch, todo = todo[:size], todo[size:]
+                for written in workers.map(write, batch, chunksize=4):
+                    if isinstance(written, str):
+                        unreadable.append(written)
                         continue
                     drafts += written
                     raw.append(*written)
                     if written[-1].refused is None:
                         kept[level] += 1
-                        progress.advance(1)
-    rationales = _chosen(drafts, wanted)
-    write_rows(config.output / "rationales.jsonl", rationales)
-    refused = Counter(draft.refused.split(":")[0] for draft in drafts if draft.refused)
-    summary = CotSummary(dict(Counter(level_of(r.score) for r in rationales)), wanted, dict(refused), unreadable)
-    write_json(config.output / "summary.json", summary._asdict())
-    write_run(config.output, "cot build", config, started=started)
-    return summary
+                        progress.advance(kept[level] <= wanted)
+    return drafts, unreadable
 
 
-def write_drafts(config: CotConfig, rating: Rating) -> list[Draft]:
-    """Drafts for one picture until one is kept or the attempts are spent; none where it cannot be opened."""
+def write_drafts(config: CotConfig, critic: Critic, rating: Rating) -> list[Draft] | str:
+    """Drafts for one picture until one is kept or the attempts are spent; or why it could not be opened."""
     try:
         picture = open_image(rating.image)
-    except AesError:
-        return []
-    seen = findings(measure(picture), thresholds=SCENES if rating.domain == DOMAIN else PHOTOGRAPHS)
+        measured = measure(picture)
+    except AesError as error:
+        return error.problem
+    seen = findings(measured, thresholds=SCENES if rating.domain == DOMAIN else PHOTOGRAPHS)
     drafts: list[Draft] = []
     for attempt in range(config.attempts):
-        rng = np.random.default_rng([config.seed, attempt, *Path(rating.image).name.encode()])
-        text = embedded(picture, rating.score, seen, rng)
+        rng = np.random.default_rng([config.seed, attempt, *Path(rating.image).name.encode(errors="surrogateescape")])
+        text = critic(picture, rating.score, seen, rng)
         reason = refuse(text, score=rating.score, findings=seen)
-        drafts.append(Draft(rating.image, rating.score, rating.domain, attempt, text, reason, CRITIC))
+        drafts.append(Draft(rating.image, rating.score, rating.domain, attempt, text, reason, critic.__name__))
         if reason is None:
             break
     return drafts
@@ -122,7 +163,7 @@ def _chosen(drafts: Sequence[Draft], wanted: int) -> list[Rationale]:
     by_level: dict[str, list[Rationale]] = {level: [] for level in LEVELS}
     for draft in drafts:
         if draft.refused is None and len(by_level[level_of(draft.score)]) < wanted:
-            assert parse_reply(render_reply(Judgement(draft.score, draft.text))) is not None
+            render_reply(Judgement(draft.score, draft.text))  # raises where the row could not be read back
             rationale = Rationale(draft.image, draft.score, draft.domain, draft.text, draft.critic)
             by_level[level_of(draft.score)].append(rationale)
     longest = max(map(len, by_level.values()), default=0)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aesr1.errors import AesError
+from aesr1.contract import MAX_PIXELS
 from aesr1.images import find_images
 from aesr1.progress import bar
-from aesr1.records import Appender, Prediction, read_rows
+from aesr1.records import Appender, Prediction
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,10 +40,11 @@ class Scorer:
         settings: PredictSettings | None = None,
     ) -> None:
         """`model`: a folder, a hub id, None for the embedded toy. `max_pixels` caps a picture's area."""
-        from aesr1.vlm import MAX_PIXELS, TINY, load
+        from aesr1.predict import PredictSettings
+        from aesr1.vlm import TINY, load
 
         self.vlm = load(model or TINY, max_pixels=max_pixels or MAX_PIXELS, device=device)
-        self.settings = settings
+        self.settings = settings or PredictSettings()
 
     def score(self, images: Sequence[str | Path | Image.Image]) -> list[Prediction]:
         """One prediction an image, in order; score and spread are 0–1. A bad picture is a row with its error."""
@@ -69,7 +70,9 @@ class ScoreConfig:
 
 def score_files(config: ScoreConfig) -> Iterator[Prediction]:
     """Predictions of every picture found, in order. Those already in the output file by the same model are skipped."""
-    paths = [path.absolute() for path in find_images(config.inputs)]
+    from aesr1.predict import earlier
+
+    paths = find_images(config.inputs)
     scorer = Scorer(config.model, max_pixels=config.max_pixels, settings=config.settings)
     if config.output is None:
         with bar("score", total=len(paths)) as progress:
@@ -77,7 +80,7 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
                 progress.advance(1)
                 yield prediction
         return
-    done = _done(config.output, scorer)
+    done = earlier(config.output, scorer.vlm, scorer.settings)
     todo = [path for path in paths if str(path) not in done]
     with Appender(config.output) as rows, bar("score", total=len(paths)) as progress:
         progress.advance(len(paths) - len(todo))
@@ -86,15 +89,3 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
             progress.advance(1)
             done[prediction.image] = prediction
     yield from (done[str(path)] for path in paths)
-
-
-def _done(output: Path, scorer: Scorer) -> dict[str, Prediction]:
-    """What an earlier run wrote. AesError where another model wrote it: two models' scores must not mix."""
-    if not output.exists():
-        return {}
-    rows = read_rows(output, Prediction)
-    others = {(row.model, row.revision) for row in rows} - {(scorer.vlm.name, scorer.vlm.revision)}
-    if others:
-        name, revision = sorted(others)[0]
-        raise AesError(f"{output} was written by {name} (revision {revision})", fix="choose another file with -o")
-    return {row.image: row for row in rows}

@@ -87,7 +87,7 @@ def evaluate(
     AesError where ratings are of no or of several data sets, an image is rated or predicted twice or not predicted,
     a score is not in [0, 1], or the rows come from several models.
     """
-    human, rows = _human(ratings), _join(ratings, predictions, name)
+    human, rows = human_scores(ratings), _join(ratings, predictions, name)
     scores = _scores(rows)
     scored = np.isfinite(scores)
     agreement = _agreement(scores[scored], human[scored], draws, seed)
@@ -114,7 +114,7 @@ def compare(
     evaluations = tuple(
         evaluate(ratings, rows, name=name, draws=draws, seed=seed) for name, rows in predictions.items()
     )
-    human, names = _human(ratings), list(predictions)
+    human, names = human_scores(ratings), list(predictions)
     scores = {name: _scores(_join(ratings, rows, name)) for name, rows in predictions.items()}
     differences = []
     for first, second in [*itertools.pairwise(names), *([(names[0], names[-1])] if len(names) > 2 else [])]:
@@ -181,7 +181,7 @@ def to_markdown(comparison: Comparison) -> str:
     return "\n\n".join([*parts, _small_print(comparison)]) + "\n"
 
 
-def _human(ratings: Sequence[Rating]) -> Column:
+def human_scores(ratings: Sequence[Rating]) -> Column:
     domains = sorted({rating.domain for rating in ratings})
     if len(domains) != 1:
         raise AesError(

@@ -7,12 +7,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
-from aesr1.evaluation.compare import Comparison, compare, to_markdown, to_results
-from aesr1.predict import PredictSettings, predict
+from aesr1.evaluation.compare import Comparison, compare, human_scores, to_markdown, to_results
+from aesr1.evaluation.rationales import (
+    dimension_coverage,
+    distinct_ngrams,
+    distinct_texts,
+    leak_rate,
+    template_rate,
+    tone,
+)
+from aesr1.predict import PredictSettings, earlier, predict
 from aesr1.progress import bar
-from aesr1.records import Appender, Prediction, Rating, of_split, read_rows, write_json, write_run
-from aesr1.vlm import MAX_PIXELS, load
+from aesr1.records import (
+    Appender,
+    Prediction,
+    Rating,
+    claim,
+    of_split,
+    read_rows,
+    write_json,
+    write_run,
+    write_text,
+)
+from aesr1.vlm import load
 
 
 @dataclass(frozen=True)
@@ -22,7 +41,7 @@ class EvalConfig:
     ratings: Path
     models: tuple[tuple[str, str], ...]  # (name in the table, folder or hub id)
     output: Path
-    split: str = "test"
+    split: str | None = None  # default: test where there is one, else val
     max_pixels: int = MAX_PIXELS
     batch_size: int = 16
     max_new_tokens: int = 512
@@ -31,28 +50,48 @@ class EvalConfig:
 def evaluate_models(config: EvalConfig) -> Comparison:
     """Score the split with each model (`predictions-NAME.jsonl`, resumed), then write the table."""
     started = time.time()
-    ratings = of_split(read_rows(config.ratings, Rating), config.split, where=config.ratings)
+    rows = read_rows(config.ratings, Rating)
+    split = config.split or ("test" if any(row.split == "test" for row in rows) else "val")
+    ratings = of_split(rows, split, where=config.ratings)
+    human_scores(ratings)
     names = [name for name, _ in config.models]
     if len(set(names)) != len(names):
         raise AesError(
             f"two models are called the same: {', '.join(names)}", fix="give them names: --model NAME=FOLDER"
         )
+    claim(config.output, config)
     predictions = {name: _predictions(config, name, model, ratings) for name, model in config.models}
     comparison = compare(ratings, predictions)
-    write_json(config.output / "results.json", to_results(comparison))
-    (config.output / "results.md").write_text(to_markdown(comparison) + "\n", encoding="utf-8")
+    results = to_results(comparison)
+    for name, rows_of_one in predictions.items():
+        results[name]["rationales"] = describe([row.reasoning for row in rows_of_one if row.reasoning])
+    write_text(config.output / "results.md", to_markdown(comparison) + "\n")
     write_run(config.output, "eval", config, started=started)
+    write_json(config.output / "results.json", results)
     return comparison
+
+
+def describe(reasonings: Sequence[str]) -> dict[str, float | None] | None:
+    """How a model's rationales read as a whole; None where it wrote none."""
+    if not reasonings:
+        return None
+    return {
+        "n": len(reasonings),
+        "distinct_texts": distinct_texts(reasonings),
+        "distinct_bigrams": distinct_ngrams(reasonings, size=2),
+        "template_rate": template_rate(reasonings),
+        "dimensions_covered": dimension_coverage(reasonings).mean,
+        "critique_share": tone(reasonings).critique_share,
+        "leak_rate": leak_rate(reasonings),
+    }
 
 
 def _predictions(config: EvalConfig, name: str, model: str, ratings: Sequence[Rating]) -> list[Prediction]:
     vlm = load(model, max_pixels=config.max_pixels)
     path = config.output / f"predictions-{name}.jsonl"
-    done = {row.image: row for row in read_rows(path, Prediction)} if path.exists() else {}
-    if any(row.revision != vlm.revision for row in done.values()):
-        raise AesError(f"{path} was written by another revision of {name}", fix="choose another output folder")
-    todo = [rating.image for rating in ratings if rating.image not in done]
     settings = PredictSettings(batch_size=config.batch_size, max_new_tokens=config.max_new_tokens)
+    done = earlier(path, vlm, settings)
+    todo = [rating.image for rating in ratings if rating.image not in done]
     with Appender(path) as rows, bar(f"eval {name}", total=len(ratings)) as progress:
         progress.advance(len(done))
         for prediction in predict(vlm, todo, settings):

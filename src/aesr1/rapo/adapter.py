@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from accelerate.utils import gather_object
 
 from aesr1.contract import parse_reply
 from aesr1.errors import AesError
-from aesr1.rapo.rewards import Grid, absolute_reward, binary_reward, relative_reward
+from aesr1.rapo.rewards import Grid, absolute_reward, binary_reward, format_reward, relative_reward
 
 Reward = Callable[..., list[float]]
 GROUP_FIX = (
@@ -59,16 +60,15 @@ def reward_functions(parts: Sequence[str], settings: RewardSettings) -> list[Rew
         grid, ratings, _ = _grid(_replies(completions, columns), width=1)
         return list(binary_reward(grid, ratings, threshold=settings.threshold).reshape(-1))
 
-    def format(completions: list[Any], **columns: Any) -> list[float]:
-        replies = _replies(completions, columns)
-        _log(replies, columns)
-        return [float(not np.isnan(reply.score)) for reply in replies]
+    def format(completions: list[Any], **_: Any) -> list[float]:
+        return list(format_reward([completion[-1]["content"] for completion in completions]))
 
     known: dict[str, Reward] = {"relative": relative, "absolute": absolute, "binary": binary, "format": format}
     unknown = [part for part in parts if part not in known]
     if unknown or not parts:
         raise AesError(f"unknown reward {', '.join(unknown) or '(none given)'}", fix=f"choose from {', '.join(known)}")
-    return [known[part] for part in parts]
+    first, *others = (known[part] for part in parts)
+    return [_logging(first), *others]
 
 
 def _replies(completions: list[Any], columns: dict[str, Any]) -> list[Reply]:
@@ -103,16 +103,22 @@ def _own_slice(local: int, everywhere: int) -> slice:
     return slice(rank * local, (rank + 1) * local)
 
 
-def _log(replies: Sequence[Reply], columns: dict[str, Any]) -> None:
-    """Columns for TRL's completion table and figures for its log."""
-    log_extra, log_metric = columns.get("log_extra"), columns.get("log_metric")
-    scores = np.array([reply.score for reply in replies])
-    if log_extra is not None:
-        log_extra("score", [None if np.isnan(score) else score for score in scores])
-        log_extra("rating", [reply.rating for reply in replies])
-    if log_metric is not None:
+def _logging(reward: Reward) -> Reward:
+    """The reward, which also gives TRL columns for its table of completions and figures for its log."""
+
+    @functools.wraps(reward)
+    def logging(completions: list[Any], **columns: Any) -> list[float]:
+        replies = _replies(completions, columns)
+        scores = np.array([reply.score for reply in replies])
         readable = scores[~np.isnan(scores)]
-        log_metric("readable", float(len(readable) / len(scores)))
-        if len(readable) > 1:
-            log_metric("score/mean", float(readable.mean()))
-            log_metric("score/spread", float(readable.std()))
+        if log_extra := columns.get("log_extra"):
+            log_extra("score", [None if np.isnan(score) else score for score in scores])
+            log_extra("rating", [reply.rating for reply in replies])
+        if log_metric := columns.get("log_metric"):
+            log_metric("readable", float(len(readable) / len(scores)))
+            if len(readable) > 1:
+                log_metric("score/mean", float(readable.mean()))
+                log_metric("score/spread", float(readable.std()))
+        return reward(completions, **columns)
+
+    return logging

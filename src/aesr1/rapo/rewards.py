@@ -85,12 +85,6 @@ def format_reward(replies: Sequence[str] | Sequence[Sequence[str]]) -> NDArray[n
     )
 
 
-def score_grid(replies: Sequence[Sequence[str]]) -> Grid:
-    """(N, K) scores of raw replies; NaN where a reply is unreadable."""
-    judged = [[parse_reply(reply) for reply in row] for row in replies]
-    return np.array([[np.nan if j is None else j.score for j in row] for row in judged])
-
-
 def _grid_and_column(scores: ArrayLike, ratings: ArrayLike) -> tuple[Grid, NDArray[np.float64]]:
     grid = np.asarray(scores, dtype=np.float64)
     human = np.asarray(ratings, dtype=np.float64)

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
-    PrinterCallback,
-    ProgressCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -22,13 +20,14 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
+from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
 from aesr1.metrics import plcc, srcc
 from aesr1.predict import PredictSettings, predict
 from aesr1.rapo.adapter import GROUP_FIX, RewardSettings, reward_functions
-from aesr1.records import Rating, of_split, read_rows, write_run
-from aesr1.training import Progressing, Resuming, as_dataset, check_images, finish, parse_recipe, resume_point
-from aesr1.vlm import BACKBONE, MAX_PIXELS, Vlm, load
+from aesr1.records import Prediction, Rating, claim, of_split, read_rows
+from aesr1.training import Progressing, Resuming, as_dataset, check_images, finish, parse_recipe, resume_point, run
+from aesr1.vlm import BACKBONE, Vlm, load
 
 PAPER: dict[str, Any] = {
     "loss_type": "grpo",
@@ -65,6 +64,7 @@ class RapoConfig:
     threshold: float = 0.1  # of the binary reward
     tie: float = 1.0  # ½ says that equal ratings ought not to win
     max_pixels: int = MAX_PIXELS
+    dtype: str = "float32"  # of the weights that are trained; bf16 then comes from TRL's bf16: true
     validate_on: str = "val"  # split
     validate_every: int = 50  # steps; 0 never
     validate_images: int = 128
@@ -81,32 +81,23 @@ def rapo(config: RapoConfig, training: GRPOConfig) -> Path:
     check_images([rating.image for rating in (*train, *held_out)])
     rewards = reward_functions(config.rewards, RewardSettings(config.scope, config.sigma, config.threshold, config.tie))
     resume = resume_point(output)
-    vlm = load(config.model, max_pixels=config.max_pixels)
+    claim(output, config)
+    vlm = load(config.model, max_pixels=config.max_pixels, device=str(training.device), dtype=config.dtype)
     vlm.model.train()
+    progress = Progressing("rapo")
     trainer = RapoTrainer(
         model=vlm.model,
         reward_funcs=rewards,
         args=training,
         train_dataset=as_dataset(_rows(train), max_pixels=config.max_pixels),
         processing_class=vlm.processor,
-        callbacks=[Progressing("rapo")],
+        callbacks=[progress],
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
     if held_out:
-        trainer.add_callback(
-            Validating(
-                trainer,
-                vlm,
-                held_out,
-                every=config.validate_every,
-                max_new_tokens=training.max_completion_length or 512,
-            )
-        )
-    trainer.train(resume_from_checkpoint=resume)
-    finish(trainer, vlm.processor, output, stage="rapo")
-    write_run(output, "rapo", config, started=started, training=training.to_sanitized_dict())
-    return output
+        longest = training.max_completion_length or 512
+        trainer.add_callback(Validating(trainer, vlm, held_out, every=config.validate_every, max_new_tokens=longest))
+    run(trainer, progress, resume=resume)
+    return finish(trainer, vlm.processor, config, stage="rapo", started=started)
 
 
 def check(config: RapoConfig, training: GRPOConfig) -> None:
@@ -115,6 +106,11 @@ def check(config: RapoConfig, training: GRPOConfig) -> None:
     replies = training.num_generations or 1
     if config.scope not in ("local", "global"):
         raise AesError(f"scope is {config.scope!r}", fix="choose local (the images of one process) or global (of all)")
+    for name in ("sigma", "threshold"):
+        if not getattr(config, name) > 0:
+            raise AesError(f"{name} is {getattr(config, name)}", fix="give a width above 0 on the 0–1 scale")
+    if not 0 <= config.tie <= 1:
+        raise AesError(f"tie is {config.tie}", fix="give 1 (the paper's) or 0.5")
     if training.reward_weights is not None and len(training.reward_weights) != len(config.rewards):
         raise AesError(
             f"{len(training.reward_weights)} reward_weights for {len(config.rewards)} rewards",
@@ -144,8 +140,13 @@ def _rows(ratings: Sequence[Rating]) -> list[dict[str, Any]]:
 def _validation_rows(config: RapoConfig, ratings: list[Rating]) -> list[Rating]:
     """A fixed random choice of the validation split, the same at every validation and after a resume."""
     rows = [rating for rating in ratings if rating.split == config.validate_on]
-    if not config.validate_every or not rows:
+    if not config.validate_every:
         return []
+    if not rows:
+        raise AesError(
+            f"there are no ratings of split {config.validate_on!r} to validate on",
+            fix="set validate_on to a split that there is, or validate_every: 0 to go without",
+        )
     chosen = np.random.default_rng(0).permutation(len(rows))[: config.validate_images]
     return [rows[i] for i in sorted(chosen)]
 
@@ -177,26 +178,39 @@ class Validating(TrainerCallback):  # type: ignore[misc]
         self.settings = PredictSettings(batch_size=32, max_new_tokens=max_new_tokens)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Validate every so many steps; random states are left as they were, so that a run does not depend on it."""
-        if state.global_step % self.every or not state.is_world_process_zero:
+        """Validate every so many steps; random states are left as they were, so that a run does not depend on it.
+
+        Every process does the same: generating on one alone would hang where weights are sharded.
+        """
+        if state.global_step % self.every:
             return
         with torch.random.fork_rng():
             self.vlm.model.eval()
             rows = list(predict(self.vlm, [rating.image for rating in self.ratings], self.settings))
             self.vlm.model.train()
-        scored = [
-            (row.score, rating.score) for row, rating in zip(rows, self.ratings, strict=True) if row.score is not None
+        figures = {
+            "validation/readable": sum(row.readable for row in rows) / len(rows),
+            **_agreement(rows, self.ratings),
+        }
+        Trainer.log(self.trainer, figures)  # not GRPOTrainer's, which would end its own averages here
+
+
+def _agreement(rows: Sequence[Prediction], ratings: Sequence[Rating]) -> dict[str, float]:
+    """PLCC and SRCC, the mean over data sets; nothing of a set that people rated all alike."""
+    found = []
+    for domain in sorted({rating.domain for rating in ratings}):
+        pairs = [
+            (row.score, r.score)
+            for row, r in zip(rows, ratings, strict=True)
+            if r.domain == domain and row.score is not None
         ]
-        if len(scored) > 1:
-            predicted, human = zip(*scored, strict=True)
-            Trainer.log(  # not GRPOTrainer's, which would end its own averages here
-                self.trainer,
-                {
-                    "validation/plcc": plcc(predicted, human),
-                    "validation/srcc": srcc(predicted, human),
-                    "validation/readable": sum(row.readable for row in rows) / len(rows),
-                },
-            )
+        if len({human for _, human in pairs}) > 1:
+            predicted, human = zip(*pairs, strict=True)
+            found.append((plcc(predicted, human), srcc(predicted, human)))
+    if not found:
+        return {}
+    means = np.mean(found, axis=0)
+    return {"validation/plcc": float(means[0]), "validation/srcc": float(means[1])}
 
 
 def main(arguments: Sequence[str]) -> Path:

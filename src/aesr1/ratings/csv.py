@@ -6,12 +6,12 @@ import csv
 import math
 import re
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aesr1.errors import AesError
 from aesr1.records import SPLITS, Rating, write_rows, write_run
@@ -32,8 +32,8 @@ class CsvConfig:
     image_column: str | None = None
     mean_column: str | None = None
     scale: tuple[float, float] | None = None  # the marks' nominal bounds; known by itself from vote columns
-    domain: str | None = None  # default: the table's name
-    split: str | None = None  # for a table without a split column: all rows; default: random by share
+    domain: str | None = None  # default: the name of the table's folder
+    split: str | None = None  # of rows that the table gives none; default: random by share
     val_share: float = 0.1
     seed: int = 0
     allow_missing: bool = False
@@ -55,14 +55,17 @@ def import_csv(config: CsvConfig) -> Path:
             fix="pass --images DIR, or --allow-missing to leave them out",
         )
     gone = set(missing)
-    ratings = _with_splits([rating for rating in ratings if rating.image not in gone], config)
+    ratings = [rating for rating in ratings if rating.image not in gone]
     write_rows(target, ratings)
     write_run(config.output, "ratings import csv", config, started=started, rows=len(ratings), missing=len(missing))
     return target
 
 
 def read_csv(config: CsvConfig) -> Iterator[Rating]:
-    """Rows as ratings, scores mapped from the scale's nominal bounds to 0–1; split "" where the table has none."""
+    """Rows as ratings, scores mapped from the scale's nominal bounds to 0–1.
+
+    Rows without a split are divided at random by `val_share`, the same for the same seed.
+    """
     if not config.file.is_file():
         raise AesError(f"there is no file {config.file}", fix="check the path")
     root = (config.images or config.file.parent).absolute()
@@ -74,25 +77,31 @@ def read_csv(config: CsvConfig) -> Iterator[Rating]:
             table.fieldnames = columns
             image, mean, votes = _columns(config, columns)
             low, high = _scale(config, votes)
-            seen: Counter[str] = Counter()
+            marks = _marks(votes, low, high)
+            rng = np.random.default_rng(config.seed)
+            seen: set[str] = set()
             for row in table:
                 where = f"{config.file}, line {table.line_num}"
                 name = (row[image] or "").strip()
                 _check_name(name, where)
-                seen[name] += 1
-                if seen[name] > 1:
+                if name in seen:
                     raise AesError(f"{where}: {name} is rated twice", fix="keep one row an image")
-                counts = tuple(int(_number(row[column], column, where)) for column in votes)
-                score, spread = _opinion(row, mean, columns, counts, (low, high), where)
-                split = (row.get("split") or config.split or "").strip()
-                if split and split not in SPLITS:
+                seen.add(name)
+                if None in row:
+                    raise AesError(f"{where} has more cells than the header", fix="quote cells that hold the separator")
+                counts = tuple(_count(row[column], column, where) for column in votes)
+                opinion = _opinion(row, mean, marks, counts, where)
+                spread = _spread(row, columns, marks, counts, where)
+                drawn = "val" if rng.random() < config.val_share else "train"
+                split = (row.get("split") or config.split or drawn).strip()
+                if split not in SPLITS:
                     raise AesError(f"{where}: split is {split!r}", fix=f"use {', '.join(SPLITS)}")
                 yield Rating(
                     image=str(root / name),
-                    score=score,
+                    score=(opinion - low) / (high - low),
                     domain=config.domain or config.file.absolute().parent.name,
                     split=split,
-                    spread=spread,
+                    spread=None if spread is None else spread / (high - low),
                     raters=sum(counts) or None,
                     votes=counts or None,
                 )
@@ -123,7 +132,7 @@ def _columns(config: CsvConfig, columns: list[str]) -> tuple[str, str | None, li
             )
         return wanted or next((name for name in columns if name.lower() in usual), None)
 
-    votes = sorted((name for name in columns if _VOTES.fullmatch(name)), key=lambda name: int(name.strip("votesc_")))
+    votes = sorted((name for name in columns if _VOTES.fullmatch(name)), key=_mark)
     image = find(config.image_column, IMAGE_NAMES, "image")
     mean = find(config.mean_column, MEAN_NAMES, "mean")
     if image is None:
@@ -150,45 +159,62 @@ def _scale(config: CsvConfig, votes: list[str]) -> tuple[float, float]:
             f"the scale of {config.file} is not known, and guessing it from the marks seen would be wrong",
             fix="pass --scale LOW HIGH, the lowest and highest mark a rater could give",
         )
-    marks = [int(name.strip("votesc_")) for name in votes]
-    return float(marks[0]), float(marks[-1])
+    return float(_mark(votes[0])), float(_mark(votes[-1]))
+
+
+def _marks(votes: list[str], low: float, high: float) -> NDArray[np.float64]:
+    """The mark each vote column stands for; without vote columns the scale's two bounds."""
+    marks = np.array([float(_mark(name)) for name in votes] or [low, high])
+    if marks.min() < low or marks.max() > high:
+        raise AesError(
+            f"the vote columns run from {marks.min():g} to {marks.max():g}, the scale from {low:g} to {high:g}",
+            fix="pass the scale that the votes were given on",
+        )
+    return marks
 
 
 def _opinion(
-    row: dict[str, str],
-    mean: str | None,
-    columns: list[str],
-    counts: tuple[int, ...],
-    scale: tuple[float, float],
-    where: str,
-) -> tuple[float, float | None]:
-    """Score and spread on 0–1: from the mean where it is given, else from the votes."""
-    low, high = scale
-    if any(count < 0 for count in counts):
-        raise AesError(f"{where}: a negative number of votes", fix="mend or remove the row")
+    row: dict[str, str], mean: str | None, marks: NDArray[np.float64], counts: tuple[int, ...], where: str
+) -> float:
+    """The mean mark of a row, from its mean where it is given, else from its votes."""
     if counts and not sum(counts):
         raise AesError(f"{where}: nobody voted", fix="remove the row")
-    marks = np.linspace(low, high, len(counts)) if counts else np.empty(0)
+    voted = float(np.average(marks, weights=counts)) if counts else None
     if mean is None:
-        value = float(np.average(marks, weights=counts))
-    else:
-        value = _number(row[mean], mean, where)
-        if not low <= value <= high:
-            raise AesError(
-                f"{where}: {mean} is {value:g}, outside the scale {low:g}–{high:g}",
-                fix="pass the right --scale, or mend the row",
-            )
-        if counts and abs(value - float(np.average(marks, weights=counts))) > 0.02 * (high - low):
-            raise AesError(
-                f"{where}: the votes average {np.average(marks, weights=counts):.3f}, {mean} says {value:g}",
-                fix="mend the row",
-            )
-    spread = next(
-        (_number(row[name], name, where) for name in columns if name.lower() in SPREAD_NAMES and row[name]), None
-    )
-    if spread is None and counts:
-        spread = math.sqrt(float(np.average((marks - np.average(marks, weights=counts)) ** 2, weights=counts)))
-    return (value - low) / (high - low), None if spread is None else spread / (high - low)
+        return float(voted or 0.0)
+    low, high = marks.min(), marks.max()
+    value = _number(row[mean], mean, where)
+    if not low <= value <= high:
+        raise AesError(
+            f"{where}: {mean} is {value:g}, outside the scale {low:g}–{high:g}",
+            fix="pass the right --scale, or mend the row",
+        )
+    if voted is not None and abs(value - voted) > 0.02 * (high - low):
+        raise AesError(f"{where}: the votes average {voted:.3f}, {mean} says {value:g}", fix="mend the row")
+    return value
+
+
+def _spread(
+    row: dict[str, str], columns: list[str], marks: NDArray[np.float64], counts: tuple[int, ...], where: str
+) -> float | None:
+    """The standard deviation of single votes, as the table says or from the votes; None where neither is there."""
+    given = next((name for name in columns if name.lower() in SPREAD_NAMES and row[name]), None)
+    if given is not None:
+        return _number(row[given], given, where)
+    if not counts:
+        return None
+    return math.sqrt(float(np.average((marks - np.average(marks, weights=counts)) ** 2, weights=counts)))
+
+
+def _count(text: str | None, column: str, where: str) -> int:
+    value = _number(text, column, where)
+    if value < 0 or value != int(value):
+        raise AesError(f"{where}: {column} is {text}, no number of votes", fix="mend or remove the row")
+    return int(value)
+
+
+def _mark(column: str) -> int:
+    return int(column.strip("votesc_"))
 
 
 def _number(text: str | None, column: str, where: str) -> float:
@@ -208,15 +234,3 @@ def _check_name(name: str, where: str) -> None:
         raise AesError(
             f"{where}: {name} leaves the picture folder", fix="use paths below it, and --images for the folder"
         )
-
-
-def _with_splits(ratings: list[Rating], config: CsvConfig) -> list[Rating]:
-    """Rows without a split are divided at random, the same for the same seed."""
-    rng = np.random.default_rng(config.seed)
-    drawn = rng.random(len(ratings))
-    return [
-        rating
-        if rating.split
-        else Rating(**{**rating.__dict__, "split": "val" if share < config.val_share else "train"})
-        for rating, share in zip(ratings, drawn, strict=True)
-    ]
