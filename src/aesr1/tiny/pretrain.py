@@ -24,8 +24,10 @@ import torch
 from scipy.stats import spearmanr
 
 from aesr1.aescot.phrases import PLACE, Findings, describe, judge
+from aesr1.errors import AesError
 from aesr1.tiny.model import build_model, build_processor
 from aesr1.tiny.scenes import FACTS, Scene, draw_scene, facts, sample_scene
+from aesr1.vlm import stamp_checkpoint
 
 FACTS_PROMPT = "Write the facts of this picture as numbers."
 DESCRIBE_PROMPT = "Describe this picture."
@@ -183,6 +185,8 @@ def facts_known(
 
 def pretrain(config: PretrainConfig, output: Path) -> None:
     """Train the backbone into `output` (processor, weights in float16, log.jsonl). Saves as it goes."""
+    if (output / "config.json").exists():
+        raise AesError(f"{output} exists", fix="choose another output folder; nothing is overwritten")
     output.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(config.seed)
     processor = build_processor(corpus(rng), prompts=(FACTS_PROMPT, DESCRIBE_PROMPT))
@@ -241,6 +245,7 @@ def save(model: Any, processor: Any, output: Path) -> None:
     model.config.dtype = torch.float16
     model.save_pretrained(output, state_dict=half)
     processor.save_pretrained(output)
+    stamp_checkpoint(output, stage="pretrain")
 
 
 def main() -> None:
