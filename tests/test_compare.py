@@ -29,6 +29,7 @@ def predicted(scores: Sequence[float | None], model: str = "m") -> list[Predicti
             reply="",
             model=model,
             revision="1",
+            decoding="expectation",
         )
         for i, score in enumerate(scores)
     ]

@@ -39,6 +39,7 @@ def prediction(image: str, score: float | None, **changes: Any) -> Prediction:
         "reply": "",
         "model": "some/model",
         "revision": "abc123",
+        "decoding": "expectation",
     }
     return Prediction(image=image, score=score, **{**values, **changes})
 

@@ -1,0 +1,31 @@
+"""The whole loop, small: every stage's files, the table, the page, and going on after an interruption."""
+
+import json
+import shutil
+
+import pytest
+
+from aesr1.demo import DemoConfig, run_demo
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
+
+SHORT = ("--max_steps", "2", "--per_device_train_batch_size", "8", "--num_generations", "4", "--validate_images", "4")
+
+
+def test_the_loop_runs_resumes_and_leaves_its_numbers(tmp_path):
+    config = DemoConfig(tmp_path / "demo", train=60, test=12, rationales=12, shown=6, rapo_settings=SHORT)
+    table = run_demo(config)
+    assert "rapo" in table and "report.html" in table
+    results = json.loads((config.output / "results.json").read_text())
+    for name in ("backbone", "cold_start", "rapo"):
+        for metric in ("plcc", "srcc", "mae", "parse_rate"):
+            assert set(results[name][metric]) == {"value", "low", "high"}
+            assert results[name][metric]["low"] <= results[name][metric]["value"] <= results[name][metric]["high"]
+        assert results[name]["n"] == 12
+    assert set(results["seconds"]) == {"scenes", "aescot", "cold_start", "rapo", "evaluate", "report"}
+    assert "<html" in (config.output / "report.html").read_text()
+    weights = (config.output / "rapo" / "model.safetensors").read_bytes()
+    shutil.rmtree(config.output / "eval")
+    (config.output / "report.html").unlink()
+    assert run_demo(config) == table
+    assert (config.output / "rapo" / "model.safetensors").read_bytes() == weights
