@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,6 +43,8 @@ def parse_recipe(kinds: Sequence[type], arguments: Sequence[str], **defaults: An
 
     `defaults` replace TRL's own. Unknown keys are an AesError that names them.
     """
+    # TRL still uses the names that transformers has deprecated; nobody who runs a recipe can act on that.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
     parser = TrlParser(list(kinds))
 
     def refuse(message: str) -> None:
