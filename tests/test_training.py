@@ -14,11 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from trl import GRPOConfig, SFTConfig
 
 from aesr1 import cold_start
 from aesr1.errors import AesError
 from aesr1.rapo import train
 from aesr1.records import Rating, Rationale, read_rows, write_rows
+from aesr1.training import parse_recipe
+
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
 
@@ -183,6 +187,20 @@ def test_a_finished_run_is_not_overwritten(uninterrupted, started, scene_folder)
 def test_what_cannot_be_trained_is_refused_before_a_model_loads(scene_folder, tmp_path, more, message):
     with pytest.raises(AesError, match=message):
         train.main(rapo_arguments(scene_folder, tmp_path / "no-model", tmp_path / "out", *more))
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_can_be_read_and_ranked(recipe, tmp_path):
+    run = ["--config", str(recipe), "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"]
+    if "rapo" in recipe.name:
+        settings = parse_recipe([train.RapoConfig, GRPOConfig], [*run, "--ratings", "r.jsonl"], **train.PAPER)
+        train.check(*settings)
+        assert settings[1].loss_type == "grpo" and settings[1].epsilon_high == 0.28
+    else:
+        settings = parse_recipe(
+            [cold_start.ColdStartConfig, SFTConfig], [*run, "--rationales", "r.jsonl"], **cold_start.PAPER
+        )
+        assert settings[1].max_length is None
 
 
 def test_missing_pictures_and_empty_rationales_are_clear_errors(random_model, tmp_path):

@@ -35,7 +35,10 @@ DESCRIBE_PROMPT = "Describe this picture."
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Settings of the committed backbone. `pictures` are drawn once and met several times."""
+    """How long each lesson lasts; the committed backbone was made in pieces (docs/log.md).
+
+    `pictures` are drawn once and met several times.
+    """
 
     pictures: int = 30_000
     held_out: int = 512
