@@ -5,7 +5,7 @@ from aesr1.errors import AesError
 from aesr1.records import Rating, read_rows
 from aesr1.tiny.album import AlbumConfig, make_album
 from aesr1.tiny.raters import beauty, cast_votes
-from aesr1.tiny.scenes import FACTS, STYLES, draw_scene, facts, sample_scene
+from aesr1.tiny.scenes import FACTS, LAYERS, STYLES, draw_layers, draw_scene, facts, sample_scene
 
 
 def scenes(count=200, **options):
@@ -30,6 +30,23 @@ def test_facts_fill_their_range():
     assert values.shape == (200, len(FACTS))
     assert values.min() >= 0 and values.max() <= 1
     assert (values.std(axis=0) > 0.1).all()
+
+
+def test_layers_lie_where_the_picture_shows_them():
+    from dataclasses import replace
+
+    plain = {"style": "poster", "contrast": 1.0, "exposure": 0.0, "blur": 0.0, "noise": 0.0, "clash": 1.0}
+    scene = replace(scenes(1)[0], **plain, saturation=0.9, hue=0.0, clutter=4)
+    pixels, layers = np.asarray(draw_scene(scene)), draw_layers(scene)
+    assert layers.shape == pixels.shape[:2]
+    assert set(np.unique(layers)) == set(range(len(LAYERS)))
+    hue = np.asarray(draw_scene(scene).convert("HSV"))[..., 0] / 255
+    assert (
+        np.ptp(hue[layers == LAYERS.index("subject")]) < 0.1
+    )  # one colour, a clash of a quarter circle from the red sky
+    assert abs(hue[layers == LAYERS.index("subject")].mean() % 0.5 - 0.25) < 0.05
+    calm = draw_layers(replace(scene, clutter=0))
+    assert LAYERS.index("stray") not in calm and (calm == layers).mean() > 0.9
 
 
 def test_a_flaw_costs_beauty():

@@ -11,8 +11,10 @@ from aesr1 import Scorer
 from aesr1.aescot.phrases import MOOD, VERDICT, describe
 from aesr1.contract import PROMPT, TAGS
 from aesr1.errors import AesError
+from aesr1.tiny import pretrain as school
+from aesr1.tiny.pool import CELL_VALUES, look_at
 from aesr1.tiny.pretrain import PretrainConfig, facts_text, pretrain, scene_findings
-from aesr1.tiny.scenes import FACTS, sample_scene
+from aesr1.tiny.scenes import FACTS, LAYERS, draw_layers, sample_scene
 from aesr1.vlm import BACKBONE, TINY, load
 
 EMBEDDED = Path(str(files("aesr1.tiny")))
@@ -47,9 +49,43 @@ def test_the_school_describes_and_never_judges():
         assert len(facts_text(scene)) == 2 * len(FACTS) and facts_text(scene).isdigit()
 
 
+def test_every_cell_is_told_what_it_shows():
+    scene = sample_scene(np.random.default_rng(0))
+    cells = look_at(scene, 5, 8).astype(float)
+    assert cells.shape == (40, CELL_VALUES)
+    assert np.allclose(cells[:, : len(LAYERS)].sum(1), 1, atol=0.01)
+    assert np.allclose(cells[:8, len(LAYERS)], (np.arange(8) + 0.5) / 8, atol=0.001)  # the first row, column by column
+    shown, subject = draw_layers(scene) == LAYERS.index("subject"), cells[:, LAYERS.index("subject")]
+    assert subject.mean() == pytest.approx(shown.mean(), abs=0.005)
+    assert np.allclose(cells[:, -2], subject * scene.clash, atol=0.001)
+    assert np.allclose(np.hypot(cells[:, -8], cells[:, -7]), subject, atol=0.002)
+
+
+def test_a_stopped_school_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    config = PretrainConfig(pictures=32, held_out=8, looking=2, counting=3, describing=1, every=1)
+    pretrain(config, tmp_path / "whole")
+    ask, asked = school.facts_known, []
+
+    def interrupted(*arguments):
+        asked.append(1)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return ask(*arguments)
+
+    monkeypatch.setattr(school, "facts_known", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(config, tmp_path / "stopped")
+    pretrain(config, tmp_path / "stopped")
+    assert len(asked) == 5  # counting's first and second step, then its second again, its third, and the description
+    whole, stopped = (load(str(tmp_path / name), device="cpu").model.state_dict() for name in ("whole", "stopped"))
+    assert max(float((whole[name] - stopped[name]).abs().max()) for name in whole) < 1e-3
+
+
 def test_the_backbone_can_be_built_from_nothing(tmp_path):
-    config = PretrainConfig(pictures=48, held_out=16, seeing=2, describing=1, every=10)
+    config = PretrainConfig(pictures=48, held_out=16, looking=2, counting=2, describing=1, every=1)
     pretrain(config, tmp_path / "backbone")
+    names = [path.name for path in (tmp_path / "backbone").iterdir()]
+    assert not [name for name in names if name.endswith(".pt")]
     assert load(str(tmp_path / "backbone"), device="cpu").processor.tokenizer
     with pytest.raises(AesError, match="exists"):
         pretrain(config, tmp_path / "backbone")

@@ -1,9 +1,10 @@
 """Rebuild the backbone from nothing: it learns to see and describe scenes, and is never shown a rating.
 
-    python -m aesr1.tiny.pretrain -o DIR [--seeing N] [--describing N]
+    python -m aesr1.tiny.pretrain -o DIR [--looking N] [--counting N] [--describing N]
 
-See first: thirteen facts as two-digit numbers, dense, so that the eyes learn fast. Then half of every batch is
-four sentences in the embedded critic's words, without mood or verdict.
+Three lessons: the eyes alone learn what is where (`eyes`); then the whole model writes thirteen facts as two-digit
+numbers, dense, so that words begin with something to say; then half of every batch is four sentences in the embedded
+critic's words, without mood or verdict. Stopped and given again, it goes on from the last save.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ import json
 import math
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from aesr1.aescot.phrases import PLACE, Findings, describe, judge
 from aesr1.errors import AesError
+from aesr1.records import claim
+from aesr1.tiny.eyes import EyeTest, open_eyes
 from aesr1.tiny.model import build_model, build_processor
-from aesr1.tiny.scenes import FACTS, Scene, draw_scene, facts, sample_scene
+from aesr1.tiny.pool import Pool, draw_pool
+from aesr1.tiny.scenes import FACTS, Scene, facts
 from aesr1.vlm import stamp_checkpoint
 
 FACTS_PROMPT = "Write the facts of this picture as numbers."
@@ -35,20 +39,17 @@ DESCRIBE_PROMPT = "Describe this picture."
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """How long each lesson lasts; the committed backbone was made in pieces (docs/log.md).
-
-    `pictures` are drawn once and met several times.
-    """
+    """How long each lesson lasts, in steps. `pictures` are drawn once and met several times."""
 
     pictures: int = 30_000
     held_out: int = 512
-    seeing: int = 1_500  # steps of facts alone, of `seeing_batch` pictures
-    describing: int = 700  # then steps of facts and descriptions, of twice as many pictures
-    seeing_batch: int = 32
+    looking: int = 1_200
+    counting: int = 500
+    describing: int = 800
     learning_rate: float = 1.5e-3
     warmup: int = 100
     seed: int = 0
-    every: int = 300  # steps between validations and saves
+    every: int = 200  # steps between validations and saves
 
 
 def scene_findings(scene: Scene) -> Findings:
@@ -99,24 +100,6 @@ def corpus(rng: np.random.Generator, *, size: int = 4_000) -> list[str]:
     ]
 
 
-def _draw(image_processor: Any, seed: int) -> tuple[Scene, Any, Any]:
-    scene = sample_scene(np.random.default_rng([17, seed]))
-    view = image_processor(draw_scene(scene), return_tensors="np")
-    return scene, view["pixel_values"].astype(np.float16), view["image_grid_thw"]
-
-
-def draw_pool(processor: Any, count: int, *, first: int) -> tuple[list[Scene], list[torch.Tensor], torch.Tensor]:
-    """Scenes, their patches (float16, one tensor each) and grids (n, 3)."""
-    scenes, patches, grids = [], [], []
-    with ProcessPoolExecutor() as workers:
-        drawn = workers.map(partial(_draw, processor.image_processor), range(first, first + count), chunksize=64)
-        for scene, pixels, grid in drawn:
-            scenes.append(scene)
-            patches.append(torch.from_numpy(pixels))
-            grids.append(torch.from_numpy(grid))
-    return scenes, patches, torch.cat(grids)
-
-
 def encode(processor: Any, texts: list[tuple[str, str]], grids: torch.Tensor) -> dict[str, torch.Tensor]:
     """Right-padded token batch of (prompt, answer) pairs; labels are −100 outside the answers."""
     tokenizer = processor.tokenizer
@@ -143,102 +126,70 @@ def encode(processor: Any, texts: list[tuple[str, str]], grids: torch.Tensor) ->
 
 
 @torch.no_grad()
-def open_eyes(model: Any, patches: list[torch.Tensor]) -> None:
-    """Begin the vision tower as a simple eye instead of at random: contrast first, then its energy.
-
-    The patch embedding begins as principal components of the patches scaled to equal strength: a patch's brightness
-    is a hundred times stronger than its grain or the sharpness of its edges, and the first norm divides by it. Kept
-    are the strongest and the weakest components; the weakest are colour differences from pixel to pixel, which only
-    grain has. The first block's MLP begins as the square of each component, so that the mean over patches shows how
-    much of it there is; the mean of the component itself is nothing.
-    """
-    pixels = torch.cat(patches).float()
-    strength, components = torch.linalg.eigh(pixels.T @ pixels / len(pixels))  # rising
-    embedding, block = model.model.visual.patch_embed.proj.weight, model.model.visual.blocks[0].mlp
-    width = len(embedding)
-    kept = torch.cat([torch.arange(width // 4), torch.arange(len(strength) - width * 3 // 4, len(strength))])
-    scaled = components[:, kept] / strength[kept].clamp(min=1e-4).sqrt()
-    embedding.copy_(0.3 * scaled.T.reshape(embedding.shape))
-    signs = torch.cat([torch.eye(width), -torch.eye(width)])  # silu(z)·z is z² on one side only
-    block.gate_proj.weight[: 2 * width] = 2 * signs
-    block.up_proj.weight[: 2 * width] = 2 * signs
-    block.down_proj.weight[:, : 2 * width] = 0.05 * signs.abs().T
-
-
-@torch.no_grad()
-def facts_known(
-    model: Any, processor: Any, scenes: list[Scene], patches: list[torch.Tensor], grids: torch.Tensor
-) -> dict[str, float]:
-    """SRCC of each fact, read as the expectation over its two digit tokens, over held-out scenes."""
+def facts_known(model: Any, processor: Any, pool: Pool, chosen: NDArray[np.int64]) -> dict[str, float]:
+    """SRCC of each fact, read as the expectation over its two digit tokens, over scenes of the pool."""
     digits = processor.tokenizer.convert_tokens_to_ids(list("0123456789"))
-    read, true = [], []
-    for start in range(0, len(scenes), 64):
-        part = slice(start, start + 64)
-        batch = encode(processor, [(FACTS_PROMPT, facts_text(scene)) for scene in scenes[part]], grids[part])
+    read = []
+    for part in np.array_split(chosen, max(1, len(chosen) // 64)):
+        batch = encode(processor, [(FACTS_PROMPT, facts_text(pool.scenes[i])) for i in part], pool.grids[part])
         labels = batch.pop("labels")
-        logits = model(**batch, pixel_values=torch.cat(patches[part]).float(), image_grid_thw=grids[part]).logits
+        logits = model(**batch, pixel_values=pool.pixels(part), image_grid_thw=pool.grids[part]).logits
         said = (labels[:, 1:] != -100).nonzero()[:, 1].reshape(len(labels), -1)[:, :-1]  # all but the end token
-        chosen = logits[torch.arange(len(labels))[:, None], said][..., digits].float().softmax(-1)
-        value = (chosen * torch.arange(10)).sum(-1).reshape(len(labels), -1, 2)
+        likely = logits[torch.arange(len(labels))[:, None], said][..., digits].float().softmax(-1)
+        value = (likely * torch.arange(10)).sum(-1).reshape(len(labels), -1, 2)
         read.append((value[..., 0] * 10 + value[..., 1]).numpy())
-        true.append(np.array([list(facts(scene).values()) for scene in scenes[part]]))
-    guess, truth = np.concatenate(read), np.concatenate(true)
-    return {name: round(float(spearmanr(guess[:, i], truth[:, i])[0]), 3) for i, (name, *_) in enumerate(FACTS)}
+    guess, true = np.concatenate(read), np.array([list(facts(pool.scenes[i]).values()) for i in chosen])
+    return {name: round(float(spearmanr(guess[:, i], true[:, i])[0]), 3) for i, (name, *_) in enumerate(FACTS)}
 
 
-def learning_pace(config: PretrainConfig, step: int) -> float:
-    """Share of the learning rate: each lesson warms up and falls along a cosine of its own.
+@dataclass(frozen=True)
+class Lesson:
+    """One lesson: a loss of some pictures of the pool, and what is known after it."""
 
-    Under one cosine for both the words met a rate that had fallen to a tenth, and stayed babble.
+    name: str
+    steps: int
+    batch: int
+    loss: Callable[[NDArray[np.int64], np.random.Generator], Any]
+    known: Callable[[NDArray[np.int64]], dict[str, float]]
+
+
+def teach(lesson: Lesson, module: torch.nn.Module, config: PretrainConfig, output: Path) -> None:
+    """Give one lesson, from where it was stopped. It warms up and falls along a cosine of its own.
+
+    Under one cosine for all, the words met a rate that had fallen to a tenth, and stayed babble.
     """
-    seeing = step < config.seeing
-    done, length = (step, config.seeing) if seeing else (step - config.seeing, config.describing)
-    return min((done + 1) / config.warmup, 0.5 + 0.5 * math.cos(math.pi * done / max(1, length)))
 
+    def pace(step: int) -> float:
+        return min((step + 1) / config.warmup, 0.5 + 0.5 * math.cos(math.pi * step / lesson.steps))
 
-def pretrain(config: PretrainConfig, output: Path) -> None:
-    """Train the backbone into `output` (processor, weights in float16, log.jsonl). Saves as it goes."""
-    if (output / "config.json").exists():
-        raise AesError(f"{output} exists", fix="choose another output folder; nothing is overwritten")
-    output.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(config.seed)
-    processor = build_processor(corpus(rng), prompts=(FACTS_PROMPT, DESCRIBE_PROMPT))
-    model = build_model(processor, seed=config.seed)
-    model.set_attn_implementation("eager")  # on a CPU and at this size twice as fast as sdpa under autocast
-    scenes, patches, grids = draw_pool(processor, config.pictures + config.held_out, first=0)
-    open_eyes(model, patches[:2_000])
-    kept, steps = config.pictures, config.seeing + config.describing
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_pace(config, step))
-    begun, losses = time.time(), []
-    for step in range(1, steps + 1):
-        seeing = step <= config.seeing
-        chosen = rng.integers(kept, size=config.seeing_batch * (1 if seeing else 2))
-        lessons = [
-            (FACTS_PROMPT, facts_text(scenes[i]))
-            if seeing or n % 2
-            else (DESCRIBE_PROMPT, " ".join(describe(scene_findings(scenes[i]), rng)))
-            for n, i in enumerate(chosen)
-        ]
-        batch = encode(processor, lessons, grids[chosen])
-        pixels = torch.cat([patches[i] for i in chosen]).float()
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model(**batch, pixel_values=pixels, image_grid_thw=grids[chosen]).loss
+    rng = np.random.default_rng([config.seed, *lesson.name.encode()])
+    optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, pace)
+    notes, begun, losses, state = output / f"{lesson.name}.pt", time.time(), list[float](), {"step": 0}
+    parts: dict[str, Any] = {"module": module, "optimizer": optimizer, "schedule": schedule}
+    if notes.exists():
+        state = torch.load(notes, weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        rng.bit_generator.state = state["rng"]
+    held_out = np.arange(config.pictures, config.pictures + config.held_out)
+    for step in range(state["step"] + 1, lesson.steps + 1):
+        loss = lesson.loss(rng.integers(config.pictures, size=lesson.batch), rng)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
         losses.append(loss.item())
         if step % 25 == 0:
-            print(
-                f"step {step} loss {np.mean(losses[-25:]):.4f} {time.time() - begun:.0f} s", file=sys.stderr, flush=True
-            )
-        if step % config.every == 0 or step == steps:
-            model.eval()
-            known = facts_known(model, processor, scenes[kept:], patches[kept:], grids[kept:])
-            model.train()
+            spent = f"{time.time() - begun:.0f} s"
+            print(f"{lesson.name} {step} loss {np.mean(losses[-25:]):.4f} {spent}", file=sys.stderr, flush=True)
+        if step % config.every == 0 or step == lesson.steps:
+            module.eval()
+            known = lesson.known(held_out)
+            module.train()
             row = {
+                "lesson": lesson.name,
                 "step": step,
                 "loss": round(float(np.mean(losses[-config.every :])), 4),
                 "seconds": round(time.time() - begun),
@@ -246,7 +197,52 @@ def pretrain(config: PretrainConfig, output: Path) -> None:
             }
             with (output / "log.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
-            save(model, processor, output)
+            states = {name: part.state_dict() for name, part in parts.items()}
+            torch.save({"step": step, "rng": rng.bit_generator.state, **states}, notes.with_suffix(".new"))
+            notes.with_suffix(".new").replace(notes)
+
+
+def pretrain(config: PretrainConfig, output: Path) -> None:
+    """Train the backbone into `output` (processor, weights in float16, log.jsonl); goes on where it was stopped."""
+    if (output / "config.json").exists():
+        raise AesError(f"{output} exists", fix="choose another output folder; nothing is overwritten")
+    claim(output, config)
+    words = np.random.default_rng(config.seed)
+    processor = build_processor(corpus(words), prompts=(FACTS_PROMPT, DESCRIBE_PROMPT))
+    model = build_model(processor, seed=config.seed)
+    model.set_attn_implementation("eager")  # on a CPU and at this size twice as fast as sdpa under autocast
+    pool = draw_pool(processor, config.pictures + config.held_out)
+    open_eyes(model, pool.patches[:2_000])
+
+    def answer(chosen: NDArray[np.int64], texts: list[tuple[str, str]]) -> Any:
+        batch, pixels = encode(processor, texts, pool.grids[chosen]), pool.pixels(chosen)
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(**batch, pixel_values=pixels, image_grid_thw=pool.grids[chosen]).loss
+
+    def write_facts(chosen: NDArray[np.int64], _: np.random.Generator) -> Any:
+        return answer(chosen, [(FACTS_PROMPT, facts_text(pool.scenes[i])) for i in chosen])
+
+    def write_both(chosen: NDArray[np.int64], rng: np.random.Generator) -> Any:
+        lessons = [
+            (FACTS_PROMPT, facts_text(pool.scenes[i]))
+            if n % 2
+            else (DESCRIBE_PROMPT, " ".join(describe(scene_findings(pool.scenes[i]), rng)))
+            for n, i in enumerate(chosen)
+        ]
+        return answer(chosen, lessons)
+
+    def known(chosen: NDArray[np.int64]) -> dict[str, float]:
+        return facts_known(model, processor, pool, chosen)
+
+    eyes = EyeTest(model.model.visual, pool)
+    looking = Lesson("looking", config.looking, 64, lambda chosen, _: eyes.loss(chosen), eyes.known)
+    teach(looking, eyes, config, output)
+    eyes.tower.requires_grad_(False)  # words still at random would unlearn it: after 400 steps tilt was at .18, not .92
+    teach(Lesson("counting", config.counting, 32, write_facts, known), model, config, output)
+    teach(Lesson("describing", config.describing, 64, write_both, known), model, config, output)
+    save(model, processor, output)
+    for notes in output.glob("*.pt"):
+        notes.unlink()
 
 
 def save(model: Any, processor: Any, output: Path) -> None:
@@ -262,12 +258,11 @@ def main() -> None:
     """Command line: `python -m aesr1.tiny.pretrain -o DIR`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--seeing", type=int, default=PretrainConfig.seeing)
-    parser.add_argument("--describing", type=int, default=PretrainConfig.describing)
-    parser.add_argument("--pictures", type=int, default=PretrainConfig.pictures)
-    arguments = parser.parse_args()
-    config = PretrainConfig(seeing=arguments.seeing, describing=arguments.describing, pictures=arguments.pictures)
-    pretrain(config, arguments.output)
+    for name in ("looking", "counting", "describing", "pictures"):
+        parser.add_argument(f"--{name}", type=int, default=getattr(PretrainConfig, name))
+    settings = vars(parser.parse_args())
+    output = settings.pop("output")
+    pretrain(PretrainConfig(**settings), output)
 
 
 if __name__ == "__main__":

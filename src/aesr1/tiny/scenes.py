@@ -9,6 +9,7 @@ from __future__ import annotations
 import colorsys
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,22 +124,59 @@ def draw_scene(scene: Scene) -> Image.Image:
     return Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8), "RGB")
 
 
+LAYERS = ("sky", "ground", "light", "subject", "stray")
+"""What each point of a scene shows; the later lies in front."""
+
+
+class _Stencil:
+    """A pencil that draws every shape in one layer's number, whatever its colour."""
+
+    def __init__(self, canvas: Image.Image, layer: str) -> None:
+        self._pencil, self._number = ImageDraw.Draw(canvas), LAYERS.index(layer)
+
+    def polygon(self, points: list[tuple[float, float]], **_: Any) -> None:
+        self._pencil.polygon(points, fill=self._number)
+
+    def ellipse(self, box: tuple[float, float, float, float], **_: Any) -> None:
+        self._pencil.ellipse(box, fill=self._number)
+
+    def rectangle(self, box: tuple[float, float, float, float], **_: Any) -> None:
+        self._pencil.rectangle(box, fill=self._number)
+
+
+def draw_layers(scene: Scene) -> NDArray[np.uint8]:
+    """(H, W) for each pixel of `draw_scene`, before lens and light: the number of the layer in `LAYERS` it shows."""
+    rng = np.random.default_rng(scene.seed)
+    _sky_and_ground(scene, rng)  # the same draws of chance, so that the strays fall where they do
+    canvas = Image.fromarray((_below(scene) > 0).astype(np.uint8))
+    _draw_light(scene, _Stencil(canvas, "light"), rng)
+    _draw_subject(scene, _Stencil(canvas, "subject"))
+    for _ in range(scene.clutter):
+        _draw_stray(scene, _Stencil(canvas, "stray"), rng)
+    return np.asarray(canvas)
+
+
 def _colour(hue: float, saturation: float, value: float) -> Colour:
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, min(1.0, max(0.0, saturation)), min(1.0, max(0.0, value)))
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _subject_hue(scene: Scene) -> float:
+def subject_hue(scene: Scene) -> float:
     """The colour circle's quarter is the worst neighbour; near (0) and opposite (½) hues agree."""
     return scene.hue + (0.5 if scene.seed % 2 else 0.0) + 0.25 * scene.clash * (1 if scene.seed % 4 < 2 else -1)
+
+
+def _below(scene: Scene) -> NDArray[np.float64]:
+    """(H, W) how far each point lies under the horizon, in heights; negative in the sky."""
+    width, height = scene.shape
+    across, down = np.meshgrid(np.linspace(-0.5, 0.5, width), np.linspace(0, 1, height))
+    return np.asarray(down - scene.horizon - across * math.tan(math.radians(scene.tilt)) * width / height)
 
 
 def _sky_and_ground(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
     """(H, W, 3) background: a sky that grows lighter downwards, a striped ground, the horizon turned by the tilt."""
     width, height = scene.shape
-    across, down = np.meshgrid(np.linspace(-0.5, 0.5, width), np.linspace(0, 1, height))
-    slope = math.tan(math.radians(scene.tilt)) * width / height
-    below = (down - scene.horizon - across * slope)[..., None]  # > 0 under the horizon
+    across, below = np.linspace(-0.5, 0.5, width), _below(scene)[..., None]
     night = scene.style == "night"
     top, bottom = (0.12, 0.35) if night else (0.62, 0.95)
     sky_high = np.array(_colour(scene.hue, scene.saturation, top))
@@ -200,17 +238,17 @@ _PARTS: dict[str, list[tuple[list[tuple[float, float]], float]]] = {
 """Each subject's parts: an outline and how light its colour is."""
 
 
-def _draw_subject(scene: Scene, pencil: ImageDraw.ImageDraw) -> None:
+def _draw_subject(scene: Scene, pencil: ImageDraw.ImageDraw | _Stencil) -> None:
     dim = 0.6 if scene.style == "night" else 1.0
     for outline, value in _PARTS[scene.subject]:
         points = _turn(scene, outline)
         if scene.style == "sketch":
             pencil.polygon(points, fill=(250, 250, 250), outline=(30, 30, 30))
         else:
-            pencil.polygon(points, fill=_colour(_subject_hue(scene), scene.saturation * 1.1 + 0.05, value * dim))
+            pencil.polygon(points, fill=_colour(subject_hue(scene), scene.saturation * 1.1 + 0.05, value * dim))
 
 
-def _draw_light(scene: Scene, pencil: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
+def _draw_light(scene: Scene, pencil: ImageDraw.ImageDraw | _Stencil, rng: np.random.Generator) -> None:
     """Sun or moon in the sky, on the side away from the subject."""
     width, height = scene.shape
     cx = (0.8 if scene.x < 0.5 else 0.2) * width + rng.uniform(-0.08, 0.08) * width
@@ -220,7 +258,7 @@ def _draw_light(scene: Scene, pencil: ImageDraw.ImageDraw, rng: np.random.Genera
     pencil.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), fill=fill)
 
 
-def _draw_stray(scene: Scene, pencil: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
+def _draw_stray(scene: Scene, pencil: ImageDraw.ImageDraw | _Stencil, rng: np.random.Generator) -> None:
     """One stray thing: a small bar, disc or corner of any colour, anywhere."""
     width, height = scene.shape
     cx, cy = rng.uniform(0.04, 0.96) * width, rng.uniform(0.1, 0.96) * height
