@@ -138,6 +138,13 @@ def test_rapo_trains_everything_and_logs_each_part(uninterrupted, started):
     assert any("visual" in name for name in before if not torch.equal(before[name], after[name]))
 
 
+def test_rapo_leaves_the_eyes_alone_when_asked(started, scene_folder, tmp_path):
+    frozen = train.main(rapo_arguments(scene_folder, started, tmp_path / "rapo", "--freeze_vision", "true"))
+    before, after = weights(started), weights(frozen)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and not any("visual" in name for name in changed)
+
+
 def test_a_killed_run_resumes_to_the_same_weights(uninterrupted, started, scene_folder, tmp_path):
     output = tmp_path / "killed"
     arguments = rapo_arguments(scene_folder, started, output)

@@ -26,7 +26,17 @@ from aesr1.metrics import plcc, srcc
 from aesr1.predict import PredictSettings, predict
 from aesr1.rapo.adapter import GROUP_FIX, RewardSettings, reward_functions
 from aesr1.records import Prediction, Rating, claim, of_split, read_rows
-from aesr1.training import Progressing, Resuming, as_dataset, check_images, finish, parse_recipe, resume_point, run
+from aesr1.training import (
+    Progressing,
+    Resuming,
+    as_dataset,
+    check_images,
+    finish,
+    freeze_vision,
+    parse_recipe,
+    resume_point,
+    run,
+)
 from aesr1.vlm import BACKBONE, Vlm, load
 
 PAPER: dict[str, Any] = {
@@ -64,6 +74,7 @@ class RapoConfig:
     threshold: float = 0.1  # of the binary reward
     tie: float = 1.0  # ½ says that equal ratings ought not to win
     max_pixels: int = MAX_PIXELS
+    freeze_vision: bool = False  # the paper trains it
     dtype: str = "float32"  # of the weights that are trained; bf16 then comes from TRL's bf16: true
     validate_on: str = "val"  # split
     validate_every: int = 50  # steps; 0 never
@@ -83,6 +94,8 @@ def rapo(config: RapoConfig, training: GRPOConfig) -> Path:
     resume = resume_point(output)
     claim(output, config)
     vlm = load(config.model, max_pixels=config.max_pixels, device=str(training.device), dtype=config.dtype)
+    if config.freeze_vision:
+        freeze_vision(vlm.model)
     vlm.model.train()
     progress = Progressing("rapo")
     trainer = RapoTrainer(
