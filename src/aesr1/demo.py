@@ -28,7 +28,7 @@ class DemoConfig:
     seed: int = 0
     train: int = 3_000
     test: int = 1_000
-    rationales: int = 600
+    rationales: int = 300
     shown: int = 48  # pictures on the page
     rapo_settings: tuple[str, ...] = ()  # flags over tiny/rapo.yaml
 
