@@ -22,6 +22,7 @@ from aesr1.evaluation.compare import compare, to_markdown, to_results
 from aesr1.evaluation.run import EvalConfig, evaluate_models
 from aesr1.images import open_image
 from aesr1.measure import as_vector, measure
+from aesr1.predict import PredictSettings
 from aesr1.rapo import train
 from aesr1.ratings.csv import CsvConfig, import_csv
 from aesr1.records import Prediction, Rating, of_split, read_rows, write_json
@@ -84,7 +85,11 @@ def main() -> None:
         place = ["--output_dir", str(trained), "--seed", seed]
         train.main(["--config", str(recipes / "rapo.yaml"), *data, *place])
     models = (("backbone", BACKBONE), ("cold_start", str(started)), ("rapo", str(trained)))
-    evaluate_models(EvalConfig(ratings, models, output / "eval", split="val", batch_size=54, max_new_tokens=96))
+    evaluate_models(
+        EvalConfig(
+            ratings, models, output / "eval", split="val", reading=PredictSettings(batch_size=54, max_new_tokens=96)
+        )
+    )
     rows = read_rows(ratings, Rating)
     known, asked = of_split(rows, "train", where=ratings), of_split(rows, "val", where=ratings)
     predictions = {name: read_rows(output / "eval" / f"predictions-{name}.jsonl", Prediction) for name, _ in models}

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
-from aesr1.demo import MAX_NEW_TOKENS, DemoConfig, run_demo
+from aesr1.demo import READING, DemoConfig, run_demo
 from aesr1.evaluation.compare import compare, to_results
 from aesr1.evaluation.rationales import distinct_texts, template_rate, text_follows_picture, text_predicts_score
 from aesr1.evaluation.run import EvalConfig, evaluate_models
 from aesr1.images import open_image
 from aesr1.measure import as_vector, measure
+from aesr1.metrics import paired_bootstrap, plcc, srcc
 from aesr1.rapo import train
 from aesr1.records import Prediction, Rating, read_rows, write_json
 
@@ -38,11 +40,42 @@ def ablate(folder: Path, seed: int) -> dict[str, dict[str, object]]:
             recipe = ["--config", str(files("aesr1.tiny") / "rapo.yaml"), "--seed", str(seed), "--rewards", *rewards]
             data = ["--ratings", str(folder / "train" / "ratings.jsonl"), "--model", str(folder / "cold_start")]
             train.main([*recipe, *data, "--output_dir", str(target)])
-    config = EvalConfig(test, tuple(models), folder / "ablation", batch_size=64, max_new_tokens=MAX_NEW_TOKENS)
-    evaluate_models(config)
+    evaluate_models(EvalConfig(test, tuple(models), folder / "ablation", reading=READING))
     rows = {name: read_rows(folder / "ablation" / f"predictions-{name}.jsonl", Prediction) for name, _ in models}
     rows["both"] = read_rows(folder / "eval" / "predictions-rapo.jsonl", Prediction)
     return to_results(compare(read_rows(test, Rating), rows))
+
+
+def gains(folders: list[Path], part: str, before: str, after: str) -> dict[str, dict[str, object]]:
+    """What `after` has over `before`: the mean over seeds, its interval over test images, and every seed's gain.
+
+    Seeds are judged on different scenes, so the mean's variance is that of the seeds' own intervals.
+    """
+    found: dict[str, dict[str, object]] = {}
+    for name, statistic in (("plcc", plcc), ("srcc", srcc)):
+        each = []
+        for folder in folders:
+            human = {row.image: row.score for row in read_rows(folder / "test" / "ratings.jsonl", Rating)}
+            scores = [
+                {row.image: row.score for row in read_rows(folder / part / f"predictions-{model}.jsonl", Prediction)}
+                for model in (before, after)
+            ]
+            both = [image for image in human if all(one.get(image) is not None for one in scores)]
+            first, second = ([one[image] for image in both] for one in scores)
+            each.append(paired_bootstrap(statistic, first, second, [human[image] for image in both]))
+        mean = float(np.mean([gain.value for gain in each]))
+        half = float(np.sqrt(np.sum([((gain.high - gain.low) / 2) ** 2 for gain in each]))) / len(each)
+        seeds = [[gain.value, gain.low, gain.high] for gain in each]
+        found[name] = {"mean": mean, "low": mean - half, "high": mean + half, "seeds": seeds}
+    return found
+
+
+def sample(folder: Path) -> dict[str, dict[str, object]]:
+    """Cold start and RAPO as the paper reads a score: one reply at temperature 0.6."""
+    models = tuple((name, str(folder / name)) for name in ("cold_start", "rapo"))
+    reading = replace(READING, samples=1)
+    evaluate_models(EvalConfig(folder / "test" / "ratings.jsonl", models, folder / "sampled", reading=reading))
+    return dict(json.loads((folder / "sampled" / "results.json").read_text()))
 
 
 def texts(folder: Path) -> dict[str, object]:
@@ -77,18 +110,26 @@ def main() -> None:
     for seed in arguments.seeds:
         folder = arguments.output / f"seed-{seed}"
         run_demo(DemoConfig(folder, seed=seed))
-        found = {"demo": json.loads((folder / "results.json").read_text()), "texts": texts(folder)}
+        demo = json.loads((folder / "results.json").read_text())
+        found = {"demo": demo, "sampled": sample(folder), "texts": texts(folder)}
         if not arguments.no_ablation:
             found["ablation"] = ablate(folder, seed)
         collected[str(seed)] = found
         write_json(arguments.output / "seeds.json", collected)
-        for part in ("demo", "ablation"):
+        for part in ("demo", "sampled", "ablation"):
             for name, result in found.get(part, {}).items():
                 if isinstance(result, dict) and "srcc" in result and result["srcc"]:
                     print(
-                        f"seed {seed} {name:12} PLCC {result['plcc']['value']:.3f} SRCC {result['srcc']['value']:.3f}"
+                        f"seed {seed} {part:8} {name:12} PLCC {result['plcc']['value']:.3f} "
+                        f"SRCC {result['srcc']['value']:.3f}"
                     )
         print(f"seed {seed} texts: {json.dumps(found['texts'], ensure_ascii=False)}")
+    folders = [arguments.output / f"seed-{seed}" for seed in arguments.seeds]
+    for part in ("eval", "sampled"):
+        collected[f"gain of RAPO, {part}"] = gain = gains(folders, part, "cold_start", "rapo")
+        for name, value in gain.items():
+            print(f"RAPO − cold start, {part}: {name} {value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]")
+    write_json(arguments.output / "seeds.json", collected)
 
 
 if __name__ == "__main__":

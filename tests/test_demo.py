@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from aesr1.demo import DemoConfig, run_demo
+from aesr1.demo import READING, DemoConfig, run_demo
+from aesr1.evaluation.run import EvalConfig, evaluate_models
+from aesr1.records import Prediction, read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
 
@@ -24,6 +27,11 @@ def test_the_loop_runs_resumes_and_leaves_its_numbers(tmp_path):
         assert results[name]["n"] == 12
     assert set(results["seconds"]) == {"scenes", "aescot", "cold_start", "rapo", "evaluate", "report"}
     assert "<html" in (config.output / "report.html").read_text()
+    models = (("rapo", str(config.output / "rapo")),)
+    test = config.output / "test" / "ratings.jsonl"
+    evaluate_models(EvalConfig(test, models, tmp_path / "sampled", reading=replace(READING, samples=2)))
+    sampled = read_rows(tmp_path / "sampled" / "predictions-rapo.jsonl", Prediction)
+    assert len(sampled) == 12 and all("mean of 2 at temperature 0.6" in row.decoding for row in sampled)
     weights = (config.output / "rapo" / "model.safetensors").read_bytes()
     shutil.rmtree(config.output / "eval")
     (config.output / "report.html").unlink()

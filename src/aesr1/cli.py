@@ -33,6 +33,8 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 Output = Annotated[
     Path, typer.Option("-o", "--output", help="Folder for the results; the same command goes on where it stopped.")
 ]
+Samples = Annotated[int, typer.Option(min=0, help="Mean of so many sampled replies instead of the expectation.")]
+Temperature = Annotated[float, typer.Option(help="For --samples.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 
 
@@ -143,10 +145,14 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 16,
     max_pixels: Annotated[int, typer.Option(help="Picture size cap; evaluate at the training's.")] = 262_144,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 512,
+    samples: Samples = 0,
+    temperature: Temperature = 0.6,
+    seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
 ) -> None:
     """Score held-out images and compare with people: PLCC, SRCC, KRCC, MAE, pair accuracy, with intervals."""
     from aesr1.evaluation.run import EvalConfig, evaluate_models
+    from aesr1.predict import PredictSettings
 
     named = tuple((name or Path(folder).name, folder) for name, _, folder in (text.rpartition("=") for text in model))
     evaluate_models(
@@ -155,9 +161,8 @@ def evaluate(
             named,
             output,
             split=split,
-            batch_size=batch_size,
             max_pixels=max_pixels,
-            max_new_tokens=max_new_tokens,
+            reading=PredictSettings(batch_size, samples, temperature, max_new_tokens, seed),
         )
     )
     print((output / ("results.json" if as_json else "results.md")).read_text(), end="")
@@ -172,10 +177,8 @@ def score(
         Path | None, typer.Option("-o", "--output", help="Append rows to this predictions.jsonl; resumes.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines instead of a table.")] = False,
-    samples: Annotated[
-        int, typer.Option(min=0, help="Mean of so many sampled replies instead of the expectation.")
-    ] = 0,
-    temperature: Annotated[float, typer.Option(help="For --samples.")] = 0.6,
+    samples: Samples = 0,
+    temperature: Temperature = 0.6,
     seed: Seed = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 16,
     max_pixels: Annotated[int, typer.Option(help="Picture size cap.")] = 262_144,
@@ -190,9 +193,7 @@ def score(
     inputs = tuple(text for text in [*(paths or []), *listed] if text.strip())
     if not inputs:
         raise AesError("no pictures were named", fix="name files, folders or globs, or pass --files-from LIST")
-    settings = PredictSettings(
-        batch_size=batch_size, samples=samples, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens
-    )
+    settings = PredictSettings(batch_size, samples, temperature, max_new_tokens, seed)
     if model is None:
         print(TOY_NOTE, file=sys.stderr)
     predictions = score_files(ScoreConfig(inputs, model, output, max_pixels, settings))

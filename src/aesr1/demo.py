@@ -12,10 +12,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from aesr1.predict import PredictSettings
 from aesr1.records import Prediction, claim, read_rows, write_json, write_rows
 from aesr1.vlm import BACKBONE
 
-MAX_NEW_TOKENS = 96
+READING = PredictSettings(batch_size=64, max_new_tokens=96)
 HELD_OUT_SEED = 1_000_000
 """Held-out scenes come from another stream of seeds than any training scenes."""
 
@@ -120,7 +121,7 @@ def _evaluate(config: DemoConfig) -> None:
     trained = tuple((name, str(config.output / name)) for name in ("cold_start", "rapo"))
     models = (("backbone", BACKBONE), *trained)
     test = config.output / "test" / "ratings.jsonl"
-    evaluate_models(EvalConfig(test, models, config.output / "eval", batch_size=64, max_new_tokens=MAX_NEW_TOKENS))
+    evaluate_models(EvalConfig(test, models, config.output / "eval", reading=READING))
 
 
 def _report(config: DemoConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aesr1.contract import MAX_PIXELS
@@ -43,8 +43,7 @@ class EvalConfig:
     output: Path
     split: str | None = None  # default: test where there is one, else val
     max_pixels: int = MAX_PIXELS
-    batch_size: int = 16
-    max_new_tokens: int = 512
+    reading: PredictSettings = field(default_factory=PredictSettings)  # the paper's: samples=1, temperature 0.6
 
 
 def evaluate_models(config: EvalConfig) -> Comparison:
@@ -89,12 +88,11 @@ def describe(reasonings: Sequence[str]) -> dict[str, float | None] | None:
 def _predictions(config: EvalConfig, name: str, model: str, ratings: Sequence[Rating]) -> list[Prediction]:
     vlm = load(model, max_pixels=config.max_pixels)
     path = config.output / f"predictions-{name}.jsonl"
-    settings = PredictSettings(batch_size=config.batch_size, max_new_tokens=config.max_new_tokens)
-    done = earlier(path, vlm, settings)
+    done = earlier(path, vlm, config.reading)
     todo = [rating.image for rating in ratings if rating.image not in done]
     with Appender(path) as rows, bar(f"eval {name}", total=len(ratings)) as progress:
         progress.advance(len(done))
-        for prediction in predict(vlm, todo, settings):
+        for prediction in predict(vlm, todo, config.reading):
             rows.append(prediction)
             done[prediction.image] = prediction
             progress.advance(1)
