@@ -77,9 +77,8 @@ def main() -> None:
     recipes = files("aesr1.tiny")
     started, trained = output / "cold_start", output / "rapo"
     if not (started / "aesr1.json").exists():
-        data = ["--rationales", str(rationales), "--num_train_epochs", "3"]
         place = ["--output_dir", str(started), "--seed", seed]
-        cold_start.main(["--config", str(recipes / "cold_start.yaml"), *data, *place])
+        cold_start.main(["--config", str(recipes / "cold_start.yaml"), "--rationales", str(rationales), *place])
     if not (trained / "aesr1.json").exists():
         data = ["--ratings", str(ratings), "--model", str(started), "--max_steps", str(arguments.steps)]
         place = ["--output_dir", str(trained), "--seed", seed]

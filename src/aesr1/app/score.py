@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TOY_NOTE = (
     "scored by the embedded toy, which has only ever seen drawn scenes: for trying things out, not a judge of "
-    "photographs (on 108 real ones its order agreed with people's no better than chance, SRCC .06). For real use pass "
+    "photographs (on 108 real ones its order agreed with people's no better than chance, SRCC .02). For real use pass "
     "--model ssssmark/Aes-R1"
 )
 
