@@ -61,9 +61,12 @@ def test_every_cell_is_told_what_it_shows():
     assert np.allclose(np.hypot(cells[:, -8], cells[:, -7]), subject, atol=0.002)
 
 
-def test_a_stopped_school_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+def test_the_backbone_is_built_from_nothing_and_a_stopped_school_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     config = PretrainConfig(pictures=32, held_out=8, looking=2, counting=3, describing=1, every=1)
     pretrain(config, tmp_path / "whole")
+    assert not list((tmp_path / "whole").glob("*.pt"))
+    with pytest.raises(AesError, match="exists"):
+        pretrain(config, tmp_path / "whole")
     ask, asked = school.facts_known, []
 
     def interrupted(*arguments):
@@ -79,13 +82,3 @@ def test_a_stopped_school_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     assert len(asked) == 5  # counting's first and second step, then its second again, its third, and the description
     whole, stopped = (load(str(tmp_path / name), device="cpu").model.state_dict() for name in ("whole", "stopped"))
     assert max(float((whole[name] - stopped[name]).abs().max()) for name in whole) < 1e-3
-
-
-def test_the_backbone_can_be_built_from_nothing(tmp_path):
-    config = PretrainConfig(pictures=48, held_out=16, looking=2, counting=2, describing=1, every=1)
-    pretrain(config, tmp_path / "backbone")
-    names = [path.name for path in (tmp_path / "backbone").iterdir()]
-    assert not [name for name in names if name.endswith(".pt")]
-    assert load(str(tmp_path / "backbone"), device="cpu").processor.tokenizer
-    with pytest.raises(AesError, match="exists"):
-        pretrain(config, tmp_path / "backbone")
