@@ -18,11 +18,11 @@ import numpy as np
 
 from aesr1 import cold_start
 from aesr1.aescot.build import CotConfig, build
+from aesr1.demo import READING
 from aesr1.evaluation.compare import compare, to_markdown, to_results
 from aesr1.evaluation.run import EvalConfig, evaluate_models
 from aesr1.images import open_image
 from aesr1.measure import as_vector, measure
-from aesr1.predict import PredictSettings
 from aesr1.rapo import train
 from aesr1.ratings.csv import CsvConfig, import_csv
 from aesr1.records import Prediction, Rating, of_split, read_rows, write_json
@@ -63,7 +63,8 @@ def main() -> None:
     parser.add_argument("ratings", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--scale", type=float, nargs=2)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=8, help="of the cold start")
+    parser.add_argument("--steps", type=int, default=40, help="of RAPO")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     output, seed = arguments.output, str(arguments.seed)
@@ -78,17 +79,14 @@ def main() -> None:
     started, trained = output / "cold_start", output / "rapo"
     if not (started / "aesr1.json").exists():
         place = ["--output_dir", str(started), "--seed", seed]
-        cold_start.main(["--config", str(recipes / "cold_start.yaml"), "--rationales", str(rationales), *place])
+        data = ["--rationales", str(rationales), "--num_train_epochs", str(arguments.epochs)]
+        cold_start.main(["--config", str(recipes / "cold_start.yaml"), *data, *place])
     if not (trained / "aesr1.json").exists():
         data = ["--ratings", str(ratings), "--model", str(started), "--max_steps", str(arguments.steps)]
         place = ["--output_dir", str(trained), "--seed", seed]
         train.main(["--config", str(recipes / "rapo.yaml"), *data, *place])
     models = (("backbone", BACKBONE), ("cold_start", str(started)), ("rapo", str(trained)))
-    evaluate_models(
-        EvalConfig(
-            ratings, models, output / "eval", split="val", reading=PredictSettings(batch_size=54, max_new_tokens=96)
-        )
-    )
+    evaluate_models(EvalConfig(ratings, models, output / "eval", split="val", reading=READING))
     rows = read_rows(ratings, Rating)
     known, asked = of_split(rows, "train", where=ratings), of_split(rows, "val", where=ratings)
     predictions = {name: read_rows(output / "eval" / f"predictions-{name}.jsonl", Prediction) for name, _ in models}

@@ -22,7 +22,6 @@ from aesr1.evaluation.rationales import distinct_texts, template_rate, text_foll
 from aesr1.evaluation.run import EvalConfig, evaluate_models
 from aesr1.images import open_image
 from aesr1.measure import as_vector, measure
-from aesr1.metrics import paired_bootstrap, plcc, srcc
 from aesr1.rapo import train
 from aesr1.records import Prediction, Rating, read_rows, write_json
 
@@ -51,21 +50,16 @@ def gains(folders: list[Path], part: str, before: str, after: str) -> dict[str, 
 
     Seeds are judged on different scenes, so the mean's variance is that of the seeds' own intervals.
     """
+    each = []
+    for folder in folders:
+        rows = {name: read_rows(folder / part / f"predictions-{name}.jsonl", Prediction) for name in (before, after)}
+        each.append(compare(read_rows(folder / "test" / "ratings.jsonl", Rating), rows).differences[0].gain)
     found: dict[str, dict[str, object]] = {}
-    for name, statistic in (("plcc", plcc), ("srcc", srcc)):
-        each = []
-        for folder in folders:
-            human = {row.image: row.score for row in read_rows(folder / "test" / "ratings.jsonl", Rating)}
-            scores = [
-                {row.image: row.score for row in read_rows(folder / part / f"predictions-{model}.jsonl", Prediction)}
-                for model in (before, after)
-            ]
-            both = [image for image in human if all(one.get(image) is not None for one in scores)]
-            first, second = ([one[image] for image in both] for one in scores)
-            each.append(paired_bootstrap(statistic, first, second, [human[image] for image in both]))
-        mean = float(np.mean([gain.value for gain in each]))
-        half = float(np.sqrt(np.sum([((gain.high - gain.low) / 2) ** 2 for gain in each]))) / len(each)
-        seeds = [[gain.value, gain.low, gain.high] for gain in each]
+    for name in ("plcc", "srcc"):
+        intervals = [getattr(gain, name) for gain in each]
+        mean = float(np.mean([interval.value for interval in intervals]))
+        half = float(np.linalg.norm([(interval.high - interval.low) / 2 for interval in intervals])) / len(intervals)
+        seeds = [[interval.value, interval.low, interval.high] for interval in intervals]
         found[name] = {"mean": mean, "low": mean - half, "high": mean + half, "seeds": seeds}
     return found
 

@@ -152,6 +152,7 @@ def test_results_are_json_of_finite_numbers() -> None:
         assert entry[metric]["low"] <= entry[metric]["value"] <= entry[metric]["high"]
     assert (entry["n"], entry["n_scored"], entry["n_readable"]) == (40, 39, 39)
     assert (entry["model"], entry["revision"], entry["bootstrap"]) == ("m", "1", {"draws": 100, "seed": 5})
+    assert entry["decoding"] == "expectation"
     assert entry["against"]["backbone"]["n"] == 39
     assert set(results["RAPO"]["against"]) == {"backbone", "cold start"}
     assert entry["rater_ceiling"] is None

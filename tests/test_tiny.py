@@ -12,7 +12,7 @@ from aesr1.aescot.phrases import MOOD, VERDICT, describe
 from aesr1.contract import PROMPT, TAGS
 from aesr1.errors import AesError
 from aesr1.tiny import pretrain as school
-from aesr1.tiny.pool import CELL_VALUES, look_at
+from aesr1.tiny.pool import look_at
 from aesr1.tiny.pretrain import PretrainConfig, facts_text, pretrain, scene_findings
 from aesr1.tiny.scenes import FACTS, LAYERS, draw_layers, sample_scene
 from aesr1.vlm import BACKBONE, TINY, load
@@ -52,7 +52,7 @@ def test_the_school_describes_and_never_judges():
 def test_every_cell_is_told_what_it_shows():
     scene = sample_scene(np.random.default_rng(0))
     cells = look_at(scene, 5, 8).astype(float)
-    assert cells.shape == (40, CELL_VALUES)
+    assert cells.shape == (40, len(LAYERS) + 10)
     assert np.allclose(cells[:, : len(LAYERS)].sum(1), 1, atol=0.01)
     assert np.allclose(cells[:8, len(LAYERS)], (np.arange(8) + 0.5) / 8, atol=0.001)  # the first row, column by column
     shown, subject = draw_layers(scene) == LAYERS.index("subject"), cells[:, LAYERS.index("subject")]

@@ -40,7 +40,7 @@ Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 
 @app.command()
 def demo(output: Output, seed: Seed = 0) -> None:
-    """Run all of Aes-R1 on drawn scenes with the embedded backbone: about ten minutes on two CPU cores."""
+    """Run all of Aes-R1 on drawn scenes with the embedded backbone: about twelve minutes on two CPU cores."""
     from aesr1.demo import DemoConfig, run_demo
 
     print(run_demo(DemoConfig(output, seed=seed)))
@@ -162,7 +162,13 @@ def evaluate(
             output,
             split=split,
             max_pixels=max_pixels,
-            reading=PredictSettings(batch_size, samples, temperature, max_new_tokens, seed),
+            reading=PredictSettings(
+                batch_size=batch_size,
+                samples=samples,
+                temperature=temperature,
+                max_new_tokens=max_new_tokens,
+                seed=seed,
+            ),
         )
     )
     print((output / ("results.json" if as_json else "results.md")).read_text(), end="")
@@ -193,7 +199,9 @@ def score(
     inputs = tuple(text for text in [*(paths or []), *listed] if text.strip())
     if not inputs:
         raise AesError("no pictures were named", fix="name files, folders or globs, or pass --files-from LIST")
-    settings = PredictSettings(batch_size, samples, temperature, max_new_tokens, seed)
+    settings = PredictSettings(
+        batch_size=batch_size, samples=samples, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens
+    )
     if model is None:
         print(TOY_NOTE, file=sys.stderr)
     predictions = score_files(ScoreConfig(inputs, model, output, max_pixels, settings))

@@ -50,6 +50,7 @@ class Evaluation:
     name: str
     model: str
     revision: str
+    decoding: str  # how scores were read
     n: int
     n_scored: int
     n_readable: int
@@ -96,6 +97,7 @@ def evaluate(
         name=name,
         model=rows[0].model,
         revision=rows[0].revision,
+        decoding=rows[0].decoding,
         n=len(rows),
         n_scored=int(scored.sum()),
         n_readable=readable,
@@ -146,6 +148,7 @@ def to_results(comparison: Comparison) -> dict[str, dict[str, Any]]:
             **counts,
             "model": each.model,
             "revision": each.revision,
+            "decoding": each.decoding,
             "note": each.scored.note,
             "imputed": _by_metric(each.imputed, METRICS),
             "against": against,
@@ -281,9 +284,10 @@ def _value(interval: Interval | None, *, bold: bool = False, sign: str = "") -> 
 
 def _small_print(comparison: Comparison) -> str:
     n, draws, ceiling = comparison.evaluations[0].n, comparison.draws, comparison.ceiling
+    readings = " or ".join(sorted({each.decoding for each in comparison.evaluations}))
     text = (
-        f"{n:,} images; [95 % intervals] from {draws:,} bootstrap draws over images (KRCC, pair accuracy: "
-        f"{metrics.pair_draws(n, draws):,}), seed {comparison.seed}; of the readable share, Wilson's."
+        f"Scores read by {readings}. {n:,} images; [95 % intervals] from {draws:,} bootstrap draws over images (KRCC, "
+        f"pair accuracy: {metrics.pair_draws(n, draws):,}), seed {comparison.seed}; of the readable share, Wilson's."
     )
     if comparison.differences:
         text += " Bold: better than the row before, the interval of the paired difference excluding 0."

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
+from numpy.typing import ArrayLike, NDArray
 
-from aesr1.tiny.pool import CELL_VALUES, Pool
+from aesr1.metrics import srcc
+from aesr1.tiny.pool import Pool
 from aesr1.tiny.scenes import FACTS, facts
 
 
@@ -39,25 +40,30 @@ def open_eyes(model: Any, patches: list[torch.Tensor]) -> None:
     block.down_proj.weight[:, : 2 * width] = 0.05 * signs.abs().T
 
 
+def facts_srcc(read: ArrayLike, pool: Pool, chosen: NDArray[np.int64]) -> dict[str, float]:
+    """SRCC of each fact, read (n, facts) from n scenes of the pool."""
+    true = np.array([list(facts(pool.scenes[i]).values()) for i in chosen])
+    columns = zip(FACTS, np.asarray(read).T, true.T, strict=True)
+    return {name: round(srcc(guess, human), 3) for (name, *_), guess, human in columns}
+
+
 class EyeTest(torch.nn.Module):
     """A vision tower and what it is asked: each cell's `look_at`, and the facts from the mean of all cells.
 
     The readers on top of the tower are thrown away after the lesson.
     """
 
-    def __init__(self, tower: Any, pool: Pool, *, hidden: int = 256) -> None:
+    def __init__(self, tower: Any, pool: Pool) -> None:
         super().__init__()
         self.tower, self.pool = tower, pool
         width = tower.config.out_hidden_size
-        self.cell = torch.nn.Linear(width, CELL_VALUES)
-        self.whole = torch.nn.Sequential(
-            torch.nn.Linear(width, hidden), torch.nn.GELU(), torch.nn.Linear(hidden, len(FACTS))
-        )
+        self.cell = torch.nn.Linear(width, pool.cells[0].shape[1])
+        self.whole = torch.nn.Sequential(torch.nn.Linear(width, 256), torch.nn.GELU(), torch.nn.Linear(256, len(FACTS)))
         self.facts = torch.tensor([list(facts(scene).values()) for scene in pool.scenes])
         self.spread = self.facts.std(0), torch.cat(pool.cells[:4_000]).float().std(0)
 
     def forward(self, chosen: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """(n, facts) and (cells, CELL_VALUES) as read from n scenes of the pool."""
+        """(n, facts) and (cells, values) as read from n scenes of the pool."""
         pixels, grids = self.pool.pixels(chosen), self.pool.grids[chosen]
         with torch.autocast("cpu", torch.bfloat16):
             seen = self.tower(pixels, grid_thw=grids).pooler_output
@@ -75,5 +81,4 @@ class EyeTest(torch.nn.Module):
     def known(self, chosen: Any) -> dict[str, float]:
         """SRCC of each fact over scenes of the pool."""
         read = torch.cat([self(part)[0] for part in np.array_split(chosen, max(1, len(chosen) // 64))])
-        pairs = zip(FACTS, read.T.tolist(), self.facts[chosen].T.tolist(), strict=True)
-        return {name: round(float(spearmanr(guess, true)[0]), 3) for (name, *_), guess, true in pairs}
+        return facts_srcc(read, self.pool, chosen)

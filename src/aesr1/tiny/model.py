@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from aesr1.contract import PROMPT, TAGS
 from aesr1.processor import ImageOnlyProcessor
+from aesr1.vlm import stamp_checkpoint
 
 PATCH = 8
 VIEW_PIXELS = 112 * 112
@@ -121,3 +123,12 @@ def build_model(processor: Any, *, seed: int, width: int = 192, layers: int = 4)
     model.generation_config.eos_token_id = ids("<|im_end|>")
     model.generation_config.pad_token_id = ids("<|endoftext|>")
     return model
+
+
+def save_half(model: Any, processor: Any, output: Path, *, stage: str) -> None:
+    """Write an embedded checkpoint; half precision halves the package, and loading returns to float32."""
+    half = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    model.config.dtype = torch.float16
+    model.save_pretrained(output, state_dict=half)
+    processor.save_pretrained(output)
+    stamp_checkpoint(output, stage=stage)

@@ -15,9 +15,6 @@ from PIL import Image
 
 from aesr1.tiny.scenes import LAYERS, Scene, draw_layers, draw_scene, facts, sample_scene, subject_hue
 
-CELL_VALUES = len(LAYERS) + 10
-"""What is told of each cell: the share of each layer, its column and row, and on the subject its colours and size."""
-
 
 @dataclass(frozen=True)
 class Pool:
@@ -25,7 +22,7 @@ class Pool:
 
     scenes: list[Scene]
     patches: list[torch.Tensor]  # of each (patches, values), float16
-    cells: list[torch.Tensor]  # of each (patches / 4, CELL_VALUES), float16
+    cells: list[torch.Tensor]  # of each (patches / 4, values), float16: `look_at`
     grids: torch.Tensor  # (n, 3): time, rows and columns of patches
 
     def pixels(self, chosen: NDArray[np.int64]) -> torch.Tensor:
@@ -34,7 +31,10 @@ class Pool:
 
 
 def look_at(scene: Scene, down: int, across: int) -> NDArray[np.float16]:
-    """(down × across, CELL_VALUES) what each cell of a scene shows, row by row, each about 0–1."""
+    """(down × across, values) what each cell of a scene shows, row by row, in numbers within −1 and 1.
+
+    The share of each layer, the cell's column and row, and times the subject's share its colours, clash and size.
+    """
     layers = draw_layers(scene)
     shares = [
         np.asarray(Image.fromarray((layers == number).astype(np.float32)).resize((across, down), Image.Resampling.BOX))
@@ -63,14 +63,12 @@ def _draw(image_processor: Any, seed: int) -> tuple[Scene, NDArray[np.float16], 
 
 def draw_pool(processor: Any, count: int) -> Pool:
     """Draw so many scenes; the same count begins with the same scenes."""
-    pool = Pool([], [], [], torch.empty(0, 3))
-    grids = []
     with ProcessPoolExecutor() as workers:
-        for scene, pixels, cells, grid in workers.map(
-            partial(_draw, processor.image_processor), range(count), chunksize=64
-        ):
-            pool.scenes.append(scene)
-            pool.patches.append(torch.from_numpy(pixels))
-            pool.cells.append(torch.from_numpy(cells))
-            grids.append(torch.from_numpy(grid))
-    return Pool(pool.scenes, pool.patches, pool.cells, torch.cat(grids))
+        drawn = list(workers.map(partial(_draw, processor.image_processor), range(count), chunksize=64))
+    scenes, patches, cells, grids = zip(*drawn, strict=True)
+    return Pool(
+        list(scenes),
+        [torch.from_numpy(values) for values in patches],
+        [torch.from_numpy(values) for values in cells],
+        torch.from_numpy(np.concatenate(grids)),
+    )

@@ -22,16 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from aesr1.aescot.phrases import PLACE, Findings, describe, judge
 from aesr1.errors import AesError
 from aesr1.records import claim
-from aesr1.tiny.eyes import EyeTest, open_eyes
-from aesr1.tiny.model import build_model, build_processor
+from aesr1.tiny.eyes import EyeTest, facts_srcc, open_eyes
+from aesr1.tiny.model import build_model, build_processor, save_half
 from aesr1.tiny.pool import Pool, draw_pool
-from aesr1.tiny.scenes import FACTS, Scene, facts
-from aesr1.vlm import stamp_checkpoint
+from aesr1.tiny.scenes import Scene, facts
 
 FACTS_PROMPT = "Write the facts of this picture as numbers."
 DESCRIBE_PROMPT = "Describe this picture."
@@ -138,8 +136,7 @@ def facts_known(model: Any, processor: Any, pool: Pool, chosen: NDArray[np.int64
         likely = logits[torch.arange(len(labels))[:, None], said][..., digits].float().softmax(-1)
         value = (likely * torch.arange(10)).sum(-1).reshape(len(labels), -1, 2)
         read.append((value[..., 0] * 10 + value[..., 1]).numpy())
-    guess, true = np.concatenate(read), np.array([list(facts(pool.scenes[i]).values()) for i in chosen])
-    return {name: round(float(spearmanr(guess[:, i], true[:, i])[0]), 3) for i, (name, *_) in enumerate(FACTS)}
+    return facts_srcc(np.concatenate(read), pool, chosen)
 
 
 @dataclass(frozen=True)
@@ -240,25 +237,16 @@ def pretrain(config: PretrainConfig, output: Path) -> None:
     eyes.tower.requires_grad_(False)  # words still at random would unlearn it: after 400 steps tilt was at .18, not .92
     teach(Lesson("counting", config.counting, 32, write_facts, known), model, config, output)
     teach(Lesson("describing", config.describing, 64, write_both, known), model, config, output)
-    save(model, processor, output)
+    save_half(model, processor, output, stage="pretrain")
     for notes in output.glob("*.pt"):
         notes.unlink()
-
-
-def save(model: Any, processor: Any, output: Path) -> None:
-    """Write processor and weights; half precision on disk halves the package, and loading returns to float32."""
-    half = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
-    model.config.dtype = torch.float16
-    model.save_pretrained(output, state_dict=half)
-    processor.save_pretrained(output)
-    stamp_checkpoint(output, stage="pretrain")
 
 
 def main() -> None:
     """Command line: `python -m aesr1.tiny.pretrain -o DIR`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    for name in ("looking", "counting", "describing", "pictures"):
+    for name in ("looking", "counting", "describing", "pictures", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(PretrainConfig, name))
     settings = vars(parser.parse_args())
     output = settings.pop("output")

@@ -20,6 +20,9 @@ STYLES = ("natural", "poster", "misty", "night", "sketch")
 SHAPES = ((256, 192), (224, 224), (192, 256), (272, 176))
 """Width and height in pixels."""
 
+LAYERS = ("sky", "ground", "light", "subject", "stray")
+"""What each point of a scene shows; the later lies in front."""
+
 DOMAIN = "scenes"
 """The data set's name in ratings."""
 
@@ -122,10 +125,6 @@ def draw_scene(scene: Scene) -> Image.Image:
     if scene.noise > 0:
         pixels = pixels + rng.standard_normal(pixels.shape, dtype=np.float32) * np.float32(scene.noise)
     return Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8), "RGB")
-
-
-LAYERS = ("sky", "ground", "light", "subject", "stray")
-"""What each point of a scene shows; the later lies in front."""
 
 
 class _Stencil:
