@@ -45,17 +45,21 @@ def ablate(folder: Path, seed: int) -> dict[str, dict[str, object]]:
     return to_results(compare(read_rows(test, Rating), rows))
 
 
-def gains(folders: list[Path], part: str, before: str, after: str) -> dict[str, dict[str, object]]:
-    """What `after` has over `before`: the mean over seeds, its interval over test images, and every seed's gain.
+def gains(folders: list[Path], before: str, after: str) -> dict[str, dict[str, object]]:
+    """What `after` has over `before` (folder/name of their predictions): the mean over seeds and its interval over
+    test images, and every seed's gain.
 
     Seeds are judged on different scenes, so the mean's variance is that of the seeds' own intervals.
     """
     each = []
     for folder in folders:
-        rows = {name: read_rows(folder / part / f"predictions-{name}.jsonl", Prediction) for name in (before, after)}
+        rows = {}
+        for place in (before, after):
+            part, name = place.split("/")
+            rows[place] = read_rows(folder / part / f"predictions-{name}.jsonl", Prediction)
         each.append(compare(read_rows(folder / "test" / "ratings.jsonl", Rating), rows).differences[0].gain)
     found: dict[str, dict[str, object]] = {}
-    for name in ("plcc", "srcc"):
+    for name in ("plcc", "srcc", "mae"):
         intervals = [getattr(gain, name) for gain in each]
         mean = float(np.mean([interval.value for interval in intervals]))
         half = float(np.linalg.norm([(interval.high - interval.low) / 2 for interval in intervals])) / len(intervals)
@@ -119,10 +123,14 @@ def main() -> None:
                     )
         print(f"seed {seed} texts: {json.dumps(found['texts'], ensure_ascii=False)}")
     folders = [arguments.output / f"seed-{seed}" for seed in arguments.seeds]
-    for part in ("eval", "sampled"):
-        collected[f"gain of RAPO, {part}"] = gain = gains(folders, part, "cold_start", "rapo")
+    pairs = [("eval/cold_start", "eval/rapo"), ("sampled/cold_start", "sampled/rapo")]
+    if not arguments.no_ablation:
+        pairs += [(f"ablation/{arm.replace(' ', '-')}", "eval/rapo") for arm in ARMS]
+    for before, after in pairs:
+        collected[f"{before} → {after}"] = gain = gains(folders, before, after)
         for name, value in gain.items():
-            print(f"RAPO − cold start, {part}: {name} {value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]")
+            interval = f"{value['mean']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}]"
+            print(f"{before} → {after}: {name} {interval}")
     write_json(arguments.output / "seeds.json", collected)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 import warnings
@@ -217,12 +218,28 @@ class Progressing(TrainerCallback):  # type: ignore[misc]  # transformers' callb
 
 def run(trainer: Any, progress: Progressing, *, resume: str | None) -> None:
     """Train with our bar in place of the stock ones; it is taken away whatever happens."""
+    if trainer.args.device.type == "cpu":
+        _keep_freed_memory()
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     try:
         trainer.train(resume_from_checkpoint=resume)
     finally:
         progress.bar.stop()
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what a step frees for the next one: 7 % faster, 17 % more memory (bench/freed_memory.py).
+
+    By default it hands every large tensor back to the kernel, which has to clear each page again at the next use.
+    """
+    trim_threshold, mmap_max, never = -1, -4, 2**31 - 1  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, never)
 
 
 def finish(trainer: Any, processor: Any, config: Any, *, stage: str, started: float) -> Path:
