@@ -66,7 +66,7 @@ def test_rows_without_a_split_are_divided_by_the_seed(table):
         ("image,mean\na.jpg,6\n", {"scale": (1, 5)}, "line 2.*outside"),
         ("image,mean\na.jpg,3\nb.jpg,x\n", {"scale": (1, 5)}, "line 3.*no number"),
         ("image,mean\na.jpg,nan\n", {"scale": (1, 5)}, "no number"),
-        ("image,mean\na.jpg\n", {"scale": (1, 5)}, "no number"),
+        ("image,mean\na.jpg\n", {"scale": (1, 5)}, "line 2 has 1 cells, the header 2"),
         ("picture,mean\na.jpg,3\n", {"scale": (1, 5)}, "no image column"),
         ("image,beauty\na.jpg,3\n", {"scale": (1, 5)}, "neither a mean nor votes"),
         ("image,mean\na.jpg,3\n", {"scale": (1, 5), "mean_column": "m"}, "no column 'm'"),
@@ -83,7 +83,8 @@ def test_rows_without_a_split_are_divided_by_the_seed(table):
         ("image,votes_1,votes_2\na.jpg,-1,2\n", {}, "no number of votes"),
         ("image,votes_1,votes_2\na.jpg,0.5,2\n", {}, "no number of votes"),
         ("image,votes_1,votes_5\na.jpg,1,2\n", {"scale": (1, 3)}, "vote columns run from 1 to 5"),
-        ("image,mean\na.jpg,3,4\n", {"scale": (1, 5)}, "more cells"),
+        ("image,mean\na.jpg,3,4\n", {"scale": (1, 5)}, "line 2 has 3 cells, the header 2"),
+        ("image,raters,votes_1,votes_2\na.jpg,9,5,5\n", {}, "votes sum to 10, raters is 9"),
         ("image,mean,votes_1,votes_2\na.jpg,1.9,5,5\n", {}, "votes average"),
     ],
 )

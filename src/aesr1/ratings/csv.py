@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 import time
@@ -14,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesr1.errors import AesError
-from aesr1.records import SPLITS, Rating, write_rows, write_run
+from aesr1.ratings.labels import count, file_name, header_of, number, read_table
+from aesr1.records import SPLITS, Rating, new_files, write_rows, write_run
 
 IMAGE_NAMES = ("image", "image_name", "filename", "file", "path", "name")
 MEAN_NAMES = ("mean", "score", "mos", "rating")
@@ -42,9 +42,6 @@ class CsvConfig:
 def import_csv(config: CsvConfig) -> Path:
     """Write `ratings.jsonl` into the output folder and return its path. AesError names line and column."""
     started = time.time()
-    target = config.output / "ratings.jsonl"
-    if target.exists():
-        raise AesError(f"{target} exists", fix="choose another output folder; nothing is overwritten")
     ratings = list(read_csv(config))
     if not ratings:
         raise AesError(f"{config.file} has a header but no rows", fix="check that the right file was exported")
@@ -56,7 +53,9 @@ def import_csv(config: CsvConfig) -> Path:
         )
     gone = set(missing)
     ratings = [rating for rating in ratings if rating.image not in gone]
-    write_rows(target, ratings)
+    target = config.output / "ratings.jsonl"
+    with new_files(config.output, target.name):
+        write_rows(target, ratings)
     write_run(config.output, "ratings import csv", config, started=started, rows=len(ratings), missing=len(missing))
     return target
 
@@ -69,57 +68,40 @@ def read_csv(config: CsvConfig) -> Iterator[Rating]:
     if not config.file.is_file():
         raise AesError(f"there is no file {config.file}", fix="check the path")
     root = (config.images or config.file.parent).absolute()
-    try:
-        with config.file.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, dialect=_dialect(file.readline()))
-            file.seek(0)
-            columns = [name.strip() for name in table.fieldnames or []]
-            table.fieldnames = columns
-            image, mean, votes = _columns(config, columns)
-            low, high = _scale(config, votes)
-            marks = _marks(votes, low, high)
-            rng = np.random.default_rng(config.seed)
-            seen: set[str] = set()
-            for row in table:
-                where = f"{config.file}, line {table.line_num}"
-                name = (row[image] or "").strip()
-                _check_name(name, where)
-                if name in seen:
-                    raise AesError(f"{where}: {name} is rated twice", fix="keep one row an image")
-                seen.add(name)
-                if None in row:
-                    raise AesError(f"{where} has more cells than the header", fix="quote cells that hold the separator")
-                counts = tuple(_count(row[column], column, where) for column in votes)
-                opinion = _opinion(row, mean, marks, counts, where)
-                spread = _spread(row, columns, marks, counts, where)
-                drawn = "val" if rng.random() < config.val_share else "train"
-                split = (row.get("split") or config.split or drawn).strip()
-                if split not in SPLITS:
-                    raise AesError(f"{where}: split is {split!r}", fix=f"use {', '.join(SPLITS)}")
-                yield Rating(
-                    image=str(root / name),
-                    score=(opinion - low) / (high - low),
-                    domain=config.domain or config.file.absolute().parent.name,
-                    split=split,
-                    spread=None if spread is None else spread / (high - low),
-                    raters=sum(counts) or None,
-                    votes=counts or None,
-                )
-    except UnicodeDecodeError as error:
-        raise AesError(f"{config.file} is not UTF-8", fix="save it again as UTF-8") from error
-    except csv.Error as error:
-        raise AesError(
-            f"{config.file} is not a CSV table: {error}", fix="save it again as comma-separated text"
-        ) from error
+    columns = header_of(config.file, separator=None)
+    image, mean, votes = _columns(config, columns)
+    low, high = _scale(config, votes)
+    marks = _marks(votes, low, high)
+    rng = np.random.default_rng(config.seed)
+    for where, cells in read_table(config.file, unique=image, separator=None):
+        name = file_name(cells[image], where)
+        counts = tuple(count(cells[column], column, where) for column in votes)
+        _check_raters(cells, counts, where)
+        opinion = _opinion(cells, mean, marks, counts, where)
+        spread = _spread(cells, columns, marks, counts, where)
+        drawn = "val" if rng.random() < config.val_share else "train"
+        split = cells.get("split") or config.split or drawn
+        if split not in SPLITS:
+            raise AesError(f"{where}: split is {split!r}", fix=f"use {', '.join(SPLITS)}")
+        yield Rating(
+            image=str(root / name),
+            score=(opinion - low) / (high - low),
+            domain=config.domain or config.file.absolute().parent.name,
+            split=split,
+            spread=None if spread is None else spread / (high - low),
+            raters=sum(counts) or _raters(cells, where),
+            votes=counts or None,
+        )
 
 
-def _dialect(header: str) -> type[csv.Dialect]:
-    """Comma, semicolon or tab: whichever the header holds most of."""
+def _raters(cells: dict[str, str], where: str) -> int | None:
+    return count(cells["raters"], "raters", where) if cells.get("raters") else None
 
-    class Found(csv.excel):
-        delimiter = max(",;\t", key=header.count)
 
-    return Found
+def _check_raters(cells: dict[str, str], counts: tuple[int, ...], where: str) -> None:
+    raters = _raters(cells, where)
+    if counts and raters is not None and sum(counts) != raters:
+        raise AesError(f"{where}: the votes sum to {sum(counts)}, raters is {raters}", fix="mend or remove the row")
 
 
 def _columns(config: CsvConfig, columns: list[str]) -> tuple[str, str | None, list[str]]:
@@ -183,7 +165,7 @@ def _opinion(
     if mean is None:
         return float(voted or 0.0)
     low, high = marks.min(), marks.max()
-    value = _number(row[mean], mean, where)
+    value = number(row[mean], mean, where)
     if not low <= value <= high:
         raise AesError(
             f"{where}: {mean} is {value:g}, outside the scale {low:g}–{high:g}",
@@ -200,37 +182,11 @@ def _spread(
     """The standard deviation of single votes, as the table says or from the votes; None where neither is there."""
     given = next((name for name in columns if name.lower() in SPREAD_NAMES and row[name]), None)
     if given is not None:
-        return _number(row[given], given, where)
+        return number(row[given], given, where)
     if not counts:
         return None
     return math.sqrt(float(np.average((marks - np.average(marks, weights=counts)) ** 2, weights=counts)))
 
 
-def _count(text: str | None, column: str, where: str) -> int:
-    value = _number(text, column, where)
-    if value < 0 or value != int(value):
-        raise AesError(f"{where}: {column} is {text}, no number of votes", fix="mend or remove the row")
-    return int(value)
-
-
 def _mark(column: str) -> int:
     return int(column.strip("votesc_"))
-
-
-def _number(text: str | None, column: str, where: str) -> float:
-    try:
-        value = float((text or "").strip())
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise AesError(f"{where}: {column} is {text!r}, no number", fix="mend or remove the row")
-    return value
-
-
-def _check_name(name: str, where: str) -> None:
-    if not name:
-        raise AesError(f"{where}: no image is named", fix="mend or remove the row")
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise AesError(
-            f"{where}: {name} leaves the picture folder", fix="use paths below it, and --images for the folder"
-        )

@@ -1,0 +1,196 @@
+"""Public data sets, each read by its own module, into one form: `ratings.jsonl`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from aesr1.errors import AesError
+from aesr1.ratings import (
+    aadb,
+    agiqa3k,
+    apddv2,
+    ava,
+    baid,
+    eva,
+    flickr_aes,
+    koniq,
+    lapis,
+    para,
+    spaq,
+    tad66k,
+)
+from aesr1.ratings.labels import About
+from aesr1.records import Rating, new_files, write_rows, write_run
+
+Loader = Callable[[Path], Iterator[Rating]]
+
+SETS: dict[str, tuple[About, Loader]] = {
+    module.ABOUT.name: (module.ABOUT, module.load)
+    for module in (ava, tad66k, flickr_aes, para, aadb, eva, baid, apddv2, lapis, spaq, koniq, agiqa3k)
+}
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """Which data set lies where, and how strict to be."""
+
+    name: str
+    root: Path  # the data set's top folder, or its label file
+    output: Path
+    images: Path | None = None  # folder of the pictures; default: where its authors packed them
+    labels_only: bool = False  # do not look for the pictures
+    allow_missing: bool = False  # leave rows out whose picture is missing
+    subset: bool = False  # the label files are a part of the set
+
+
+class Imported(NamedTuple):
+    """What was written."""
+
+    ratings: Path
+    rows: dict[str, int]  # by split
+    missing: int
+    note: str | None  # where the counts are not those that papers report
+
+
+def import_set(config: ImportConfig) -> Imported:
+    """Write `ratings.jsonl` into the output folder. Nothing is left there where an AesError is raised."""
+    started = time.time()
+    if config.name not in SETS:
+        raise AesError(f"{config.name!r} is no data set that is known", fix=f"choose one of {', '.join(SETS)}")
+    about, load = SETS[config.name]
+    pictures = Pictures(_folders(config, about), check=not config.labels_only)
+    counted: Counter[str] = Counter()
+    split_of: dict[str, str] = {}
+
+    def kept() -> Iterator[Rating]:
+        for rating in load(config.root):
+            before = split_of.get(rating.image)
+            if before is not None:
+                raise AesError(
+                    f"{rating.image} has two rows, in {before} and in {rating.split}", fix="keep one row an image"
+                )
+            split_of[rating.image] = rating.split
+            counted[rating.split] += 1
+            place = pictures.find(rating.image)
+            if place is not None:
+                yield replace_image(rating, place)
+        _check_missing(config, about, pictures, sum(counted.values()))
+        _check_counts(config, about, counted)
+
+    target = config.output / "ratings.jsonl"
+    with new_files(config.output, target.name):
+        write_rows(target, kept())
+    missing = len(pictures.missing)
+    note = _unlike_papers(about, counted)
+    if note:
+        print(note, file=sys.stderr)
+    rows = dict(counted)
+    write_run(config.output, f"ratings import {about.name}", config, started=started, rows=rows, missing=missing)
+    return Imported(target, rows, missing, note)
+
+
+def replace_image(rating: Rating, place: str) -> Rating:
+    """The same rating of the picture at this place. `dataclasses.replace` would check every field a second time."""
+    object.__setattr__(rating, "image", place)
+    return rating
+
+
+class Pictures:
+    """Where pictures lie, from listings of their folders: a name is found in whatever letter case its file has."""
+
+    def __init__(self, folders: Sequence[Path], *, check: bool) -> None:
+        self._folders = [str(folder.absolute()) for folder in folders]
+        self._check = check
+        self._listings: dict[str, dict[str, str]] = {}
+        self.missing: list[str] = []
+
+    def find(self, name: str) -> str | None:
+        """The picture's absolute path; None where there is none, which is remembered."""
+        if not self._check:
+            return f"{self._folders[0]}/{name}"
+        below, _, base = name.rpartition("/")
+        for top in self._folders:
+            folder = f"{top}/{below}" if below else top
+            listing = self._listings.get(folder)
+            if listing is None:
+                listing = self._listings[folder] = _listing(folder)
+            there = listing.get(base) or listing.get(base.casefold())
+            if there:
+                return f"{folder}/{there}"
+        self.missing.append(name)
+        return None
+
+    def example(self) -> str | None:
+        """A file that does lie in one of the folders, to compare names with."""
+        files = (f"{folder}/{name}" for folder, names in self._listings.items() for name in names.values())
+        return next((file for file in files if Path(file).is_file()), None)
+
+
+def _listing(folder: str) -> dict[str, str]:
+    """A folder's names, each under itself and under its folded case; empty where there is no such folder."""
+    try:
+        names = os.listdir(folder)  # noqa: PTH208  # names alone, no path objects: AVA has 255,000
+    except OSError:  # not there, not a folder, or a loop of links
+        return {}
+    found = {name.casefold(): name for name in names}
+    found.update((name, name) for name in names)
+    return found
+
+
+def _folders(config: ImportConfig, about: About) -> list[Path]:
+    """The folders in which pictures are looked for."""
+    root = config.root.parent if config.root.is_file() else config.root
+    if config.images is not None:
+        if not config.images.is_dir() and not config.labels_only:
+            raise AesError(f"there is no folder {config.images}", fix="pass --images DIR, the pictures' folder")
+        return [config.images]
+    there = [
+        root / name for name in about.images if (root / name).is_dir() and not (config.labels_only and name == ".")
+    ]
+    return there or [root / about.images[0]]
+
+
+def _check_missing(config: ImportConfig, about: About, pictures: Pictures, total: int) -> None:
+    missing = pictures.missing
+    if not total:
+        raise AesError(f"the label files of {about.title} in {config.root} have no rows", fix="get them again")
+    if len(missing) == total:
+        example = pictures.example()
+        beside = f"; a file there is {example}" if example else ""
+        raise AesError(
+            f"none of {total:,} images of {about.title} is where it was looked for, first: {missing[0]}{beside}",
+            fix="pass --images DIR with the pictures under their own names, or --labels-only",
+        )
+    if missing and not config.allow_missing:
+        raise AesError(
+            f"{len(missing):,} of {total:,} images of {about.title} are missing, first: {missing[0]}",
+            fix="pass --images DIR, or --allow-missing to leave them out",
+        )
+
+
+def _check_counts(config: ImportConfig, about: About, counted: Counter[str]) -> None:
+    if about.counted and not config.subset:
+        found = {"all": sum(counted.values())} if "all" in about.published else dict(counted)
+        if found != dict(about.published):
+            raise AesError(
+                f"{about.title} has {_listed(about.published)} rows, the files here {_listed(found)}",
+                fix="get the label files again, one may be cut off; or pass --subset if a part is meant",
+            )
+
+
+def _unlike_papers(about: About, counted: Counter[str]) -> str | None:
+    found = {"all": sum(counted.values())} if "all" in about.published else dict(counted)
+    if about.counted or found == dict(about.published):
+        return None
+    return f"note: papers report {_listed(about.published)} rows of {about.title}, here are {_listed(found)}"
+
+
+def _listed(rows: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {split}" for split, count in rows.items())
