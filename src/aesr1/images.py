@@ -40,7 +40,7 @@ def prepare(source: Image.Image, *, max_pixels: int | None = None, name: str = "
     width, height = source.size
     if width * height > MAX_SOURCE_PIXELS:
         raise AesError(f"{name} has {width} × {height} pixels", fix="make a smaller copy of it")
-    if min(width, height) < MIN_SIDE or max(width, height) > MAX_RATIO * min(width, height):
+    if too_small(source.size):
         raise AesError(f"{name} has {width} × {height} pixels, too small or too thin to judge", fix=FIX)
     if max_pixels is not None:
         source.draft("RGB", _fit(source.size, max_pixels))  # JPEG: decode at a fraction of the size
@@ -48,6 +48,11 @@ def prepare(source: Image.Image, *, max_pixels: int | None = None, name: str = "
     if max_pixels is not None and picture.width * picture.height > max_pixels:
         picture = picture.resize(_fit(picture.size, max_pixels), Image.Resampling.BICUBIC)
     return picture
+
+
+def too_small(size: tuple[int, int]) -> bool:
+    """Too small or too thin to judge, by width and height."""
+    return min(size) < MIN_SIDE or max(size) > MAX_RATIO * min(size)
 
 
 def _fit(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:

@@ -1,0 +1,198 @@
+"""Can these ratings be trusted? Every row read, every picture decoded, look-alikes across splits found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from aesr1.errors import AesError
+from aesr1.images import open_image, too_small
+from aesr1.progress import bar
+from aesr1.ratings.lookalikes import ALIKE, SIDE, look_alikes, thumbnail
+from aesr1.records import SPLITS
+
+KINDS = {
+    "row": "rows that cannot be read",
+    "score": "scores outside 0–1",
+    "missing": "missing pictures",
+    "corrupt": "pictures that cannot be decoded",
+    "small": "pictures too small or too thin to judge",
+    "twice": "pictures with two rows",
+    "copy": "copies of a picture under another name",
+    "split": "pictures that look alike in two splits",
+}
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """Which files, and what is let pass."""
+
+    ratings: tuple[Path, ...]
+    allow_missing: bool = False
+    alike: float = ALIKE  # how far two pictures' edges must correlate to count as one
+    workers: int | None = None  # default: every core
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong."""
+
+    kind: str  # of KINDS
+    image: str
+    message: str
+
+
+class Report(NamedTuple):
+    """What was looked at and found."""
+
+    rows: int
+    pictures: int
+    problems: list[Problem]
+    allowed: tuple[str, ...]  # kinds that are no reason to fail
+
+    @property
+    def failed(self) -> bool:
+        """Whether the data ought not to be used as it is."""
+        return any(problem.kind not in self.allowed for problem in self.problems)
+
+
+class Look(NamedTuple):
+    """What is kept of a picture."""
+
+    digest: bytes  # of the file
+    thumbnail: bytes
+
+
+@dataclass(frozen=True)
+class _Row:
+    image: str
+    split: str
+    where: str
+
+
+def check(config: CheckConfig) -> Report:
+    """Look at every row and picture of these files together; nothing is changed. AesError where a file is not there."""
+    if not 0 < config.alike <= 1:
+        raise AesError(
+            f"alike is {config.alike}", fix=f"give a correlation; {ALIKE} finds resized, recompressed copies"
+        )
+    problems: list[Problem] = []
+    rows = [row for path in config.ratings for row in _rows(path, problems)]
+    first: dict[str, _Row] = {}
+    for row in rows:
+        if row.image in first:
+            problems.append(Problem("twice", row.image, f"{row.where} and {first[row.image].where}"))
+            if row.split != first[row.image].split:
+                message = f"the same file is in {first[row.image].split} and {row.split}"
+                problems.append(Problem("split", row.image, message))
+        first.setdefault(row.image, row)
+    paths = list(first)
+    looks: dict[str, Look] = {}
+    with ProcessPoolExecutor(config.workers) as workers, bar("check", total=len(paths)) as progress:
+        for path, found in zip(paths, workers.map(inspect, paths, chunksize=16), strict=True):
+            progress.advance(1)
+            if isinstance(found, Problem):
+                problems.append(found)
+            else:
+                looks[path] = found
+    problems += _copies(looks, first, config.alike)
+    return Report(len(rows), len(paths), problems, ("missing",) if config.allow_missing else ())
+
+
+def inspect(path: str) -> Look | Problem:
+    """A picture's fingerprint, or what is wrong with it. It is decoded whole, small, and let go at once."""
+    if not Path(path).is_file():
+        return Problem("missing", path, "there is no such file")
+    try:
+        content = Path(path).read_bytes()
+        with Image.open(path) as source:
+            size = source.size
+        if too_small(size):
+            return Problem("small", path, f"{size[0]} × {size[1]} pixels")
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        return Look(digest, thumbnail(open_image(path, max_pixels=128 * 128)))
+    except AesError as error:
+        return Problem("corrupt", path, error.problem)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return Problem("corrupt", path, str(error))
+
+
+def _rows(path: Path, problems: list[Problem]) -> Iterator[_Row]:
+    """Rows that name a picture; what is wrong with a row is a problem and no reason to stop."""
+    file = path / "ratings.jsonl" if path.is_dir() else path
+    if not file.is_file():
+        raise AesError(f"{file} does not exist", fix="pass a ratings.jsonl, or its folder")
+    folder = str(file.parent.absolute())
+    with file.open(encoding="utf-8", errors="replace") as opened:
+        for number, line in enumerate(opened, start=1):
+            where = f"{file}, line {number}"
+            if not line.strip():
+                continue
+            values = _parsed(line)
+            image = values.get("image")
+            split = values.get("split")
+            if not isinstance(image, str) or not image or split not in SPLITS:
+                problems.append(Problem("row", str(image or ""), f"{where}: no image, or split is {split!r}"))
+                continue
+            score = values.get("score")
+            if not isinstance(score, int | float) or not math.isfinite(score) or not 0 <= score <= 1:
+                problems.append(Problem("score", image, f"{where}: score is {score}"))
+            yield _Row(os.path.join(folder, image), str(split), where)  # noqa: PTH118  # one of 255,000
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _copies(looks: dict[str, Look], rows: dict[str, _Row], alike: float) -> Iterator[Problem]:
+    """The same file under two names, and look-alikes in two splits."""
+    paths = list(looks)
+    first: dict[bytes, str] = {}
+    same: set[tuple[str, str]] = set()
+    for path, seen in looks.items():
+        other = first.setdefault(seen.digest, path)
+        if other != path:
+            here, there = rows[path].split, rows[other].split
+            same.add((other, path))
+            if here == there:
+                yield Problem("copy", path, f"the same file as {other}")
+            else:
+                yield Problem("split", path, f"is in {here}, and in {there} as {other}")
+    thumbnails = np.frombuffer(b"".join(one.thumbnail for one in looks.values()), dtype=np.uint8)
+    splits = np.array([SPLITS.index(rows[path].split) for path in paths], dtype=int)
+    for left, right in look_alikes(thumbnails.reshape(-1, SIDE**2), splits, alike=alike):
+        one, other = paths[left], paths[right]
+        if (one, other) not in same:
+            yield Problem("split", other, f"is in {rows[other].split} and looks like {one} in {rows[one].split}")
+
+
+def to_text(report: Report, *, shown: int = 3) -> str:
+    """A line a kind with its count, and the first few of it."""
+    counts = Counter(problem.kind for problem in report.problems)
+    lines = [f"{report.rows:,} rows, {report.pictures:,} pictures"]
+    for kind, title in KINDS.items():
+        if counts[kind]:
+            allowed = " (allowed)" if kind in report.allowed else ""
+            lines.append(f"{counts[kind]:,} {title}{allowed}")
+            lines += [f"    {p.image}: {p.message}" for p in _first(report.problems, kind, shown)]
+    if len(lines) == 1:
+        lines.append("nothing wrong was found")
+    return "\n".join(lines)
+
+
+def _first(problems: Iterable[Problem], kind: str, shown: int) -> Sequence[Problem]:
+    return [problem for problem in problems if problem.kind == kind][:shown]

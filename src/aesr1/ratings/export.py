@@ -1,0 +1,218 @@
+"""Ratings for other people's tools: TRL, LLaMA-Factory (ShareGPT), lmms-eval, Hugging Face parquet and imagefolder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from aesr1.contract import PROMPT
+from aesr1.errors import AesError
+from aesr1.records import Rating, new_files, read_rows, write_json, write_run, write_text
+
+LMMS_TASK = """\
+task: {task}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+test_split: test
+output_type: generate_until
+doc_to_visual: !function utils.doc_to_visual
+doc_to_text: !function utils.doc_to_text
+doc_to_target: rating
+generation_kwargs:
+  max_new_tokens: 512
+  temperature: 0
+  do_sample: false
+process_results: !function utils.process_results
+metric_list:
+  - metric: plcc
+    aggregation: !function utils.aggregate_plcc
+    higher_is_better: true
+  - metric: srcc
+    aggregation: !function utils.aggregate_srcc
+    higher_is_better: true
+  - metric: readable
+    aggregation: mean
+    higher_is_better: true
+metadata:
+  - version: 1.0
+"""
+
+LMMS_UTILS = '''\
+"""Aes-R1's prompt, parser and metrics for lmms-eval; needs `pip install aesr1` beside it."""
+
+from PIL import Image
+
+from aesr1.contract import PROMPT, parse_reply
+from aesr1.metrics import plcc, srcc
+
+
+def doc_to_visual(doc):
+    return [Image.open(doc["image"]).convert("RGB")]
+
+
+def doc_to_text(doc, lmms_eval_specific_kwargs=None):
+    return PROMPT
+
+
+def process_results(doc, results):
+    judgement = parse_reply(results[0].strip())
+    pair = (None if judgement is None else judgement.score, doc["rating"])
+    return {"plcc": pair, "srcc": pair, "readable": float(judgement is not None)}
+
+
+def _readable(pairs):
+    return zip(*[(score, rating) for score, rating in pairs if score is not None], strict=True)
+
+
+def aggregate_plcc(pairs):
+    return plcc(*map(list, _readable(pairs)))
+
+
+def aggregate_srcc(pairs):
+    return srcc(*map(list, _readable(pairs)))
+'''
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Which rows, for which tool."""
+
+    ratings: Path
+    to: str
+    output: Path
+    split: str | None = None  # default: all of them
+
+
+def export(config: ExportConfig) -> list[Path]:
+    """Write the files into the output folder, which must be new; the files."""
+    started = time.time()
+    if config.to not in WRITERS:
+        raise AesError(f"{config.to!r} is no tool that is known", fix=f"choose one of {', '.join(WRITERS)}")
+    rows = [row for row in read_rows(config.ratings, Rating) if config.split in (None, row.split)]
+    if not rows:
+        raise AesError(f"{config.ratings} holds no rows of split {config.split}", fix="choose another --split")
+    with new_files(config.output.parent, config.output.name):
+        files = WRITERS[config.to](rows, config.output)
+        write_run(config.output, f"ratings export {config.to}", config, started=started, rows=len(rows))
+    return files
+
+
+def _by_split(rows: Sequence[Rating]) -> Iterator[tuple[str, list[Rating]]]:
+    for split in dict.fromkeys(row.split for row in rows):
+        yield split, [row for row in rows if row.split == split]
+
+
+def _trl(rows: Sequence[Rating], output: Path) -> list[Path]:
+    """For GRPOTrainer: a conversation as prompt, the picture's path (cast it to datasets' Image), the rating."""
+    files = []
+    for split, chosen in _by_split(rows):
+        lines = (
+            {
+                "prompt": [{"role": "user", "content": PROMPT}],
+                "image": row.image,
+                "rating": row.score,
+                "domain": row.domain,
+            }
+            for row in chosen
+        )
+        files.append(_write_lines(output / f"{split}.jsonl", lines))
+    return files
+
+
+def _llama_factory(rows: Sequence[Rating], output: Path) -> list[Path]:
+    """ShareGPT, roles as OpenAI names them, the human score as answer; `dataset_info.json` registers the files."""
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    files, info = [], {}
+    for split, chosen in _by_split(rows):
+        conversations = [
+            {
+                "messages": [
+                    {"role": "user", "content": f"<image>{PROMPT}"},
+                    {"role": "assistant", "content": f"{row.score:.4f}"},
+                ],
+                "images": [row.image],
+            }
+            for row in chosen
+        ]
+        file = output / f"aesr1_{split}.json"
+        write_text(file, json.dumps(conversations, ensure_ascii=False, indent=1))
+        files.append(file)
+        columns = {"messages": "messages", "images": "images"}
+        info[file.stem] = {"file_name": file.name, "formatting": "sharegpt", "columns": columns, "tags": tags}
+    write_json(output / "dataset_info.json", info)
+    return [*files, output / "dataset_info.json"]
+
+
+def _lmms_eval(rows: Sequence[Rating], output: Path) -> list[Path]:
+    """A folder for `lmms_eval --include_path DIR --tasks aesr1_<domain>`: one task a data set, never ranked across."""
+    files = []
+    for domain in dict.fromkeys(row.domain for row in rows):
+        task = f"aesr1_{''.join(mark if mark.isalnum() else '_' for mark in domain)}"
+        chosen = ({"image": row.image, "rating": row.score} for row in rows if row.domain == domain)
+        data = _write_lines(output / f"{task}.jsonl", chosen)
+        write_text(output / f"{task}.yaml", LMMS_TASK.format(task=task, data=json.dumps(str(data.absolute()))))
+        files += [output / f"{task}.yaml", data]
+    write_text(output / "utils.py", LMMS_UTILS)
+    return [*files, output / "utils.py"]
+
+
+def _parquet(rows: Sequence[Rating], output: Path) -> list[Path]:
+    """`load_dataset("parquet", data_files=…)`: every field, the pictures' bytes inside."""
+    from aesr1.ratings.hub import write_parquet
+
+    return write_parquet(rows, output)
+
+
+def _imagefolder(rows: Sequence[Rating], output: Path) -> list[Path]:
+    """`load_dataset("imagefolder", data_dir=…)`: copies of the pictures, with `metadata.jsonl` beside them."""
+    files = []
+    for split, chosen in _by_split(rows):
+        folder = output / split
+        folder.mkdir(parents=True)
+        names = unique_names([row.image for row in chosen])
+        for row, name in zip(chosen, names, strict=True):
+            try:
+                shutil.copyfile(row.image, folder / name)
+            except FileNotFoundError as error:
+                raise AesError(f"{row.image} does not exist", fix="run `aesr1 ratings check` first") from error
+        lines = (
+            {"file_name": name, **{key: value for key, value in asdict(row).items() if key != "image"}}
+            for row, name in zip(chosen, names, strict=True)
+        )
+        files.append(_write_lines(folder / "metadata.jsonl", lines))
+    return files
+
+
+def unique_names(paths: Sequence[str]) -> list[str]:
+    """File names for pictures of several folders: their own, with a number in front where two are alike."""
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        name, number = os.path.basename(path), 1  # noqa: PTH119  # one of many thousands
+        while name.casefold() in taken:
+            name, number = f"{number}-{os.path.basename(path)}", number + 1  # noqa: PTH119
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _write_lines(file: Path, values: Iterator[dict[str, Any]]) -> Path:
+    write_text(file, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
+    return file
+
+
+WRITERS: dict[str, Callable[[Sequence[Rating], Path], list[Path]]] = {
+    "trl": _trl,
+    "llama-factory": _llama_factory,
+    "lmms-eval": _lmms_eval,
+    "parquet": _parquet,
+    "imagefolder": _imagefolder,
+}

@@ -1,0 +1,109 @@
+"""A training set out of several, so many rows of each; the paper's is AVA, TAD66K, FLICKR-AES 2:2:1."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from aesr1.contract import LEVELS, level_of
+from aesr1.errors import AesError
+from aesr1.records import Rating, each_row, new_files, write_rows, write_run
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    """Which sets, how much of each, how many rows in all."""
+
+    sources: tuple[tuple[Path, float], ...]  # ratings.jsonl or its folder, and its weight
+    output: Path
+    n: int
+    split: str = "train"
+    val: int = 0  # rows of split val beside them, by the same weights
+    balance: tuple[str, ...] = ()  # levels of which every set gives equally many
+    seed: int = 0
+
+
+class Mixed(NamedTuple):
+    """What was written: rows by set and split."""
+
+    ratings: Path
+    rows: dict[str, dict[str, int]]
+
+
+def parse_sources(texts: Sequence[str]) -> tuple[tuple[Path, float], ...]:
+    """`PATH:WEIGHT` or `PATH` (weight 1), as on the command line; PATH is a ratings.jsonl or its folder."""
+    sources = []
+    for text in texts:
+        name, colon, weight = text.rpartition(":")
+        try:
+            parsed = float(weight) if colon else 1.0
+        except ValueError:
+            name, parsed = text, 1.0
+        if not 0 < parsed < float("inf"):
+            raise AesError(f"the weight of {text} is {weight}", fix="give a weight above 0, as in ava:2")
+        path = Path(name if colon and name else text)
+        sources.append((path / "ratings.jsonl" if path.is_dir() else path, parsed))
+    return tuple(sources)
+
+
+def mix(config: MixConfig) -> Mixed:
+    """Write `ratings.jsonl`, its rows in random order. AesError where a set has too few rows."""
+    started = time.time()
+    for level in config.balance:
+        if level not in LEVELS:
+            raise AesError(f"{level!r} is no level", fix=f"use {', '.join(LEVELS)}")
+    if len({path.absolute() for path, _ in config.sources}) < len(config.sources):
+        raise AesError("a set is named twice", fix="name each once, with its weight")
+    rng = np.random.default_rng(config.seed)
+    weights = [weight for _, weight in config.sources]
+    wanted = {config.split: apportion(config.n, weights), "val": apportion(config.val, weights)}
+    if config.split == "val" and config.val:
+        raise AesError("val is drawn twice", fix="leave out --val where --split is val")
+    chosen: list[Rating] = []
+    for position, (path, _) in enumerate(config.sources):
+        rows = list(each_row(path, Rating))
+        for split in dict.fromkeys((config.split, "val")):
+            share = wanted[split][position]
+            if share:
+                chosen += _draw(
+                    [row for row in rows if row.split == split], share, config.balance, rng, f"{path} {split}"
+                )
+    counts: dict[str, dict[str, int]] = {}
+    for row in chosen:
+        by_split = counts.setdefault(row.domain, {})
+        by_split[row.split] = by_split.get(row.split, 0) + 1
+    target = config.output / "ratings.jsonl"
+    with new_files(config.output, target.name):
+        write_rows(target, [chosen[i] for i in rng.permutation(len(chosen))])
+    write_run(config.output, "ratings mix", config, started=started, rows=counts)
+    return Mixed(target, counts)
+
+
+def apportion(n: int, weights: Sequence[float]) -> list[int]:
+    """`n` divided by weight into whole numbers that sum to it: the largest remainders are rounded up."""
+    exact = np.asarray(weights, dtype=float) * n / sum(weights)
+    parts = np.floor(exact).astype(int)
+    for position in np.argsort(parts - exact, kind="stable")[: n - int(parts.sum())]:
+        parts[position] += 1
+    return [int(part) for part in parts]
+
+
+def _draw(rows: Sequence[Rating], n: int, balance: Sequence[str], rng: np.random.Generator, where: str) -> list[Rating]:
+    """`n` of the rows without repetition, equally many of each level of `balance` where there are any."""
+    if not balance:
+        return _sample(rows, n, rng, where)
+    chosen: list[Rating] = []
+    for level, share in zip(balance, apportion(n, [1.0] * len(balance)), strict=True):
+        chosen += _sample([row for row in rows if level_of(row.score) == level], share, rng, f"{where}, level {level}")
+    return chosen
+
+
+def _sample(rows: Sequence[Rating], n: int, rng: np.random.Generator, where: str) -> list[Rating]:
+    if len(rows) < n:
+        raise AesError(f"{where}: {len(rows):,} rows are there, {n:,} are asked for", fix="lower --n or its weight")
+    return [rows[i] for i in sorted(rng.choice(len(rows), n, replace=False))]

@@ -1,0 +1,138 @@
+"""What is in a file of ratings: counts, the scores' histogram and the raters' spread, as text and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesr1.contract import LEVELS, level_of
+from aesr1.errors import AesError
+from aesr1.records import SPLITS, Rating, each_row
+
+BINS = 20
+BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+class Overview(NamedTuple):
+    """One data set within the ratings. Scores and spreads are on the 0–1 scale."""
+
+    domain: str
+    rows: dict[str, int]  # by split
+    levels: dict[str, int]  # bad, fair, good
+    mean: float
+    deviation: float  # of the scores
+    lowest: float
+    highest: float
+    histogram: list[int]  # scores in twentieths
+    spread: float | None  # mean standard deviation of single votes
+    raters: float | None  # median
+    attributes: list[str]
+    licence: str | None
+    source: str | None
+
+
+class Columns(NamedTuple):
+    """The numbers of one data set that the picture shows."""
+
+    scores: NDArray[np.float64]
+    spreads: NDArray[np.float64]  # NaN where unknown
+
+
+def overview(paths: Sequence[Path]) -> tuple[list[Overview], dict[str, Columns]]:
+    """One overview for each data set in these files, and its numbers. AesError where there are no rows."""
+    rows: dict[str, list[Rating]] = {}
+    for path in paths:
+        for row in each_row(path / "ratings.jsonl" if path.is_dir() else path, Rating):
+            rows.setdefault(row.domain, []).append(row)
+    if not rows:
+        raise AesError(f"{', '.join(map(str, paths))} holds no rows", fix="pass a ratings.jsonl with rows")
+    columns = {
+        domain: Columns(
+            np.array([row.score for row in of_domain]),
+            np.array([np.nan if row.spread is None else row.spread for row in of_domain]),
+        )
+        for domain, of_domain in rows.items()
+    }
+    return [_overview(domain, of_domain, columns[domain]) for domain, of_domain in rows.items()], columns
+
+
+def _overview(domain: str, rows: Sequence[Rating], columns: Columns) -> Overview:
+    scores, spreads = columns
+    raters = [row.raters for row in rows if row.raters is not None]
+    return Overview(
+        domain=domain,
+        rows={split: sum(row.split == split for row in rows) for split in SPLITS},
+        levels={level: sum(level_of(row.score) == level for row in rows) for level in LEVELS},
+        mean=float(scores.mean()),
+        deviation=float(scores.std()),
+        lowest=float(scores.min()),
+        highest=float(scores.max()),
+        histogram=np.histogram(scores, bins=BINS, range=(0, 1))[0].tolist(),
+        spread=None if np.isnan(spreads).all() else float(np.nanmean(spreads)),
+        raters=float(np.median(raters)) if raters else None,
+        attributes=sorted({name for row in rows for name in row.attributes or ()}),
+        licence=rows[0].licence,
+        source=rows[0].source,
+    )
+
+
+def to_text(overviews: Sequence[Overview]) -> str:
+    """A paragraph a data set, its histogram as a line of blocks from 0 to 1."""
+    return "\n\n".join(map(_paragraph, overviews))
+
+
+def _paragraph(found: Overview) -> str:
+    total = sum(found.rows.values())
+    splits = ", ".join(f"{count:,} {split}" for split, count in found.rows.items() if count)
+    levels = ", ".join(f"{count / total:.0%} {level}" for level, count in found.levels.items())
+    lines = [
+        f"{found.domain}: {total:,} images ({splits})",
+        f"  score   {found.mean:.3f} ± {found.deviation:.3f}, {found.lowest:.3f} to {found.highest:.3f}; {levels}",
+        f"  0 |{blocks(found.histogram)}| 1",
+    ]
+    if found.spread is not None:
+        lines.append(f"  spread  {found.spread:.3f} (standard deviation of single votes, mean over images)")
+    if found.raters is not None:
+        lines.append(f"  raters  {found.raters:g} an image (median)")
+    if found.attributes:
+        lines.append(f"  attributes  {', '.join(found.attributes)}")
+    lines += [f"  {name:7} {text}" for name, text in (("licence", found.licence), ("source", found.source)) if text]
+    return "\n".join(lines)
+
+
+def blocks(counts: Sequence[int]) -> str:
+    """Counts as block characters, the largest a full one; anything above 0 shows."""
+    top = max(counts)
+    return "".join(BLOCKS[0 if not count else max(1, round(count / top * 8))] for count in counts)
+
+
+def draw(columns: dict[str, Columns], output: Path) -> Path:
+    """A picture: for each data set the scores' histogram, and where it is known the spread against the score."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise AesError("drawing needs matplotlib", fix="pip install 'aesr1[data]'") from error
+    if output.suffix not in (".png", ".svg", ".pdf"):
+        raise AesError(f"{output} is no kind of picture that can be drawn", fix="name it .png, .svg or .pdf")
+    figure = Figure(figsize=(9, 2.6 * len(columns)), layout="constrained")
+    axes = figure.subplots(len(columns), 2, squeeze=False)
+    edges = np.linspace(0, 1, 2 * BINS + 1)
+    for (left, right), (domain, (scores, spreads)) in zip(axes, columns.items(), strict=True):
+        left.hist(scores, bins=edges, color="#4477aa")
+        left.axvline(scores.mean(), color="#222222", linewidth=1, linestyle="--")
+        left.set(title=f"{domain}: {len(scores):,} images", xlabel="score (mean opinion)", ylabel="images", xlim=(0, 1))
+        known = ~np.isnan(spreads)
+        if known.any():
+            right.hexbin(scores[known], spreads[known], gridsize=30, mincnt=1, cmap="Blues", bins="log")
+            right.set(xlabel="score", ylabel="raters' spread", xlim=(0, 1), ylim=(0, None))
+            right.set_title("how far raters disagree")
+        else:
+            right.axis("off")
+            right.text(0.5, 0.5, "no spread known", ha="center", va="center", color="#777777")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=120)
+    return output
