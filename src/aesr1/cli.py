@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from aesr1 import __version__
+from aesr1.cli_ratings import Output, Seed, ratings
 from aesr1.errors import AesError
 
 app = typer.Typer(
@@ -21,82 +22,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Judge the beauty of photographs, with reasons (Aes-R1): make data, train, evaluate, score.",
 )
-ratings = typer.Typer(no_args_is_help=True, help="Human ratings, in one form: ratings.jsonl.")
-importing = typer.Typer(no_args_is_help=True, help="Bring ratings in.")
 cot = typer.Typer(no_args_is_help=True, help="AesCoT: rationales that fit human ratings.")
 app.add_typer(ratings, name="ratings")
 app.add_typer(cot, name="cot")
-ratings.add_typer(importing, name="import")
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
-Output = Annotated[
-    Path, typer.Option("-o", "--output", help="Folder for the results; the same command goes on where it stopped.")
-]
 Samples = Annotated[int, typer.Option(min=0, help="Mean of so many sampled replies instead of the expectation.")]
 Temperature = Annotated[float, typer.Option(help="For --samples.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 
 
 @app.command()
 def demo(output: Output, seed: Seed = 0) -> None:
-    """Run all of Aes-R1 on drawn scenes with the embedded backbone: about twelve minutes on two CPU cores."""
+    """Run all of Aes-R1 on drawn scenes with the embedded backbone: about ten minutes on two CPU cores."""
     from aesr1.demo import DemoConfig, run_demo
 
     print(run_demo(DemoConfig(output, seed=seed)))
-
-
-@importing.command("csv")
-def ratings_import_csv(
-    file: Annotated[Path, typer.Argument(help="A CSV table: an image column, and a mean or votes_1, votes_2 …")],
-    output: Output,
-    images: Annotated[Path | None, typer.Option(help="Folder of the pictures; default: the table's.")] = None,
-    image_column: Annotated[str | None, typer.Option(help="Default: image, filename, path …")] = None,
-    mean_column: Annotated[str | None, typer.Option(help="Default: mean, score, mos …")] = None,
-    scale: Annotated[tuple[float, float] | None, typer.Option(help="LOW HIGH, the marks' nominal bounds.")] = None,
-    domain: Annotated[str | None, typer.Option(help="Name of the data set; default: the table's folder.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of rows that the table gives none.")] = None,
-    val_share: Annotated[float, typer.Option(help="Without a split column: share drawn for validation.")] = 0.1,
-    seed: Seed = 0,
-    allow_missing: Annotated[bool, typer.Option(help="Leave rows out whose picture is missing.")] = False,
-) -> None:
-    """Anybody's own ratings from a CSV table."""
-    from aesr1.ratings.csv import CsvConfig, import_csv
-
-    print(
-        import_csv(
-            CsvConfig(
-                file=file,
-                output=output,
-                images=images,
-                image_column=image_column,
-                mean_column=mean_column,
-                scale=scale,
-                domain=domain,
-                split=split,
-                val_share=val_share,
-                seed=seed,
-                allow_missing=allow_missing,
-            )
-        )
-    )
-
-
-@ratings.command("scenes")
-def ratings_scenes(
-    output: Output,
-    n: Annotated[int, typer.Option(help="Number of scenes.")] = 1_000,
-    seed: Seed = 0,
-    split: Annotated[
-        str | None, typer.Option(help="One split for all; default: nine tenths train, the rest val.")
-    ] = None,
-    style: Annotated[list[str] | None, typer.Option(help="Styles to draw; may be repeated.")] = None,
-) -> None:
-    """Draw scenes with simulated raters: data to try everything out on."""
-    from aesr1.tiny.album import AlbumConfig, make_album
-
-    config = AlbumConfig(output, n=n, seed=seed, split=split)
-    print(make_album(config if not style else AlbumConfig(output, n=n, seed=seed, split=split, styles=tuple(style))))
 
 
 @cot.command("build")

@@ -1,0 +1,92 @@
+"""Does `ratings check` find altered copies, and take different pictures for one? On a folder, or on drawn scenes.
+
+    python bench/lookalikes.py [FOLDER]
+
+Beside ours stands the usual 64-bit difference hash, copies within 6 bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from aesr1.images import find_images, open_image
+from aesr1.ratings.lookalikes import look_alikes, thumbnail
+from aesr1.tiny.scenes import draw_scene, sample_scene
+
+BITS = 6
+
+
+def compressed(picture: Image.Image, quality: int, scale: float) -> Image.Image:
+    """Resized and saved as JPEG."""
+    buffer = io.BytesIO()
+    size = (round(picture.width * scale), round(picture.height * scale))
+    picture.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+def cropped(picture: Image.Image, share: float) -> Image.Image:
+    """So much of each side's length cut off in all."""
+    x, y = picture.width * share / 2, picture.height * share / 2
+    return picture.crop((round(x), round(y), round(picture.width - x), round(picture.height - y)))
+
+
+ALTERED: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "half size, JPEG 50": lambda picture: compressed(picture, 50, 0.5),
+    ".37 size, JPEG 20": lambda picture: compressed(picture, 20, 0.37),
+    "a fifth brighter": lambda picture: ImageEnhance.Brightness(picture).enhance(1.2),
+    "cropped by 3 %": lambda picture: cropped(picture, 0.03),
+    "cropped by 10 %": lambda picture: cropped(picture, 0.10),
+}
+
+
+def seen(pictures: list[Image.Image]) -> np.ndarray:
+    """Thumbnails, as check keeps them."""
+    return np.frombuffer(b"".join(map(thumbnail, pictures)), dtype=np.uint8).reshape(len(pictures), -1)
+
+
+def hashes(pictures: list[Image.Image]) -> np.ndarray:
+    """Difference hashes (n, 64)."""
+    cells = [np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=int) for picture in pictures]
+    return np.stack([(cell[:, :-1] < cell[:, 1:]).ravel() for cell in cells])
+
+
+def main() -> None:
+    """Print the share of copies found, and pairs of different pictures taken for one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?")
+    folder = parser.parse_args().folder
+    rng = np.random.default_rng(0)
+    if folder:
+        pictures = [open_image(path) for path in find_images([folder])]
+    else:
+        pictures = [draw_scene(sample_scene(rng)) for _ in range(600)]
+    n = len(pictures)
+    ours, theirs = seen(pictures), hashes(pictures)
+    different = n * (n - 1) // 2
+    apart = (theirs[:, None, :] != theirs[None, :, :]).sum(axis=2)
+    alike = sum(1 for _ in look_alikes_of_all(ours))
+    close = int((np.triu(apart <= BITS, 1)).sum())
+    print(f"{n} pictures; of {different:,} different pairs taken for one: ours {alike}, difference hash {close}")
+    for name, alter in ALTERED.items():
+        copies = [alter(picture) for picture in pictures]
+        splits = np.repeat([0, 1], n)
+        found = {(a, b - n) for a, b in look_alikes(np.concatenate([ours, seen(copies)]), splits)}
+        mine = sum((i, i) in found for i in range(n)) / n
+        other = float(((theirs != hashes(copies)).sum(axis=1) <= BITS).mean())
+        print(f"{name:20} found: ours {mine:.3f}, difference hash {other:.3f}")
+
+
+def look_alikes_of_all(thumbnails: np.ndarray) -> set[tuple[int, int]]:
+    """Pairs among all the pictures: each one alone in a split would be slow, so halves by each bit of the index."""
+    index = np.arange(len(thumbnails))
+    return {pair for bit in range(len(thumbnails).bit_length()) for pair in look_alikes(thumbnails, index >> bit & 1)}
+
+
+if __name__ == "__main__":
+    main()
