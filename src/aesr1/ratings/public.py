@@ -80,7 +80,7 @@ def import_set(config: ImportConfig) -> Imported:
             counted[rating.split] += 1
             place = pictures.find(rating.image)
             if place is not None:
-                yield replace_image(rating, place)
+                yield _placed(rating, place)
         _check_missing(config, about, pictures, sum(counted.values()))
         _check_counts(config, about, counted)
 
@@ -96,8 +96,8 @@ def import_set(config: ImportConfig) -> Imported:
     return Imported(target, rows, missing, note)
 
 
-def replace_image(rating: Rating, place: str) -> Rating:
-    """The same rating of the picture at this place. `dataclasses.replace` would check every field a second time."""
+def _placed(rating: Rating, place: str) -> Rating:
+    """The rating, of the picture at this place. It is nobody else's yet: a copy of each of AVA's rows takes a second."""
     object.__setattr__(rating, "image", place)
     return rating
 
