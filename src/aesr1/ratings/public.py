@@ -97,7 +97,7 @@ def import_set(config: ImportConfig) -> Imported:
 
 
 def _placed(rating: Rating, place: str) -> Rating:
-    """The rating, of the picture at this place. It is nobody else's yet: a copy of each of AVA's rows takes a second."""
+    """The rating, of the picture at this place. It is nobody else's yet: copying each of AVA's takes a second."""
     object.__setattr__(rating, "image", place)
     return rating
 
