@@ -21,11 +21,12 @@ from aesr1.aescot.build import CotConfig, build
 from aesr1.demo import READING
 from aesr1.evaluation.compare import compare, to_markdown, to_results
 from aesr1.evaluation.run import EvalConfig, evaluate_models
+from aesr1.folders import write_json
 from aesr1.images import open_image
 from aesr1.measure import as_vector, measure
 from aesr1.rapo import train
 from aesr1.ratings.csv import CsvConfig, import_csv
-from aesr1.records import Prediction, Rating, of_split, read_rows, write_json
+from aesr1.records import Prediction, Rating, of_split, read_rows
 from aesr1.vlm import BACKBONE
 
 PENALTIES = np.logspace(-2, 3, 26)

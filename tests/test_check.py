@@ -92,8 +92,13 @@ def test_everything_that_may_be_wrong_with_a_picture_is_named(folder, scenes):
         ({"score": float("nan")}, {("score", "a.png")}),
         ({"score": "0.5"}, {("score", "a.png")}),
         ({"score": None}, {("score", "a.png")}),
+        ({"score": 10**400}, {("score", "a.png")}),
         ({"split": "dev"}, {("row", "a.png")}),
         ({"image": ""}, {("row", "")}),
+        ({"domain": None}, {("row", "a.png")}),
+        ({"spread": "x"}, {("row", "a.png")}),
+        ({"taste": 1}, {("row", "a.png")}),
+        ({"image": "n" * 300}, {("missing", "n" * 300)}),
     ],
 )
 def test_everything_that_may_be_wrong_with_a_row_is_named(folder, scenes, row, found):
@@ -104,9 +109,10 @@ def test_everything_that_may_be_wrong_with_a_row_is_named(folder, scenes, row, f
 def test_a_line_that_is_no_json_is_counted_and_the_rest_is_checked(folder, scenes):
     path = folder({"a.png": scenes[0]})
     with (path / "ratings.jsonl").open("a") as file:
-        file.write('{"image": "b.png", \n[1]\n')
+        file.write('{"image": "b.png", \n[1]\n' + "[" * 100_000 + "\n")
     report = check(CheckConfig((path,)))
-    assert [problem.kind for problem in report.problems] == ["row", "row"]
+    assert [problem.kind for problem in report.problems] == ["row", "row", "row"]
+    assert "no JSON object" in report.problems[0].message
     assert "line 2" in report.problems[0].message
 
 
@@ -194,6 +200,19 @@ def test_edges_decide_not_the_general_gradient():
 def test_blank_pictures_are_not_compared():
     blank = seen(Image.new("RGB", (50, 50), "white"), Image.new("RGB", (50, 50), "white"))
     assert list(look_alikes(blank, np.array([0, 1]))) == []
+
+
+def test_an_empty_file_and_names_that_are_no_text_are_said(folder, scenes, tmp_path):
+    (tmp_path / "empty.jsonl").touch()
+    assert "is empty" in to_text(check(CheckConfig((tmp_path / "empty.jsonl",))))
+    path = folder({"a.png": scenes[0]}, [{"image": "\ud800.png"}])
+    assert "\\ud800.png" in to_text(check(CheckConfig((path,))))
+
+
+def test_a_decoder_that_breaks_breaks_nothing_else(folder, scenes, monkeypatch):
+    dds = b"DDS " + (124).to_bytes(4, "little") + bytes(72) + (32).to_bytes(4, "little") + bytes(200)
+    report = check(CheckConfig((folder({"a.png": scenes[0], "odd.dds": dds}),), workers=1))
+    assert kinds(report) == {("corrupt", "odd.dds")}
 
 
 def test_settings_and_files_that_cannot_be(tmp_path):

@@ -84,6 +84,12 @@ def test_rows_without_a_split_are_divided_by_the_seed(table):
         ("image,votes_1,votes_2\na.jpg,0.5,2\n", {}, "no number of votes"),
         ("image,votes_1,votes_5\na.jpg,1,2\n", {"scale": (1, 3)}, "vote columns run from 1 to 5"),
         ("image,mean\na.jpg,3,4\n", {"scale": (1, 5)}, "line 2 has 3 cells, the header 2"),
+        ("image,mean\na.jpg,3\n./a.jpg,4\n", {"scale": (1, 5)}, "line 3: a.jpg is rated twice"),
+        ("image,mean,sd\na.jpg,3,-1\n", {"scale": (1, 5)}, "sd is -1, no standard deviation"),
+        ("image,mean,sd\na.jpg,3,90\n", {"scale": (1, 5)}, "sd is 90, no standard deviation"),
+        ("image,mean\na.jpg,3\n", {"scale": (0, float("inf"))}, "scale runs from 0 to inf"),
+        ("image,mean\na.jpg,3\n", {"scale": (1, 5), "val_share": 7}, "val_share is 7"),
+        ("image,mean,mean\na.jpg,3,4\n", {"scale": (1, 5)}, "two columns 'mean'"),
         ("image,raters,votes_1,votes_2\na.jpg,9,5,5\n", {}, "votes sum to 10, raters is 9"),
         ("image,mean,votes_1,votes_2\na.jpg,1.9,5,5\n", {}, "votes average"),
     ],
@@ -104,6 +110,9 @@ def test_missing_pictures_may_be_left_out_and_nothing_is_overwritten(table):
     config = table("image,mean\na.jpg,3\nz.jpg,3\n", scale=(1, 5), allow_missing=True)
     assert len(read_rows(import_csv(config), Rating)) == 1
     with pytest.raises(AesError, match="exists"):
+        import_csv(config)
+    (config.output / "ratings.jsonl").unlink()
+    with pytest.raises(AesError, match=r"run\.json exists"):
         import_csv(config)
 
 

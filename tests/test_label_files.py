@@ -1,6 +1,7 @@
 """Label files as they should not be: each a clear error with file, line and what to do, and nothing written."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,22 @@ COUNTS = "koniq10k_scores_and_distributions.csv"
         ("tad66k", TAD, "image,score\na.jpg,3\n".encode("utf-16"), r"UTF-16"),
         ("tad66k", TAD, "image,score\nstreet3369487147.jpg,3\n", r"has two rows, in train and in test"),
         ("ava", "AVA.txt", f"{AVA}2 953958 10 7\n", r"AVA\.txt, line 2 has 4 numbers"),
-        ("ava", "AVA.txt", f"{AVA}{AVA}", r"line 2: image 953619 is rated twice"),
+        ("ava", "AVA.txt", f"{AVA}{AVA}", r"line 2: 953619 is rated twice"),
         ("ava", "AVA.txt", "1 953619 0 0 0 0 0 0 0 0 0 0 1 22 1396\n", r"line 1: the votes are 0 0"),
         ("ava", "AVA.txt", "1 953619 0 -1 5 17 38 36 15 6 5 1 1 22 1396\n", r"line 1: the votes are 0 -1"),
         ("ava", "AVA.txt", "1 953619 0 x 5 17 38 36 15 6 5 1 1 22 1396\n", r"line 1: votes for 2 is 'x'"),
         ("ava", "AVA.txt", "", r"have no rows"),
+        ("ava", "aesthetics_image_lists/generic_test.jpgl", "7\n8\n", r"none of the 2 ids of .* is in .*AVA\.txt"),
+        ("flickr-aes", "test.txt", "z.jpg\n", r"none of the 1 test images"),
+        ("flickr-aes", "test.txt", "", r"no worker of .* rated 105 to 171 pictures.*test\.txt"),
+        (
+            "aadb",
+            "imgListFiles_label/imgListValidationRegression_score.txt",
+            "a.jpg 1\na.jpg 1\n",
+            r"line 2: a\.jpg is",
+        ),
+        ("tad66k", TAD, "image,score,score\na.jpg,3,4\n", r"line 1 has two columns 'score'"),
+        ("tad66k", TAD, "image,score\na.jpg,1_0\n", r"line 2: score is '1_0', no number"),
         ("aadb", "imgListFiles_label/imgListTrainRegression_score.txt", "a.jpg\n", r"line 1 has 1 words"),
         ("aadb", "imgListFiles_label/imgListTrainRegression_Light.txt", "a.jpg 2\n", r"Light is 2, outside .* -1–1"),
         ("eva", "data/votes_filtered.csv", "image_id,score\n71,5\n", r"line 1 has no column 'image_id'"),
@@ -66,6 +78,13 @@ COUNTS = "koniq10k_scores_and_distributions.csv"
         ("spaq", "Annotations/MOS and Image attribute scores.xlsx", "PK not a workbook", r"is no workbook"),
         ("koniq-10k", "koniq10k_distributions_sets.csv", f"{KONIQ}a.jpg,0,0,.5,.4,0,9,70,1,test\n", r"sum to 0\.9"),
         ("koniq-10k", "koniq10k_distributions_sets.csv", f"{KONIQ}a.jpg,0,0,.5,.5,0,9,70,1,dev\n", r"set is 'dev'"),
+        ("koniq-10k", "koniq10k_distributions_sets.csv", f"{KONIQ}a.jpg,0,0,0,0,0,0,70,1,test\n", r"votes sum to 0"),
+        (
+            "koniq-10k",
+            "koniq10k_distributions_sets.csv",
+            f"{KONIQ}a.jpg,0,0,0,0,1,9,3.2,1,test\n",
+            r"average 5\.00",
+        ),
     ],
 )
 def test_bad_label_files(spoilt, tmp_path, name, file, content, message):
@@ -109,8 +128,60 @@ def test_lines_are_counted_whatever_ends_them(tmp_path):
         list(read_table(table))
 
 
+@pytest.mark.parametrize("content", [b"", b"MATLAB 5.0 cut", b"\0" * 200])
+def test_a_broken_matlab_file(spoilt, content):
+    with pytest.raises(AesError, match="is not AADB's MATLAB file"):
+        spoilt("aadb", "AADBinfo.mat", content, folder="aadb-matlab")
+
+
+@pytest.mark.parametrize("label", ["5", "null", '"abc"', "[1, 2]", "[" * 3_000])
+def test_labels_of_idealo_that_are_no_votes(spoilt, label):
+    with pytest.raises(AesError, match=r"row 1 is no image_id with ten votes|is no JSON|nested"):
+        spoilt("ava", "ava_labels_train.json", f'[{{"image_id": "1", "label": {label}}}]', folder="ava-idealo")
+
+
+def test_a_mistake_in_the_gb18030_file_is_named_as_what_it_is(spoilt):
+    file = "APDDv2-10023.csv"
+    text = (DATA / "apddv2-whole" / file).read_bytes().replace(b"18.33", b"x")
+    with pytest.raises(AesError, match=r"line 2: Total aesthetic score is 'x', no number"):
+        spoilt("apddv2", file, text, folder="apddv2-whole")
+
+
+def test_one_picture_under_two_names_has_two_rows(tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(DATA / "baid", root)
+    (root / "images").mkdir()
+    (root / "images" / "a.jpg").touch()
+    for part, name in (("train", "A.jpg"), ("val", "a.jpg"), ("test", "a.JPG")):
+        (root / "dataset" / f"{part}_set.csv").write_text(f"image,score\n{name},3\n")
+    with pytest.raises(AesError, match=r"images/a\.jpg has two rows, in train and in val"):
+        import_set(ImportConfig("baid", root, tmp_path / "out", subset=True))
+
+
+def test_a_link_to_nowhere_is_a_missing_picture(tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(DATA / "baid", root)
+    (root / "images").mkdir()
+    (root / "images" / "24429.jpg").touch()
+    (root / "images" / "55406.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    with pytest.raises(AesError, match=r"2 of 3 images of BAID are missing, first: 55406\.jpg"):
+        import_set(ImportConfig("baid", root, tmp_path / "out", subset=True))
+
+
+@pytest.mark.parametrize("name", ["eva", "flickr-aes", "para", "lapis", "spaq", "ava"])
+def test_a_set_that_only_papers_have_counted_must_be_nearly_whole(tmp_path, name):
+    with pytest.raises(AesError, match=r"rows, the files here(?s:.*)--subset"):
+        import_set(ImportConfig(name, DATA / name, tmp_path / "out", labels_only=True))
+
+
+def test_any_file_of_a_set_leads_to_the_others(tmp_path):
+    found = load("tad66k", DATA / "tad66k" / "merge" / "test.csv")
+    assert found.rows == {"train": 2, "test": 1}
+
+
 def load(name, root, **settings):
-    return import_set(ImportConfig(name, root, root.parent / "made", labels_only=True, subset=True, **settings))
+    place = Path(tempfile.mkdtemp()) / "made"
+    return import_set(ImportConfig(name, root, place, labels_only=True, subset=True, **settings))
 
 
 def test_a_folder_level_too_high_or_too_low_is_named(tmp_path):

@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,10 +78,13 @@ def test_sources_on_the_command_line(album):
     ("settings", "message"),
     [
         ({"n": 91}, r"91 are asked for"),
-        ({"n": 30, "balance": ("ugly",)}, "no level"),
+        ({"n": 30, "balance": ("ugly",)}, "no levels"),
+        ({"n": 30, "balance": ("bad", "bad")}, "no levels"),
+        ({"n": 30, "split": "foo"}, "'foo' is no split"),
+        ({"n": 10**23}, "are asked for"),
         ({"n": 60, "balance": ("bad", "good")}, r"level good: 27 rows are there, 30 are asked for"),
         ({"n": 9, "split": "val", "val": 1}, "drawn twice"),
-        ({"n": 1, "split": "test"}, "0 rows are there"),
+        ({"n": 1, "split": "test"}, "0 rows are there, 1 are asked for"),
     ],
 )
 def test_a_mix_that_cannot_be_is_refused(album, tmp_path, settings, message):
@@ -89,10 +93,26 @@ def test_a_mix_that_cannot_be_is_refused(album, tmp_path, settings, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_another_split_may_be_mixed(album, tmp_path):
+    found = mix(MixConfig(((album("a", 100), 1.0),), tmp_path / "out", 7, split="val"))
+    assert found.rows == {"a": {"val": 7}}
+
+
 def test_a_set_named_twice_is_refused(album, tmp_path):
     source = album("a", 100)
     with pytest.raises(AesError, match="twice"):
         mix(MixConfig(((source, 1.0), (source, 1.0)), tmp_path / "out", 10))
+
+
+def test_a_picture_in_two_sets_is_refused_and_so_is_a_set_that_gives_nothing(album, tmp_path):
+    source = album("a", 100)
+    other = tmp_path / "copy"
+    other.mkdir()
+    write_rows(other / "ratings.jsonl", [replace(row, split="val") for row in read_rows(source, Rating)])
+    with pytest.raises(AesError, match="was drawn from two sets"):
+        mix(MixConfig(((source, 1.0), (other / "ratings.jsonl", 9.0)), tmp_path / "out", 100, split="val"))
+    with pytest.raises(AesError, match="would give none of the train rows"):
+        mix(MixConfig(((source, 1.0), (album("b", 100), 1e-9)), tmp_path / "out", 90))
 
 
 def test_draws_meet_their_shares_and_keep_groups_whole():
@@ -110,7 +130,9 @@ def test_one_large_group_goes_to_the_largest_share():
     assert Counter(drawn) == {"train": 80, "test": 20}
 
 
-@pytest.mark.parametrize("shares", [{}, {"train": 0}, {"train": -1, "test": 2}, {"dev": 1}, {"train": float("nan")}])
+@pytest.mark.parametrize(
+    "shares", [{}, {"train": 0}, {"train": -1, "test": 2}, {"dev": 1}, {"train": float("nan")}, {"train": float("inf")}]
+)
 def test_shares_that_cannot_be(shares):
     with pytest.raises(AesError):
         draw_splits(["a"], shares)
@@ -145,6 +167,13 @@ def test_the_rows_own_groups_are_used(tmp_path):
         ([("t1-a.jpg", "train"), ("t1-b.jpg", "test")], {"keep": ("test",), "group_by": r"t\d"}, "kept in test"),
         ([("a.jpg", "train")], {"group_by": "("}, "no pattern"),
         ([("a.jpg", "train")], {"group_by": "zzz"}, "matches nothing in a.jpg"),
+        ([("a.jpg", "train")], {"group_by": "(x*)"}, "names no group in a.jpg"),
+        ([("a.jpg", "train")], {"group_by": "(x)?a"}, "names no group in a.jpg"),
+        (
+            [("t1-a.jpg", "train"), ("t1-b.jpg", "val")],
+            {"keep": ("train", "val"), "group_by": r"t\d"},
+            "in train and in",
+        ),
         ([("a.jpg", "train")], {"keep": ("dev",)}, "no split"),
         ([("a.jpg", "train")], {"keep": ("train",)}, "no rows to divide"),
     ],

@@ -67,6 +67,9 @@ def test_an_overview_as_a_picture(ratings, tmp_path):
     with Image.open(draw(columns, tmp_path / "plot.png")) as picture:
         assert picture.width > 800
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
+    with pytest.raises(AesError, match="exists"):
+        draw(columns, tmp_path / "plot.png")
+    draw({"$x^^{": columns["one"]}, tmp_path / "odd.svg")
     with pytest.raises(AesError, match="no kind of picture"):
         draw(columns, tmp_path / "plot.txt")
 
@@ -94,7 +97,7 @@ def test_for_llama_factory(ratings, tmp_path):
     first = json.loads(train.read_text())[1]
     assert [message["role"] for message in first["messages"]] == ["user", "assistant"]
     assert first["messages"][0]["content"].count("<image>") == len(first["images"]) == 1
-    assert first["messages"][1]["content"] == "0.4000"
+    assert first["messages"][1]["content"] == "0.40"
 
 
 def test_for_lmms_eval(ratings, tmp_path):
@@ -120,6 +123,18 @@ def test_for_lmms_eval(ratings, tmp_path):
     assert [result["readable"] for result in found] == [1.0, 1.0]
     assert utils.aggregate_srcc([result["srcc"] for result in found]) == pytest.approx(1.0)
     assert utils.process_results(docs[0], ["eight"])["readable"] == 0.0
+    assert utils.aggregate_plcc([(None, 0.3), (0.5, 0.5)]) == 0.0
+
+
+def test_domains_that_read_alike_do_not_collide(ratings, tmp_path):
+    rows = [
+        replace(row, domain="a-b" if i % 2 else "a_b", split="test") for i, row in enumerate(read_rows(ratings, Rating))
+    ]
+    write_rows(tmp_path / "r.jsonl", rows)
+    files = export(ExportConfig(tmp_path / "r.jsonl", "lmms-eval", tmp_path / "out \U0001f600"))
+    data = [file for file in files if file.suffix == ".jsonl"]
+    assert [len(file.read_text().splitlines()) for file in data] == [3, 3]
+    assert all(str(file.absolute()) in file.with_suffix(".yaml").read_text() for file in data)
 
 
 def test_parquet_goes_out_and_comes_back_whole(ratings, tmp_path):
@@ -153,9 +168,35 @@ def test_imagefolder_goes_out_and_comes_back(ratings, tmp_path):
     )
 
 
+def test_a_set_whose_columns_are_empty_in_one_split_loads(ratings, tmp_path):
+    bare = [
+        replace(row, votes=None, attributes=None) if row.split == "test" else row for row in read_rows(ratings, Rating)
+    ]
+    write_rows(tmp_path / "r.jsonl", bare)
+    export(ExportConfig(tmp_path / "r.jsonl", "imagefolder", tmp_path / "out"))
+    shown = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "out"))
+    assert shown["train"][0]["votes"] == [2, 3] and shown["test"][0]["votes"] is None
+
+
+def test_files_are_of_the_split_that_they_say(ratings, tmp_path):
+    files = export(ExportConfig(ratings, "parquet", tmp_path / "out"))
+    plain = []
+    for file in files:  # without a column that says the split
+        table = datasets.Dataset.from_parquet(str(file)).remove_columns("split")
+        plain.append(tmp_path / f"{file.stem}.parquet")
+        table.to_parquet(str(plain[-1]))
+    done = import_hub(HubConfig("parquet", tmp_path / "back", tuple(map(str, plain)), (("image", "image"),)))
+    assert sorted(row.split for row in read_rows(done, Rating)) == ["test"] * 3 + ["train"] * 3
+    named = import_hub(HubConfig("parquet", tmp_path / "named", (f"val={plain[0]}",)))
+    assert {row.split for row in read_rows(named, Rating)} == {"val"}
+    odd = plain[0].rename(tmp_path / "one.parquet")
+    with pytest.raises(AesError, match="says no split"):
+        import_hub(HubConfig("parquet", tmp_path / "x", (str(odd), str(plain[1]))))
+
+
 def test_columns_of_other_names_are_mapped(tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
-    rows = [{"file": str(tmp_path / "a.png"), "mos": 5.5, "sd": 1.8, "part": "validation"}]
+    rows = [{"file": "a.png", "mos": 5.5, "sd": 1.8, "part": "validation"}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = ["-m", "aesr1", "ratings", "import", "hf", "json", "--data", str(tmp_path / "rows.jsonl"), "-o"]
     names = ["image=file", "score=mos", "spread=sd", "split=part"]
@@ -177,10 +218,17 @@ def test_columns_of_other_names_are_mapped(tmp_path):
         ({"image": None, "score": 0.5}, {}, "row 1 holds no picture"),
         ({"image": "a.png", "score": 0.5}, {"columns": (("mark", "score"),)}, "no field of a rating"),
         ({"image": "a.png", "score": 0.5}, {"scale": (5, 1)}, "scale runs from 5"),
+        ({"image": "gone.png", "score": 0.5}, {}, "1 images are missing, first: .*gone.png"),
+        ({"image": "a.png", "score": 0.5, "spread": "abc"}, {}, "spread is 'abc', no number"),
+        ({"image": "a.png", "score": 0.5, "spread": -3}, {}, "spread is -3, no standard"),
+        ({"image": "a.png", "score": 0.5, "raters": -7}, {}, "raters is -7, no number of votes"),
+        ({"image": "a.png", "score": 0.5, "votes": "[1]"}, {}, "no list of numbers"),
+        ({"image": "a.png", "score": 0.5, "attributes": "text"}, {}, "attributes are 'text'"),
     ],
 )
 def test_a_data_set_that_does_not_fit_is_refused(tmp_path, row, settings, message):
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     with pytest.raises(AesError, match=f"(?s){message}"):
         import_hub(HubConfig("json", tmp_path / "out", (str(tmp_path / "rows.jsonl"),), **settings))
     assert not (tmp_path / "out").exists()

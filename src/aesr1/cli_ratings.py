@@ -17,10 +17,8 @@ ratings = typer.Typer(no_args_is_help=True, help="Human ratings, in one form: ra
 importing = typer.Typer(no_args_is_help=True, help="Bring ratings in: your own table, or a public data set.")
 ratings.add_typer(importing, name="import")
 
-Output = Annotated[
-    Path, typer.Option("-o", "--output", help="Folder for the results; the same command goes on where it stopped.")
-]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Ratings = Annotated[list[Path], typer.Argument(metavar="RATINGS…", help="ratings.jsonl, or the folder that holds it")]
 
@@ -82,19 +80,22 @@ def ratings_scenes(
 def ratings_import_hf(
     name: Annotated[str, typer.Argument(help='"parquet", "imagefolder", "csv", "json", or a data set of the hub.')],
     output: Output,
-    data: Annotated[list[str] | None, typer.Option(help="A file (may be repeated) or one folder.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="A folder, or files: FILE or SPLIT=FILE, repeated.")] = None,
     columns: Annotated[
         list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="image, score, spread, raters, split …")
     ] = None,
     scale: Annotated[tuple[float, float], typer.Option(help="LOW HIGH, the score's nominal bounds.")] = (0.0, 1.0),
     domain: Annotated[str | None, typer.Option(help="Name of the data set.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of a hub data set.")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave rows out whose picture is missing.")
+    ] = False,
 ) -> None:
     """Anything that Hugging Face `datasets` loads; pictures are written to images/ as they are stored."""
     from aesr1.ratings.hub import HubConfig, import_hub
 
     pairs = tuple(_pair(text) for text in columns or ())
-    print(import_hub(HubConfig(name, output, tuple(data or ()), pairs, scale, domain, revision)))
+    print(import_hub(HubConfig(name, output, tuple(data or ()), pairs, scale, domain, revision, allow_missing)))
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -12,7 +12,8 @@ from trl import SFTConfig, SFTTrainer
 
 from aesr1.contract import MAX_PIXELS, Judgement, render_reply
 from aesr1.errors import AesError
-from aesr1.records import Rationale, claim, read_rows
+from aesr1.folders import claim
+from aesr1.records import Rationale, read_rows
 from aesr1.training import (
     Progressing,
     Resuming,

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from aesr1.errors import AesError
 
@@ -31,7 +31,9 @@ def open_image(path: str | Path, *, max_pixels: int | None = None) -> Image.Imag
         raise AesError(f"{path} does not exist", fix=FIX) from error
     except Image.DecompressionBombError as error:
         raise AesError(f"{path} is too large: {error}", fix="make a smaller copy of it") from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except AesError:
+        raise
+    except Exception as error:  # decoders of broken files raise whatever they like: RuntimeError, NotImplementedError …
         raise AesError(f"{path} cannot be read as a picture: {error}", fix=FIX) from error
 
 

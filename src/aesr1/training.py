@@ -31,8 +31,8 @@ from trl import TrlParser
 
 from aesr1.contract import PROMPT
 from aesr1.errors import AesError
+from aesr1.folders import write_run, write_text
 from aesr1.images import open_image
-from aesr1.records import write_run, write_text
 from aesr1.vlm import STAMP, check_stamp, stamp_checkpoint
 
 VISION_PARTS = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "connector", "vision_embed")

@@ -18,19 +18,10 @@ from aesr1.evaluation.rationales import (
     template_rate,
     tone,
 )
+from aesr1.folders import claim, write_json, write_run, write_text
 from aesr1.predict import PredictSettings, earlier, predict
 from aesr1.progress import bar
-from aesr1.records import (
-    Appender,
-    Prediction,
-    Rating,
-    claim,
-    of_split,
-    read_rows,
-    write_json,
-    write_run,
-    write_text,
-)
+from aesr1.records import Appender, Prediction, Rating, of_split, read_rows
 from aesr1.vlm import load
 
 

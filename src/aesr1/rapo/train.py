@@ -22,10 +22,11 @@ from trl.trainer.utils import RepeatSampler
 
 from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
+from aesr1.folders import claim
 from aesr1.metrics import plcc, srcc
 from aesr1.predict import PredictSettings, predict
 from aesr1.rapo.adapter import GROUP_FIX, RewardSettings, reward_functions
-from aesr1.records import Prediction, Rating, claim, of_split, read_rows
+from aesr1.records import Prediction, Rating, of_split, read_rows
 from aesr1.training import (
     Progressing,
     Resuming,

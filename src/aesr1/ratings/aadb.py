@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.ratings.labels import RESEARCH, About, file_name, find, need, on_scale, read_lines
+from aesr1.ratings.labels import RESEARCH, About, file_name, find, need, on_scale, once, read_lines
 from aesr1.records import Rating
 
 ABOUT = About(
@@ -14,10 +14,11 @@ ABOUT = About(
     title="AADB",
     licence=RESEARCH,
     source="Kong, Shen, Lin, Mech, Fowlkes: AADB, ECCV 2016",
-    images=("datasetImages_originalSize", "AADB_newtest_originalSize", "datasetImages_warp256", "images", "."),
-    published={"train": 8_458, "val": 500, "test": 1_000},
-    counted=False,  # train and test are, in the MATLAB file; that one has no validation part
+    images=(".", "datasetImages_warp256", "images"),
+    published=({"train": 8_458, "val": 500, "test": 1_000}, {"train": 8_458, "test": 1_000}),  # lists, MATLAB file
 )
+FOLDERS = {"train": "datasetImages_originalSize", "val": "datasetImages_originalSize"}
+TEST_FOLDER = "AADB_newtest_originalSize"
 LISTS = {"train": "imgListTrainRegression", "val": "imgListValidationRegression", "test": "imgListTestNewRegression"}
 FOLDER = "imgListFiles_label"
 MATLAB = "AADBinfo.mat"
@@ -75,7 +76,7 @@ def _matlab(file: Path) -> Iterator[Rating]:
     try:
         content = loadmat(file)
         parts = {split: (content[f"{split}NameList"], content[f"{split}Score"]) for split in ("train", "test")}
-    except (ValueError, KeyError, NotImplementedError, OSError) as error:
+    except Exception as error:  # scipy's reader raises whatever it stumbles over in a broken file
         raise AesError(f"{file} is not AADB's MATLAB file: {error}", fix=f"get {MATLAB} again") from error
     for split, (names, scores) in parts.items():
         if names.shape != scores.shape:
@@ -84,15 +85,13 @@ def _matlab(file: Path) -> Iterator[Rating]:
         for position, (name, score) in enumerate(zip(names[0], scores[0], strict=True), start=1):
             where = f"{file}, {split} row {position}"
             image = file_name(str(name.item()), where)
-            if image in seen:
-                raise AesError(f"{where}: {image} is rated twice", fix="keep one row an image")
-            seen.add(image)
+            once(seen, image, where)
             yield _rating(image, on_scale(str(score), "score", where, low=0, high=1), split, {})
 
 
 def _rating(image: str, score: float, split: str, attributes: Mapping[str, float]) -> Rating:
     return Rating(
-        image=image,
+        image=f"{FOLDERS.get(split, TEST_FOLDER)}/{image}",
         score=score,
         domain=ABOUT.name,
         split=split,

@@ -15,7 +15,7 @@ ABOUT = About(
     licence="MIT",
     source="Li et al.: AGIQA-3K, IEEE TCSVT 2023",
     images=("AGIQA-3K", "images", "."),
-    published={"all": 2_982},
+    published=({"all": 2_982},),
 )
 COLUMNS = ("name", "prompt", "mos_quality", "std_quality", "mos_align")
 SHARES = {"train": 0.8, "test": 0.2}

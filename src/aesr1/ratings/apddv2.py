@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from aesr1.errors import AesError
-from aesr1.ratings.labels import About, file_name, find, need, on_scale, read_table
+from aesr1.ratings.labels import About, file_name, find, is_utf8, need, on_scale, read_table
 from aesr1.ratings.split import draw_splits
 from aesr1.records import Rating
 
@@ -16,7 +15,7 @@ ABOUT = About(
     licence="CC BY-NC-ND 4.0 (its README; its LICENSE file says CC BY 4.0)",
     source="Jin et al.: APDDv2, NeurIPS 2024",
     images=("APDDv2images", "images", "image", "."),
-    published={"train": 8_019, "val": 1_002, "test": 1_002},
+    published=({"train": 8_019, "val": 1_002, "test": 1_002},),
 )
 FILES = {"train": "train.csv", "val": "valid.csv", "test": "test.csv"}
 ATTRIBUTES = (
@@ -44,11 +43,9 @@ def load(root: Path) -> Iterator[Rating]:
         return
     table = need(root, "APDDv2-10023.csv", "csvfiles/train.csv")
     columns = ("filename", WHOLE, *ATTRIBUTES)
-    try:
-        lines = list(read_table(table, columns=columns, unique="filename", encoding="gb18030"))
-    except AesError:  # someone saved it again as UTF-8
-        lines = list(read_table(table, columns=columns, unique="filename"))
-    drawn = draw_splits([line.cells["filename"] for line in lines], ABOUT.published)
+    encoding = "utf-8-sig" if is_utf8(table) else "gb18030"  # someone may have saved it again
+    lines = list(read_table(table, columns=columns, unique="filename", encoding=encoding))
+    drawn = draw_splits([line.cells["filename"] for line in lines], ABOUT.published[0])
     for (where, cells), split in zip(lines, drawn, strict=True):
         yield _rating(where, cells, on_scale(cells[WHOLE], WHOLE, where, low=0, high=100), split)
 

@@ -16,6 +16,7 @@ from aesr1.ratings.labels import (
     header_of,
     moments,
     need,
+    once,
     read_lines,
     read_table,
 )
@@ -27,8 +28,8 @@ ABOUT = About(
     licence=RESEARCH,
     source="Murray, Marchesotti, Perronnin: AVA, CVPR 2012",
     images=("images", "image", "."),
-    published={"train": 235_599, "test": 19_930},
-    counted=False,  # as papers say; lists and AVA.txt differ by a few ids
+    published=({"all": 255_530},),
+    counted=False,  # papers differ by a few; TANet's and idealo's tables leave some out
 )
 MARKS = tuple(range(1, 11))
 TEST_LISTS = ("aesthetics_image_lists/generic_test.jpgl", "generic_test.jpgl")
@@ -57,16 +58,18 @@ def load(root: Path) -> Iterator[Rating]:
 def _official(table: Path) -> Iterator[Rating]:
     """`index id votes×10 tag tag challenge`, blank-separated; what the official test list leaves is train."""
     listed = need(table.parent, *TEST_LISTS)
-    test = {words[0] for _, words in read_lines(listed)}
+    test = {words[0].removesuffix(".jpg") for _, words in read_lines(listed)}
+    tested = 0
     seen: set[str] = set()
     for where, words in read_lines(table):
         if len(words) != 15 or not words[1].isdecimal():
             raise AesError(f"{where} has {len(words)} numbers, AVA.txt has 15 a line", fix="get the file again")
         name = words[1]
-        if name in seen:
-            raise AesError(f"{where}: image {name} is rated twice", fix="keep one row an image")
-        seen.add(name)
+        once(seen, name, where)
+        tested += name in test
         yield _rating(name, words[2:12], "test" if name in test else "train", where)
+    if seen and not tested:
+        raise AesError(f"none of the {len(test):,} ids of {listed} is in {table}", fix="get the official lists again")
 
 
 def _is_tanet(file: Path) -> bool:
@@ -89,17 +92,20 @@ def _idealo(file: Path) -> Iterator[Rating]:
         raise AesError(
             f"{file}, line {error.lineno} is no JSON: {error.msg}", fix="get the file again; it may be cut off"
         ) from error
+    except RecursionError as error:
+        raise AesError(f"{file} is nested without end", fix="pass idealo's AVA labels") from error
+    if not isinstance(rows, list):
+        raise AesError(f"{file} holds no list of rows", fix="pass idealo's AVA labels")
     split = _split_of(file)
     seen: set[str] = set()
     for position, row in enumerate(rows, start=1):
         where = f"{file}, row {position}"
-        if not isinstance(row, dict) or len(row.get("label", ())) != len(MARKS) or "image_id" not in row:
+        votes = row.get("label") if isinstance(row, dict) else None
+        if not isinstance(votes, list) or len(votes) != len(MARKS) or "image_id" not in row:
             raise AesError(f"{where} is no image_id with ten votes", fix="pass idealo's AVA labels")
         name = str(row["image_id"])
-        if name in seen:
-            raise AesError(f"{where}: image {name} is rated twice", fix="keep one row an image")
-        seen.add(name)
-        yield _rating(name, [str(votes) for votes in row["label"]], split, where)
+        once(seen, name, where)
+        yield _rating(name, [str(vote) for vote in votes], split, where)
 
 
 def _split_of(file: Path) -> str:

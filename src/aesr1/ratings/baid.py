@@ -14,7 +14,7 @@ ABOUT = About(
     licence="CC BY-NC-ND 4.0",
     source="Yi et al.: BAID, CVPR 2023",
     images=("images", "image", "."),
-    published={"train": 50_737, "val": 3_200, "test": 6_400},
+    published=({"train": 50_737, "val": 3_200, "test": 6_400},),
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ from aesr1.errors import AesError
 from aesr1.images import open_image, too_small
 from aesr1.progress import bar
 from aesr1.ratings.lookalikes import ALIKE, SIDE, look_alikes, thumbnail
-from aesr1.records import SPLITS
+from aesr1.records import SPLITS, Rating, ratings_in
 
 KINDS = {
     "row": "rows that cannot be read",
@@ -111,10 +110,13 @@ def check(config: CheckConfig) -> Report:
 
 def inspect(path: str) -> Look | Problem:
     """A picture's fingerprint, or what is wrong with it. It is decoded whole, small, and let go at once."""
-    if not Path(path).is_file():
-        return Problem("missing", path, "there is no such file")
     try:
         content = Path(path).read_bytes()
+    except FileNotFoundError:
+        return Problem("missing", path, "there is no such file")
+    except (OSError, ValueError) as error:  # a folder, no right to read, a name that is too long or no text
+        return Problem("missing", path, f"it cannot be opened: {type(error).__name__}")
+    try:
         with Image.open(path) as source:
             size = source.size
         if too_small(size):
@@ -123,37 +125,60 @@ def inspect(path: str) -> Look | Problem:
         return Look(digest, thumbnail(open_image(path, max_pixels=128 * 128)))
     except AesError as error:
         return Problem("corrupt", path, error.problem)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return Problem("corrupt", path, str(error))
+    except Exception as error:  # decoders of broken files raise whatever they like
+        return Problem("corrupt", path, f"{type(error).__name__}: {error}")
 
 
 def _rows(path: Path, problems: list[Problem]) -> Iterator[_Row]:
     """Rows that name a picture; what is wrong with a row is a problem and no reason to stop."""
-    file = path / "ratings.jsonl" if path.is_dir() else path
+    file = ratings_in(path)
     if not file.is_file():
         raise AesError(f"{file} does not exist", fix="pass a ratings.jsonl, or its folder")
     folder = str(file.parent.absolute())
+    number = 0
     with file.open(encoding="utf-8", errors="replace") as opened:
         for number, line in enumerate(opened, start=1):
             where = f"{file}, line {number}"
             if not line.strip():
                 continue
             values = _parsed(line)
-            image = values.get("image")
-            split = values.get("split")
-            if not isinstance(image, str) or not image or split not in SPLITS:
-                problems.append(Problem("row", str(image or ""), f"{where}: no image, or split is {split!r}"))
-                continue
-            score = values.get("score")
-            if not isinstance(score, int | float) or not math.isfinite(score) or not 0 <= score <= 1:
-                problems.append(Problem("score", image, f"{where}: score is {score}"))
-            yield _Row(os.path.join(folder, image), str(split), where)  # noqa: PTH118  # one of 255,000
+            image, score = values.get("image"), values.get("score")
+            named = isinstance(image, str) and image != ""
+            if named and not _within(score):
+                problems.append(Problem("score", str(image), f"{where}: score is {str(score)[:40]}"))
+                values["score"] = 0.5  # what else may be wrong with the row
+            reason = _wrong(values)
+            if reason is not None:
+                problems.append(Problem("row", str(image or ""), f"{where}: {reason}"))
+            if named and values.get("split") in SPLITS:
+                yield _Row(os.path.join(folder, str(image)), str(values["split"]), where)  # noqa: PTH118  # one of 255,000
+    if not number:
+        problems.append(Problem("row", "", f"{file} is empty"))
+
+
+def _within(score: Any) -> bool:
+    return isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1
+
+
+def _wrong(values: dict[str, Any]) -> str | None:
+    """Why these are not the values of a rating; None where they are."""
+    if not values:
+        return "no JSON object"
+    try:
+        row = Rating(**values)
+    except (TypeError, ValueError) as error:
+        return str(error).removeprefix("Rating.__init__() ")
+    if not isinstance(row.image, str) or not row.image or not isinstance(row.domain, str):
+        return f"image is {row.image!r}, domain {row.domain!r}"
+    numbers = [row.spread, row.raters, *(row.votes or ()), *(row.attributes or {}).values()]
+    bad = next((value for value in numbers if value is not None and not isinstance(value, int | float)), None)
+    return None if bad is None else f"{bad!r} is no number"
 
 
 def _parsed(line: str) -> dict[str, Any]:
     try:
         values = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 
@@ -191,7 +216,7 @@ def to_text(report: Report, *, shown: int = 3) -> str:
             lines += [f"    {p.image}: {p.message}" for p in _first(report.problems, kind, shown)]
     if len(lines) == 1:
         lines.append("nothing wrong was found")
-    return "\n".join(lines)
+    return "\n".join(lines).encode(errors="backslashreplace").decode()  # names that are no text are shown as they are
 
 
 def _first(problems: Iterable[Problem], kind: str, shown: int) -> Sequence[Problem]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesr1.errors import AesError
-from aesr1.ratings.labels import count, file_name, header_of, number, read_table
-from aesr1.records import SPLITS, Rating, new_files, write_rows, write_run
+from aesr1.folders import staged, write_run
+from aesr1.ratings.labels import check_scale, count, file_name, header_of, moments, number, once, read_table, spread_of
+from aesr1.records import SPLITS, Rating, write_rows
 
 IMAGE_NAMES = ("image", "image_name", "filename", "file", "path", "name")
 MEAN_NAMES = ("mean", "score", "mos", "rating")
@@ -53,11 +53,11 @@ def import_csv(config: CsvConfig) -> Path:
         )
     gone = set(missing)
     ratings = [rating for rating in ratings if rating.image not in gone]
-    target = config.output / "ratings.jsonl"
-    with new_files(config.output, target.name):
-        write_rows(target, ratings)
-    write_run(config.output, "ratings import csv", config, started=started, rows=len(ratings), missing=len(missing))
-    return target
+    with staged(config.output, "ratings.jsonl", "run.json") as part:
+        write_rows(part / "ratings.jsonl", ratings)
+        counts = {"rows": len(ratings), "missing": len(missing)}
+        write_run(part, "ratings import csv", config, started=started, **counts)
+    return config.output / "ratings.jsonl"
 
 
 def read_csv(config: CsvConfig) -> Iterator[Rating]:
@@ -72,13 +72,17 @@ def read_csv(config: CsvConfig) -> Iterator[Rating]:
     image, mean, votes = _columns(config, columns)
     low, high = _scale(config, votes)
     marks = _marks(votes, low, high)
+    if not 0 <= config.val_share <= 1:
+        raise AesError(f"val_share is {config.val_share}", fix="give a share from 0 to 1")
     rng = np.random.default_rng(config.seed)
-    for where, cells in read_table(config.file, unique=image, separator=None):
+    seen: set[str] = set()
+    for where, cells in read_table(config.file, separator=None):
         name = file_name(cells[image], where)
+        once(seen, name, where)
         counts = tuple(count(cells[column], column, where) for column in votes)
         _check_raters(cells, counts, where)
         opinion = _opinion(cells, mean, marks, counts, where)
-        spread = _spread(cells, columns, marks, counts, where)
+        spread = _spread(cells, columns, marks, counts, where, low=low, high=high)
         drawn = "val" if rng.random() < config.val_share else "train"
         split = cells.get("split") or config.split or drawn
         if split not in SPLITS:
@@ -88,7 +92,7 @@ def read_csv(config: CsvConfig) -> Iterator[Rating]:
             score=(opinion - low) / (high - low),
             domain=config.domain or config.file.absolute().parent.name,
             split=split,
-            spread=None if spread is None else spread / (high - low),
+            spread=spread,
             raters=sum(counts) or _raters(cells, where),
             votes=counts or None,
         )
@@ -133,8 +137,7 @@ def _columns(config: CsvConfig, columns: list[str]) -> tuple[str, str | None, li
 def _scale(config: CsvConfig, votes: list[str]) -> tuple[float, float]:
     if config.scale is not None:
         low, high = config.scale
-        if not low < high:
-            raise AesError(f"the scale runs from {low} to {high}", fix="pass --scale LOW HIGH with LOW below HIGH")
+        check_scale(low, high)
         return low, high
     if not votes:
         raise AesError(
@@ -177,15 +180,20 @@ def _opinion(
 
 
 def _spread(
-    row: dict[str, str], columns: list[str], marks: NDArray[np.float64], counts: tuple[int, ...], where: str
+    row: dict[str, str],
+    columns: list[str],
+    marks: NDArray[np.float64],
+    counts: tuple[int, ...],
+    where: str,
+    *,
+    low: float,
+    high: float,
 ) -> float | None:
-    """The standard deviation of single votes, as the table says or from the votes; None where neither is there."""
+    """The standard deviation of single votes on the 0–1 scale, as the table says or from the votes; else None."""
     given = next((name for name in columns if name.lower() in SPREAD_NAMES and row[name]), None)
     if given is not None:
-        return number(row[given], given, where)
-    if not counts:
-        return None
-    return math.sqrt(float(np.average((marks - np.average(marks, weights=counts)) ** 2, weights=counts)))
+        return spread_of(row[given], given, where, low=low, high=high)
+    return moments(counts, marks.tolist())[1] / (high - low) if counts else None
 
 
 def _mark(column: str) -> int:

@@ -17,7 +17,7 @@ ABOUT = About(
     licence="labels CC0; the pictures belong to their photographers",
     source="Kang, Valenzise, Dufaux: EVA, ATQAM/MAST 2020",
     images=("EVA_together", "images/EVA_together", "images", "."),
-    published={"all": 4_070},
+    published=({"all": 4_070},),
     counted=False,
 )
 MARKS = tuple(range(11))

@@ -7,13 +7,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aesr1.contract import PROMPT
 from aesr1.errors import AesError
-from aesr1.records import Rating, new_files, read_rows, write_json, write_run, write_text
+from aesr1.folders import staged, write_json, write_run, write_text
+from aesr1.records import Rating, ratings_in, read_rows
 
 LMMS_TASK = """\
 task: {task}
@@ -68,16 +69,17 @@ def process_results(doc, results):
     return {"plcc": pair, "srcc": pair, "readable": float(judgement is not None)}
 
 
-def _readable(pairs):
-    return zip(*[(score, rating) for score, rating in pairs if score is not None], strict=True)
+def _agreement(metric, pairs):
+    read = [(score, rating) for score, rating in pairs if score is not None]
+    return metric(*map(list, zip(*read, strict=True))) if len(read) > 1 else 0.0
 
 
 def aggregate_plcc(pairs):
-    return plcc(*map(list, _readable(pairs)))
+    return _agreement(plcc, pairs)
 
 
 def aggregate_srcc(pairs):
-    return srcc(*map(list, _readable(pairs)))
+    return _agreement(srcc, pairs)
 '''
 
 
@@ -88,7 +90,7 @@ class ExportConfig:
     ratings: Path
     to: str
     output: Path
-    split: str | None = None  # default: all of them
+    split: str | None = None  # default: all of them; for lmms-eval, test
 
 
 def export(config: ExportConfig) -> list[Path]:
@@ -96,13 +98,14 @@ def export(config: ExportConfig) -> list[Path]:
     started = time.time()
     if config.to not in WRITERS:
         raise AesError(f"{config.to!r} is no tool that is known", fix=f"choose one of {', '.join(WRITERS)}")
-    rows = [row for row in read_rows(config.ratings, Rating) if config.split in (None, row.split)]
+    split = config.split or ("test" if config.to == "lmms-eval" else None)
+    rows = [row for row in read_rows(ratings_in(config.ratings), Rating) if split in (None, row.split)]
     if not rows:
-        raise AesError(f"{config.ratings} holds no rows of split {config.split}", fix="choose another --split")
-    with new_files(config.output.parent, config.output.name):
-        files = WRITERS[config.to](rows, config.output)
-        write_run(config.output, f"ratings export {config.to}", config, started=started, rows=len(rows))
-    return files
+        raise AesError(f"{config.ratings} holds no rows of split {split}", fix="choose another --split")
+    with staged(config.output.parent, config.output.name) as part:
+        files = WRITERS[config.to](rows, part / config.output.name, config.output.absolute())
+        write_run(part / config.output.name, f"ratings export {config.to}", config, started=started, rows=len(rows))
+    return [config.output / file.relative_to(part / config.output.name) for file in files]
 
 
 def _by_split(rows: Sequence[Rating]) -> Iterator[tuple[str, list[Rating]]]:
@@ -110,7 +113,7 @@ def _by_split(rows: Sequence[Rating]) -> Iterator[tuple[str, list[Rating]]]:
         yield split, [row for row in rows if row.split == split]
 
 
-def _trl(rows: Sequence[Rating], output: Path) -> list[Path]:
+def _trl(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
     """For GRPOTrainer: a conversation as prompt, the picture's path (cast it to datasets' Image), the rating."""
     files = []
     for split, chosen in _by_split(rows):
@@ -127,8 +130,8 @@ def _trl(rows: Sequence[Rating], output: Path) -> list[Path]:
     return files
 
 
-def _llama_factory(rows: Sequence[Rating], output: Path) -> list[Path]:
-    """ShareGPT, roles as OpenAI names them, the human score as answer; `dataset_info.json` registers the files."""
+def _llama_factory(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
+    """ShareGPT with the human score as truth, for a reward; for tuning on replies, rationales are what is needed."""
     tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
     files, info = [], {}
     for split, chosen in _by_split(rows):
@@ -136,7 +139,7 @@ def _llama_factory(rows: Sequence[Rating], output: Path) -> list[Path]:
             {
                 "messages": [
                     {"role": "user", "content": f"<image>{PROMPT}"},
-                    {"role": "assistant", "content": f"{row.score:.4f}"},
+                    {"role": "assistant", "content": f"{row.score:.2f}"},
                 ],
                 "images": [row.image],
             }
@@ -151,28 +154,47 @@ def _llama_factory(rows: Sequence[Rating], output: Path) -> list[Path]:
     return [*files, output / "dataset_info.json"]
 
 
-def _lmms_eval(rows: Sequence[Rating], output: Path) -> list[Path]:
+def _lmms_eval(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
     """A folder for `lmms_eval --include_path DIR --tasks aesr1_<domain>`: one task a data set, never ranked across."""
     files = []
-    for domain in dict.fromkeys(row.domain for row in rows):
-        task = f"aesr1_{''.join(mark if mark.isalnum() else '_' for mark in domain)}"
+    domains = list(dict.fromkeys(row.domain for row in rows))
+    plain = unique_names(["".join(mark if mark.isalnum() else "_" for mark in domain) for domain in domains])
+    for domain, name in zip(domains, plain, strict=True):
+        task = f"aesr1_{name}"
         chosen = ({"image": row.image, "rating": row.score} for row in rows if row.domain == domain)
         data = _write_lines(output / f"{task}.jsonl", chosen)
-        write_text(output / f"{task}.yaml", LMMS_TASK.format(task=task, data=json.dumps(str(data.absolute()))))
+        place = json.dumps(str(final / data.name), ensure_ascii=False)
+        write_text(output / f"{task}.yaml", LMMS_TASK.format(task=task, data=place))
         files += [output / f"{task}.yaml", data]
     write_text(output / "utils.py", LMMS_UTILS)
     return [*files, output / "utils.py"]
 
 
-def _parquet(rows: Sequence[Rating], output: Path) -> list[Path]:
+def _parquet(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
     """`load_dataset("parquet", data_files=…)`: every field, the pictures' bytes inside."""
     from aesr1.ratings.hub import write_parquet
 
     return write_parquet(rows, output)
 
 
-def _imagefolder(rows: Sequence[Rating], output: Path) -> list[Path]:
-    """`load_dataset("imagefolder", data_dir=…)`: copies of the pictures, with `metadata.jsonl` beside them."""
+def _imagefolder(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
+    """`load_dataset("imagefolder", data_dir=…)`: copies of the pictures, and what is known of them beside them.
+
+    Parquet, because its columns have types: one that is empty in a single split would not load from jsonl.
+    """
+    try:
+        import pyarrow
+        from pyarrow import Table
+        from pyarrow.parquet import write_table
+
+        from aesr1.ratings.hub import schema, typed
+
+        known = schema().arrow_schema
+    except ImportError as error:
+        raise AesError("this needs Hugging Face datasets", fix="pip install 'aesr1[data]'") from error
+    columns = pyarrow.schema(
+        [("file_name", pyarrow.string()), *(known.field(name) for name in known.names if name != "image")]
+    )
     files = []
     for split, chosen in _by_split(rows):
         folder = output / split
@@ -183,11 +205,9 @@ def _imagefolder(rows: Sequence[Rating], output: Path) -> list[Path]:
                 shutil.copyfile(row.image, folder / name)
             except FileNotFoundError as error:
                 raise AesError(f"{row.image} does not exist", fix="run `aesr1 ratings check` first") from error
-        lines = (
-            {"file_name": name, **{key: value for key, value in asdict(row).items() if key != "image"}}
-            for row, name in zip(chosen, names, strict=True)
-        )
-        files.append(_write_lines(folder / "metadata.jsonl", lines))
+        cells = [{**typed(row), "file_name": name} for row, name in zip(chosen, names, strict=True)]
+        write_table(Table.from_pylist(cells, schema=columns), folder / "metadata.parquet")
+        files.append(folder / "metadata.parquet")
     return files
 
 
@@ -209,7 +229,7 @@ def _write_lines(file: Path, values: Iterator[dict[str, Any]]) -> Path:
     return file
 
 
-WRITERS: dict[str, Callable[[Sequence[Rating], Path], list[Path]]] = {
+WRITERS: dict[str, Callable[[Sequence[Rating], Path, Path], list[Path]]] = {
     "trl": _trl,
     "llama-factory": _llama_factory,
     "lmms-eval": _lmms_eval,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.ratings.labels import About, count, file_name, find, moments, need, on_scale, read_lines, read_table
+from aesr1.ratings.labels import About, count, file_name, find, moments, need, on_scale, once, read_lines, read_table
 from aesr1.records import Rating
 
 ABOUT = About(
@@ -16,7 +16,7 @@ ABOUT = About(
     licence="Creative Commons pictures, each with its photographer's terms",
     source="Ren, Shen, Lin, Mech, Foran: Personalized Image Aesthetics, ICCV 2017",
     images=("40K", "FLICKR-AES-001/40K", "images", "."),
-    published={"train": 35_263, "test": 4_737},
+    published=({"train": 35_263, "test": 4_737},),
     counted=False,
 )
 SCORES = "FLICKR-AES_image_score.txt"
@@ -49,14 +49,19 @@ def load(root: Path) -> Iterator[Rating]:
         test = {file_name(words[0], where) for where, words in read_lines(listed)}
     else:
         test = {name for names in rated.values() if len(names) in TEST_LABELS for name in names}
+    if not test:
+        raise AesError(
+            f"no worker of {workers} rated {TEST_LABELS[0]} to {TEST_LABELS[-1]} pictures, as the test workers did",
+            fix=f"put a list of the test images' names beside it as {TEST_LISTS[0]}",
+        )
+    tested = 0
     seen: set[str] = set()
     for where, words in read_lines(scores):
         if len(words) != 2:
             raise AesError(f"{where} has {len(words)} words, not a file name and a score", fix="get the file again")
         name = file_name(words[0], where)
-        if name in seen:
-            raise AesError(f"{where}: {name} is rated twice", fix="keep one row an image")
-        seen.add(name)
+        once(seen, name, where)
+        tested += name in test
         given = tuple(votes[name][mark] for mark in MARKS) if name in votes else None
         yield Rating(
             image=name,
@@ -69,3 +74,5 @@ def load(root: Path) -> Iterator[Rating]:
             licence=ABOUT.licence,
             source=ABOUT.source,
         )
+    if seen and not tested:
+        raise AesError(f"none of the {len(test):,} test images is in {scores}", fix=f"check {listed or workers}")

@@ -25,7 +25,7 @@ class About:
     licence: str
     source: str  # who published it
     images: tuple[str, ...]  # folders below the root in which its pictures are looked for
-    published: Mapping[str, int]  # rows by split
+    published: tuple[Mapping[str, int], ...]  # rows by split (or "all"), of each form that the set is handed round in
     counted: bool = True  # in the authors' own files; False: the papers say so
 
 
@@ -37,9 +37,13 @@ class Line(NamedTuple):
 
 
 def find(root: Path, *candidates: str) -> Path | None:
-    """The first of these files (paths below the root) that there is; the root itself where it is such a file."""
+    """The first of these files (paths below the root) that there is; the root itself where it is such a file.
+
+    Where the root is another of the set's files, those that lie beside it are found.
+    """
     if root.is_file():
-        return root if any(root.name == Path(name).name for name in candidates) else None
+        beside = (root.with_name(Path(name).name) for name in candidates)
+        return next((path for path in beside if path.is_file()), None)
     return next((root / name for name in candidates if (root / name).is_file()), None)
 
 
@@ -130,9 +134,7 @@ def read_table(
                     )
                 cells = dict(zip(names, map(str.strip, row), strict=True))
                 if unique is not None:
-                    if cells[unique] in seen:
-                        raise AesError(f"{where}: {cells[unique]} is rated twice", fix="keep one row an image")
-                    seen.add(cells[unique])
+                    once(seen, cells[unique], where)
                 yield Line(where, cells)
         except csv.Error as error:
             raise AesError(
@@ -143,7 +145,17 @@ def read_table(
         _check_columns(file, names, columns)
 
 
+def once(seen: set[str], image: str, where: str) -> None:
+    """Note an image. AesError where it was noted before."""
+    if image in seen:
+        raise AesError(f"{where}: {image} is rated twice", fix="keep one row an image")
+    seen.add(image)
+
+
 def _check_columns(file: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise AesError(f"{file}, line 1 has two columns {twice[0]!r}", fix="rename one of them")
     absent = [name for name in columns if name not in names]
     if absent:
         raise AesError(
@@ -179,11 +191,20 @@ def check_encoding(file: Path, encoding: str) -> None:
             line = 1
         except UnicodeDecodeError as whole:
             line = content.count(b"\n", 0, whole.start) + 1
+        if encoding != "utf-8-sig":
+            raise AesError(
+                f"{file}, line {line} is no {encoding}", fix="get the file again, or save it as UTF-8"
+            ) from error
         other = "GB18030" if _reads_as(content, "gb18030") else "another encoding"
         raise AesError(
             f"{file}, line {line} is not UTF-8; the file reads as {other}",
             fix=f"save it again as UTF-8, e.g. iconv -f {other if other == 'GB18030' else 'LATIN1'} -t UTF-8",
         ) from error
+
+
+def is_utf8(file: Path) -> bool:
+    """Whether a file is UTF-8 text, with or without a BOM."""
+    return _reads_as(file.read_bytes(), "utf-8-sig")
 
 
 def _reads_as(content: bytes, encoding: str) -> bool:
@@ -197,7 +218,7 @@ def _reads_as(content: bytes, encoding: str) -> bool:
 def number(text: str | None, column: str, where: str) -> float:
     """A finite number, or an AesError that names the place."""
     try:
-        value = float(text or "")
+        value = float(text or "") if "_" not in (text or "") else math.nan  # Python would read 1_0 as ten
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
@@ -236,6 +257,22 @@ def file_name(text: str, where: str) -> str:
             f"{where}: {name} leaves the picture folder", fix="use paths below it, and --images for the folder"
         )
     return str(path)
+
+
+def check_scale(low: float, high: float) -> None:
+    """AesError unless these are a scale's bounds."""
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise AesError(f"the scale runs from {low} to {high}", fix="pass --scale LOW HIGH with LOW below HIGH")
+
+
+def spread_of(text: str | None, column: str, where: str, *, low: float, high: float) -> float:
+    """A standard deviation of marks, mapped to the 0–1 scale; it cannot be wider than the scale."""
+    value = number(text, column, where)
+    if not 0 <= value <= high - low:
+        raise AesError(
+            f"{where}: {column} is {value:g}, no standard deviation on the scale {low:g}–{high:g}", fix="mend the row"
+        )
+    return value / (high - low)
 
 
 def moments(votes: Sequence[float], marks: Sequence[float]) -> tuple[float, float]:

@@ -16,7 +16,7 @@ ABOUT = About(
     licence="on request from its authors",
     source="Maerten, Chen, De Winter, Bossens, Wagemans: LAPIS, CVPR 2025",
     images=("images", "datasetImages_originalSize", "."),
-    published={"all": 11_723},
+    published=({"all": 11_723},),
     counted=False,
 )
 TABLE = "LAPIS_individualratings_metaANDdemodata.csv"

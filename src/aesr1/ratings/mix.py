@@ -12,7 +12,8 @@ import numpy as np
 
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
-from aesr1.records import Rating, each_row, new_files, write_rows, write_run
+from aesr1.folders import staged, write_run
+from aesr1.records import SPLITS, Rating, each_row, ratings_in, write_rows
 
 
 @dataclass(frozen=True)
@@ -47,50 +48,54 @@ def parse_sources(texts: Sequence[str]) -> tuple[tuple[Path, float], ...]:
         if not 0 < parsed < float("inf"):
             raise AesError(f"the weight of {text} is {weight}", fix="give a weight above 0, as in ava:2")
         path = Path(name if colon and name else text)
-        sources.append((path / "ratings.jsonl" if path.is_dir() else path, parsed))
+        sources.append((ratings_in(path), parsed))
     return tuple(sources)
 
 
 def mix(config: MixConfig) -> Mixed:
     """Write `ratings.jsonl`, its rows in random order. AesError where a set has too few rows."""
     started = time.time()
-    for level in config.balance:
-        if level not in LEVELS:
-            raise AesError(f"{level!r} is no level", fix=f"use {', '.join(LEVELS)}")
-    if len({path.absolute() for path, _ in config.sources}) < len(config.sources):
+    if any(level not in LEVELS for level in config.balance) or len(set(config.balance)) < len(config.balance):
+        raise AesError(f"{','.join(config.balance)} are no levels", fix=f"use {', '.join(LEVELS)}, each once")
+    if config.split not in SPLITS:
+        raise AesError(f"{config.split!r} is no split", fix=f"use {', '.join(SPLITS)}")
+    if len({path.resolve() for path, _ in config.sources}) < len(config.sources):
         raise AesError("a set is named twice", fix="name each once, with its weight")
     rng = np.random.default_rng(config.seed)
     weights = [weight for _, weight in config.sources]
-    wanted = {config.split: apportion(config.n, weights), "val": apportion(config.val, weights)}
     if config.split == "val" and config.val:
         raise AesError("val is drawn twice", fix="leave out --val where --split is val")
+    wanted = {"val": apportion(config.val, weights)} | {config.split: apportion(config.n, weights)}
     chosen: list[Rating] = []
     for position, (path, _) in enumerate(config.sources):
         rows = list(each_row(path, Rating))
-        for split in dict.fromkeys((config.split, "val")):
-            share = wanted[split][position]
-            if share:
-                chosen += _draw(
-                    [row for row in rows if row.split == split], share, config.balance, rng, f"{path} {split}"
-                )
+        for split, shares in wanted.items():
+            if not shares[position] and any(shares):
+                raise AesError(f"{path} would give none of the {split} rows", fix="raise --n or its weight")
+            if shares[position]:
+                there = [row for row in rows if row.split == split]
+                chosen += _draw(there, shares[position], config.balance, rng, f"{path}, split {split}")
     counts: dict[str, dict[str, int]] = {}
+    seen: set[str] = set()
     for row in chosen:
+        if row.image in seen:
+            raise AesError(f"{row.image} was drawn from two sets", fix="mix only one of those that hold it")
+        seen.add(row.image)
         by_split = counts.setdefault(row.domain, {})
         by_split[row.split] = by_split.get(row.split, 0) + 1
-    target = config.output / "ratings.jsonl"
-    with new_files(config.output, target.name):
-        write_rows(target, [chosen[i] for i in rng.permutation(len(chosen))])
-    write_run(config.output, "ratings mix", config, started=started, rows=counts)
-    return Mixed(target, counts)
+    with staged(config.output, "ratings.jsonl", "run.json") as part:
+        write_rows(part / "ratings.jsonl", [chosen[i] for i in rng.permutation(len(chosen))])
+        write_run(part, "ratings mix", config, started=started, rows=counts)
+    return Mixed(config.output / "ratings.jsonl", counts)
 
 
 def apportion(n: int, weights: Sequence[float]) -> list[int]:
     """`n` divided by weight into whole numbers that sum to it: the largest remainders are rounded up."""
-    exact = np.asarray(weights, dtype=float) * n / sum(weights)
-    parts = np.floor(exact).astype(int)
-    for position in np.argsort(parts - exact, kind="stable")[: n - int(parts.sum())]:
+    exact = [weight * n / sum(weights) for weight in weights]
+    parts = [int(share) for share in exact]
+    for position in sorted(range(len(parts)), key=lambda i: parts[i] - exact[i])[: n - sum(parts)]:
         parts[position] += 1
-    return [int(part) for part in parts]
+    return parts
 
 
 def _draw(rows: Sequence[Rating], n: int, balance: Sequence[str], rng: np.random.Generator, where: str) -> list[Rating]:

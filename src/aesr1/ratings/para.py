@@ -15,7 +15,7 @@ ABOUT = About(
     licence="research and learning only",
     source="Yang et al.: PARA, CVPR 2022",
     images=("imgs", "."),
-    published={"train": 28_220, "test": 3_000},
+    published=({"train": 28_220, "test": 3_000},),
     counted=False,
 )
 FILES = {"train": "PARA-GiaaTrain.csv", "test": "PARA-GiaaTest.csv"}

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
-from aesr1.records import SPLITS, Rating, each_row
+from aesr1.folders import staged
+from aesr1.records import SPLITS, Rating, each_row, ratings_in
 
 BINS = 20
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -46,7 +47,7 @@ def overview(paths: Sequence[Path]) -> tuple[list[Overview], dict[str, Columns]]
     """One overview for each data set in these files, and its numbers. AesError where there are no rows."""
     rows: dict[str, list[Rating]] = {}
     for path in paths:
-        for row in each_row(path / "ratings.jsonl" if path.is_dir() else path, Rating):
+        for row in each_row(ratings_in(path), Rating):
             rows.setdefault(row.domain, []).append(row)
     if not rows:
         raise AesError(f"{', '.join(map(str, paths))} holds no rows", fix="pass a ratings.jsonl with rows")
@@ -124,7 +125,8 @@ def draw(columns: dict[str, Columns], output: Path) -> Path:
     for (left, right), (domain, (scores, spreads)) in zip(axes, columns.items(), strict=True):
         left.hist(scores, bins=edges, color="#4477aa")
         left.axvline(scores.mean(), color="#222222", linewidth=1, linestyle="--")
-        left.set(title=f"{domain}: {len(scores):,} images", xlabel="score (mean opinion)", ylabel="images", xlim=(0, 1))
+        title = domain.replace("$", r"\$")  # no formula
+        left.set(title=f"{title}: {len(scores):,} images", xlabel="score (mean opinion)", ylabel="images", xlim=(0, 1))
         known = ~np.isnan(spreads)
         if known.any():
             right.hexbin(scores[known], spreads[known], gridsize=30, mincnt=1, cmap="Blues", bins="log")
@@ -133,6 +135,6 @@ def draw(columns: dict[str, Columns], output: Path) -> Path:
         else:
             right.axis("off")
             right.text(0.5, 0.5, "no spread known", ha="center", va="center", color="#777777")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=120)
+    with staged(output.parent, output.name) as part:
+        figure.savefig(part / output.name, dpi=120)
     return output

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.ratings.labels import RESEARCH, About, Line, file_name, need, on_scale, read_table
+from aesr1.ratings.labels import RESEARCH, About, Line, file_name, need, on_scale, once, read_table
 from aesr1.ratings.split import draw_splits
 from aesr1.records import Rating
 
@@ -16,7 +16,7 @@ ABOUT = About(
     licence=RESEARCH,
     source="Fang, Zhu, Zeng, Ma, Wang: SPAQ, CVPR 2020",
     images=("TestImage", "images", "."),
-    published={"all": 11_125},
+    published=({"all": 11_125},),
     counted=False,
 )
 TABLE = "MOS and Image attribute scores"
@@ -74,7 +74,5 @@ def _workbook(file: Path) -> Iterator[Line]:
     for number, row in enumerate(rows[1:], start=2):
         where = f"{file}, row {number}"
         cells = {name: str(cell).strip() for name, cell in zip(header, row, strict=True)}
-        if cells["Image name"] in seen:
-            raise AesError(f"{where}: {cells['Image name']} is rated twice", fix="keep one row an image")
-        seen.add(cells["Image name"])
+        once(seen, cells["Image name"], where)
         yield Line(where, cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections import Counter
@@ -12,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from aesr1.errors import AesError
-from aesr1.records import SPLITS, Rating, new_files, read_rows, write_rows, write_run
+from aesr1.folders import staged, write_run
+from aesr1.records import SPLITS, Rating, ratings_in, read_rows, write_rows
 
 
 def draw_splits(groups: Sequence[str], shares: Mapping[str, float], *, seed: int = 0) -> list[str]:
@@ -21,7 +23,11 @@ def draw_splits(groups: Sequence[str], shares: Mapping[str, float], *, seed: int
     The groups are shuffled by the seed, then each goes to the split that is furthest behind its share. The same rows
     give the same draw in whatever order they come, as long as the groups' names sort.
     """
-    if not shares or any(name not in SPLITS for name in shares) or any(not share >= 0 for share in shares.values()):
+    if (
+        not shares
+        or any(name not in SPLITS for name in shares)
+        or any(not 0 <= share < math.inf for share in shares.values())
+    ):
         raise AesError(f"the shares are {dict(shares)}", fix=f"give {', '.join(SPLITS)} shares of 0 or more")
     total = sum(shares.values())
     if not total > 0:
@@ -58,9 +64,15 @@ def split(config: SplitConfig) -> dict[str, int]:
     for name in config.keep:
         if name not in SPLITS:
             raise AesError(f"{name!r} is no split", fix=f"use {', '.join(SPLITS)}")
-    rows = read_rows(config.ratings, Rating)
+    rows = read_rows(ratings_in(config.ratings), Rating)
     groups = _groups(rows, config)
-    kept = {group: row.split for row, group in zip(rows, groups, strict=True) if row.split in config.keep}
+    kept: dict[str, str] = {}
+    for row, group in zip(rows, groups, strict=True):
+        if row.split in config.keep and kept.setdefault(group, row.split) != row.split:
+            raise AesError(
+                f"{group!r} is in {kept[group]} and in {row.split} already, {row.image} for one",
+                fix="keep only one of those splits",
+            )
     divided = [i for i, row in enumerate(rows) if row.split not in config.keep]
     torn = next((i for i in divided if groups[i] in kept), None)
     if torn is not None:
@@ -73,10 +85,10 @@ def split(config: SplitConfig) -> dict[str, int]:
     drawn = draw_splits([groups[i] for i in divided], dict(config.shares), seed=config.seed)
     chosen = dict(zip(divided, drawn, strict=True))
     written = [replace(row, split=chosen.get(i, row.split)) for i, row in enumerate(rows)]
-    with new_files(config.output, "ratings.jsonl"):
-        write_rows(config.output / "ratings.jsonl", written)
     counts = dict(Counter(row.split for row in written))
-    write_run(config.output, "ratings split", config, started=started, rows=counts, groups=len(set(groups)))
+    with staged(config.output, "ratings.jsonl", "run.json") as part:
+        write_rows(part / "ratings.jsonl", written)
+        write_run(part, "ratings split", config, started=started, rows=counts, groups=len(set(groups)))
     return counts
 
 
@@ -96,7 +108,10 @@ def _groups(rows: Sequence[Rating], config: SplitConfig) -> list[str]:
         if pattern and match is None:
             raise AesError(f"--group-by matches nothing in {Path(row.image).name}", fix="mend the pattern")
         if match is not None:
-            found.append(match[1] if match.re.groups else match[0])
+            named = match[1] if match.re.groups else match[0]
+            if not named:
+                raise AesError(f"--group-by names no group in {Path(row.image).name}", fix="mend the pattern")
+            found.append(named)
         else:
             found.append(row.group or row.image)
     return found

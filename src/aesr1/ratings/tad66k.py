@@ -15,7 +15,7 @@ ABOUT = About(
     licence=RESEARCH,
     source="He et al.: TAD66K and TANet, IJCAI 2022",
     images=("TAD66K", "images", "image", "."),
-    published={"train": 52_248, "test": 14_079},
+    published=({"train": 52_248, "test": 14_079},),
 )
 
 

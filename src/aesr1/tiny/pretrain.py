@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from aesr1.aescot.phrases import PLACE, Findings, describe, judge
 from aesr1.errors import AesError
-from aesr1.records import claim
+from aesr1.folders import claim
 from aesr1.tiny.eyes import EyeTest, facts_srcc, open_eyes
 from aesr1.tiny.model import build_model, build_processor, save_half
 from aesr1.tiny.pool import Pool, draw_pool
