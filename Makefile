@@ -30,7 +30,7 @@ bench: .venv/train
 	touch $@
 
 .venv/dev: .venv/bin/pip pyproject.toml constraints.txt
-	$(BIN)/pip install -q -c constraints.txt -e '.[train,data,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[train,data,serve,dev]'
 	touch $@
 
 # The report is tried in a real browser. Without one (and without the right to install it) those tests skip.

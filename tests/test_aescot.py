@@ -6,7 +6,7 @@ import pytest
 
 from aesr1.aescot.build import CotConfig, build
 from aesr1.aescot.critics import embedded
-from aesr1.aescot.filters import align, fact, leak, refuse
+from aesr1.aescot.filters import FilterSettings, align, fact, judged, leak, refuse, refuse_among
 from aesr1.aescot.phrases import Findings, describe, judge
 from aesr1.contract import LEVELS, Judgement, parse_reply, render_reply
 from aesr1.errors import AesError
@@ -170,3 +170,64 @@ def test_bad_requests_are_refused(scene_folder, tmp_path):
     with pytest.raises(AesError, match="finished"):
         build(CotConfig(ratings, tmp_path / "cot", n=3))
     assert read_rows(tmp_path / "cot" / "raw.jsonl", Draft)
+
+
+PROSE = (
+    "Soft evening light rakes across the harbour and lays long shadows over the wet stones. The mood is quiet, almost "
+    "wistful, and the frame leads the eye from the moored boats to the church tower. The colours are restrained, but "
+    "the brightness of the sky leaves little detail in the clouds. Altogether a fine picture."
+)
+STRICT = FilterSettings()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (PROSE, None),
+        ("Weiches Licht liegt über dem Hafen und die Farben sind ruhig. " * 6 + "Altogether a fine one.", "language"),
+        ("Soft light lies over the harbour. Altogether a fine picture.", "length: 10 words"),
+        (PROSE.replace("quiet", "quiet and still " * 200), "length"),
+        ("The boats lie in the harbour of the town and the people walk along it to the church and back to the inn. " * 2
+         + "Altogether it is fine.", "dimensions"),
+    ],
+)  # fmt: skip
+def test_texts_are_held_against_the_other_filters(text, reason):
+    found = refuse(text, score=0.8, findings=PLAIN, settings=STRICT)
+    assert (found or "").startswith(reason or "") and (found is None) == (reason is None), found
+
+
+def test_a_text_like_an_earlier_one_and_a_template_are_refused():
+    other = (
+        "Hard noon sun flattens the square. The mood is busy, the composition crowded at the left edge, and the colour "
+        "of the awnings shouts. Altogether a poor picture."
+    )
+    near = "near: 100% of its word triples stand in an earlier text"
+    assert refuse_among([PROSE, other, PROSE + " Really."], STRICT) == [None, None, near]
+    texts = [f"The picture shows a scene. A tree of kind {chr(97 + i)} stands there." for i in range(20)]
+    common = refuse_among(texts, replace(STRICT, near=1.0, template=0.4))
+    assert common == ["template: 50% of its sentences are common ones"] * 20
+    assert refuse_among(texts, replace(STRICT, near=1.0, template=1.0)) == [None] * 20
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ({"leak": "none", "align": "78", "fact": "None."}, None),
+        ({"align": "Score: 85.5"}, None),
+        ({"align": "20"}, "align: read blind it sounds like 0.20, people said 0.80"),
+        ({"align": "high"}, "align: the judge says 'high', no number"),
+        ({"leak": '"which explains the low opinion"'}, "leak: the judge says"),
+        ({"fact": "There is no church tower."}, "fact: the judge says"),
+    ],
+)
+def test_what_judges_said(answers, reason):
+    found = judged(answers, 0.8, STRICT)
+    assert (found or "").startswith(reason or "") and (found is None) == (reason is None), found
+
+
+@pytest.mark.parametrize(
+    "settings", [{"shortest": 9, "longest": 8}, {"dimensions": 6}, {"near": 1.5}, {"tolerance": -0.1}, {"english": 2}]
+)
+def test_thresholds_that_make_no_sense(settings):
+    with pytest.raises(AesError, match="make no sense"):
+        FilterSettings(**settings)

@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from aesr1 import __version__
-from aesr1.cli_ratings import Output, Seed, ratings
+from aesr1.cli_cot import cot
+from aesr1.cli_ratings import Seed, ratings
 from aesr1.errors import AesError
 
 app = typer.Typer(
@@ -22,12 +23,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Judge the beauty of photographs, with reasons (Aes-R1): make data, train, evaluate, score.",
 )
-cot = typer.Typer(no_args_is_help=True, help="AesCoT: rationales that fit human ratings.")
 app.add_typer(ratings, name="ratings")
 app.add_typer(cot, name="cot")
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
+Output = Annotated[
+    Path, typer.Option("-o", "--output", help="Folder for the results; the same command goes on where it stopped.")
+]
 Samples = Annotated[int, typer.Option(min=0, help="Mean of so many sampled replies instead of the expectation.")]
 Temperature = Annotated[float, typer.Option(help="For --samples.")]
 
@@ -38,23 +41,6 @@ def demo(output: Output, seed: Seed = 0) -> None:
     from aesr1.demo import DemoConfig, run_demo
 
     print(run_demo(DemoConfig(output, seed=seed)))
-
-
-@cot.command("build")
-def cot_build(
-    ratings_file: Annotated[Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl")],
-    output: Output,
-    n: Annotated[int, typer.Option(help="Rationales to keep, a third each of bad, fair and good.")] = 3_000,
-    split: Annotated[str, typer.Option(help="Split to write about.")] = "train",
-    attempts: Annotated[int, typer.Option(help="Drafts a picture before it is given up.")] = 3,
-    seed: Seed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")] = False,
-) -> None:
-    """Write rationales with the embedded critic and keep those that pass the filters."""
-    from aesr1.aescot.build import CotConfig, build, to_markdown
-
-    summary = build(CotConfig(ratings_file, output, n=n, split=split, attempts=attempts, seed=seed))
-    print(json.dumps(summary._asdict()) if as_json else f"{to_markdown(summary)}\n{output / 'rationales.jsonl'}")
 
 
 @app.command(context_settings=PASS_ON)
@@ -166,6 +152,27 @@ def report(
 
     summary = write_report(predictions, output, ratings=ratings_file)
     print(f"{output}: {summary.pictures} pictures, {summary.failed} without a score, {summary.missing} missing")
+
+
+@app.command()
+def serve(
+    model: Annotated[str | None, typer.Option(help="A folder or hub id; default: the embedded toy.")] = None,
+    host: Annotated[
+        str, typer.Option(help="There is no log-in: leave it at this machine unless others are kept out.")
+    ] = ("127.0.0.1"),
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 8000,
+    max_pixels: Annotated[int, typer.Option(help="Picture size cap.")] = 262_144,
+    max_batch: Annotated[int, typer.Option(min=1, help="Replies generated together.")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 512,
+) -> None:
+    """Serve a model under OpenAI's chat completions: a picture as data URL, one prompt, text back. Ctrl-C ends it."""
+    from aesr1.app.asks import ServeConfig
+    from aesr1.app.score import TOY_NOTE
+    from aesr1.app.serve import serve as run
+
+    if model is None:
+        print(TOY_NOTE, file=sys.stderr)
+    run(ServeConfig(model, host, port, max_pixels, max_batch=max_batch, max_new_tokens=max_new_tokens))
 
 
 @app.callback(invoke_without_command=True)

@@ -25,10 +25,15 @@ class Advance:
         """Move on by `count`."""
         self._bar.advance(self._task, count)  # type: ignore[arg-type]
 
+    def note(self, text: str) -> None:
+        """Say something behind the bar."""
+        self._bar.update(self._task, note=text)  # type: ignore[arg-type]
+
 
 @contextmanager
 def bar(label: str, *, total: int) -> Iterator[Advance]:
     """Show a bar while the block runs."""
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), _Rate(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
-        yield Advance(progress, progress.add_task(label, total=total))
+    note = TextColumn("{task.fields[note]}", markup=False)
+    with Progress(*columns, note, console=Console(stderr=True), transient=False) as progress:
+        yield Advance(progress, progress.add_task(label, total=total, note=""))

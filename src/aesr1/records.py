@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
 from aesr1 import __version__
 from aesr1.contract import VERSION, check_version
@@ -54,9 +51,14 @@ class Draft:
     score: float
     domain: str
     attempt: int
-    text: str
-    refused: str | None  # "leak: …", "align: …" or "fact: …"
-    critic: str
+    text: str  # empty where the teacher gave none
+    refused: str | None  # the first reason against it, "leak: …", "filtered: …"; None where it may stay
+    critic: str  # "embedded" or the teacher's model
+    prompt: str = ""  # version of the template that the teacher was asked with
+    tokens_in: int = 0
+    tokens_out: int = 0
+    finish: str | None = None  # "length": the text was cut off
+    judged: dict[str, str] | None = None  # what a judge answered, by filter
     contract: str = VERSION
 
     def __post_init__(self) -> None:
@@ -72,6 +74,7 @@ class Rationale:
     domain: str
     reasoning: str
     critic: str  # who wrote it
+    prompt: str = ""  # version of the template that it was asked with
     contract: str = VERSION
 
     def __post_init__(self) -> None:
@@ -119,7 +122,7 @@ def each_row(path: Path, kind: type[Row]) -> Iterator[Row]:
             if values.get("votes") is not None:
                 values["votes"] = tuple(values["votes"])
             row = kind(**{**values, "image": os.path.join(folder, values["image"])})  # noqa: PTH118  # ten times faster
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             wanted = ", ".join(field.name for field in fields(kind))
             raise AesError(
                 f"{path}, line {number} is no {kind.__name__.lower()}: {error}",
@@ -206,75 +209,9 @@ def _cut_torn_line(path: Path) -> None:
             file.truncate(end)
 
 
-@contextmanager
-def new_files(folder: Path, *names: str) -> Iterator[None]:
-    """A block that writes these files or folders below a folder: all of them, or nothing where it raises.
-
-    AesError where one is there already.
-    """
-    for name in names:
-        if (folder / name).exists():
-            raise AesError(f"{folder / name} exists", fix="choose another output folder; nothing is overwritten")
-    made = not folder.exists()
-    try:
-        yield
-    except BaseException:
-        for name in names:
-            (folder / f"{name}.part").unlink(missing_ok=True)
-            if (folder / name).is_dir():
-                shutil.rmtree(folder / name)
-            else:
-                (folder / name).unlink(missing_ok=True)
-        if made and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole: aside, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(path.suffix + ".part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write one JSON value, readable."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def claim(folder: Path, config: Any) -> None:
-    """Bind an output folder to the settings it was begun with: a resumed run must not mix two. AesError says which."""
-    path = folder / "settings.json"
-    settings = json.loads(json.dumps(asdict(config), default=str))
-    if not path.exists():
-        write_json(path, settings)
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    changed = [name for name in settings if settings[name] != before.get(name)]
-    if changed:
-        name = changed[0]
-        raise AesError(
-            f"{folder} was begun with {name} = {before.get(name)!r}, now it is {settings[name]!r}",
-            fix="call it with the same settings to go on, or choose another output folder",
-        )
-
-
-def write_run(folder: Path, stage: str, config: Any, *, started: float, **results: Any) -> None:
-    """`run.json` beside an output: what made it, with which settings, when, how long it took."""
-    settings = asdict(config) if hasattr(config, "__dataclass_fields__") else config
-    write_json(
-        folder / "run.json",
-        {
-            "stage": stage,
-            "aesr1": __version__,
-            "contract": VERSION,
-            "config": json.loads(json.dumps(settings, default=str)),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-            "seconds": round(time.time() - started, 1),
-            **results,
-        },
-    )
+def ratings_in(path: Path) -> Path:
+    """The file of ratings that a path means: itself, or the one in that folder."""
+    return path / "ratings.jsonl" if path.is_dir() else path
 
 
 def of_split(ratings: list[Rating], split: str, *, where: Path) -> list[Rating]:

@@ -24,8 +24,8 @@ from transformers.utils import logging as transformers_logging
 
 from aesr1.contract import ANSWER_OPEN, MAX_PIXELS, PROMPT, SCORE_TEXTS, VERSION, check_version
 from aesr1.errors import AesError
+from aesr1.folders import write_json
 from aesr1.processor import ImageOnlyProcessor
-from aesr1.records import write_json
 
 TINY = "tiny"
 BACKBONE = "tiny-backbone"
@@ -189,14 +189,14 @@ def generate(
         repetition_penalty=1.0,
         num_return_sequences=samples,
         max_new_tokens=max_new_tokens,
-        suppress_tokens=_picture_tokens(vlm.model.config),
+        suppress_tokens=picture_tokens(vlm.model.config),
         pad_token_id=vlm.processor.tokenizer.pad_token_id,
     )
     texts = vlm.processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [texts[start : start + samples] for start in range(0, len(texts), samples)]
 
 
-def _picture_tokens(config: Any) -> list[int] | None:
+def picture_tokens(config: Any) -> list[int] | None:
     """Tokens that stand for pictures: a reply that held one would ask for a picture that is not there."""
     names = ("image_token_id", "image_token_index", "video_token_id")
     return [token for name in names if isinstance(token := getattr(config, name, None), int)] or None

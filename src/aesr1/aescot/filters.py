@@ -1,19 +1,49 @@
-"""AesCoT's three filters: a rationale stays only if none gives a reason against it. Pure functions of the text."""
+"""AesCoT's filters: a rationale stays only if none gives a reason against it. Pure functions of text and findings.
+
+Leak, align and fact are the paper's (section 3.2); language, length, dimensions, near-duplicates and templates keep a
+whole set of texts worth training on. What a judge answered is read here too, so that a threshold can be changed later.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from aesr1.aescot.phrases import Findings
 from aesr1.contract import LEVELS, level_of
+from aesr1.errors import AesError
+from aesr1.texts import DIMENSIONS, common_sentences, dimensions_of, english, leak_in, sentences, side_of, words
 
-_LEAK = re.compile(
-    r"\d|\bpercent\b|\bout of (?:ten|five|a hundred)\b"
-    r"|\b(?:score[sd]?|rating|rated|grade[sd]?|mark of|points?)\b"
-    r"|\b(?:hidden|given|provided|target|true) (?:score|rating|value|judg)"
-    r"|\b(?:i was|as) (?:told|given|instructed|provided)\b|\bground truth\b|\bmean opinion\b",
-    re.IGNORECASE,
-)
+REASONS = ("leak", "align", "fact", "language", "length", "dimensions", "near", "template", "filtered", "refused")
+"""What a reason begins with. The last two are the teacher's own refusals."""
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """Every threshold. Changed ones are applied to the raw answers again by `aesr1 cot filter`."""
+
+    shortest: int = 30  # words
+    longest: int = 400
+    dimensions: int = 3  # of AesCoT's five that a text must speak of
+    english: float = 0.15  # share of English function words
+    near: float = 0.6  # share of word triples that two kept texts may have in common
+    template: float = 0.5  # share of a text's sentences that may be common ones; 1 is off
+    common: float = 0.05  # share of texts from which a sentence is a common one
+    tolerance: float = 0.2  # of a blind judge's score, 0–1
+
+    def __post_init__(self) -> None:
+        shares = (self.english, self.near, self.template, self.common, self.tolerance)
+        ordered = 0 <= self.shortest <= self.longest and 0 <= self.dimensions <= len(DIMENSIONS)
+        if not ordered or not all(0 <= share <= 1 for share in shares):
+            raise AesError(
+                f"these filters pass nothing or make no sense: {self}",
+                fix=f"give shortest ≤ longest words, 0 to {len(DIMENSIONS)} dimensions, and shares from 0 to 1",
+            )
+
+
+EMBEDDED = FilterSettings(shortest=8, dimensions=1, near=1.0, template=1.0)
+"""For the embedded critic, whose few dozen phrases come again and again by construction."""
 
 _VERDICTS = {
     "bad": r"poor|weak|fails?|disappoint\w*|hardly anything|faults outweigh|unsuccessful|ugly|terrible|bad",
@@ -50,18 +80,27 @@ _CLAIM = tuple((re.compile(rf"\b(?:{words})\b", re.IGNORECASE), name, steps) for
 
 def leak(text: str) -> str | None:
     """The critique names a number or betrays that it was told the score."""
-    found = _LEAK.search(text)
-    return f"leak: says {found.group()!r}" if found else None
+    found = leak_in(text)
+    return f"leak: says {found!r}" if found else None
 
 
 def align(text: str, score: float) -> str | None:
-    """The last sentence's verdict is of another level than the human score (0–1), or there is no verdict."""
+    """The last sentence's verdict is of another level than the human score (0–1), or there is no verdict.
+
+    A sentence that holds none of the verdict words may still praise (then the level must not be bad) or find fault
+    (not good).
+    """
     last = re.split(r"(?<=[.!?])\s+", text.strip())[-1]
-    said = [level for level in LEVELS if _VERDICT[level].search(last)]
     wanted = level_of(score)
-    if not said:
+    said = [level for level in LEVELS if _VERDICT[level].search(last)]
+    if said:
+        return None if wanted in said else f"align: the verdict is {said[0]}, people said {wanted}"
+    side = side_of(last)
+    if not side:
         return "align: ends without a verdict"
-    return None if wanted in said else f"align: the verdict is {said[0]}, people said {wanted}"
+    if wanted == (LEVELS[0] if side > 0 else LEVELS[-1]):
+        return f"align: ends with {'praise' if side > 0 else 'blame'}, people said {wanted}"
+    return None
 
 
 def fact(text: str, findings: Findings) -> str | None:
@@ -81,6 +120,112 @@ def fact(text: str, findings: Findings) -> str | None:
     return None
 
 
-def refuse(text: str, *, score: float, findings: Findings) -> str | None:
-    """The first reason against a critique, in the order leak, align, fact; None where it may stay."""
-    return leak(text) or align(text, score) or fact(text, findings)
+def language(text: str, settings: FilterSettings) -> str | None:
+    """Not English prose."""
+    share = english(text)
+    return None if share >= settings.english else f"language: {share:.0%} of its words are English function words"
+
+
+def cut_off(finish: str | None) -> str | None:
+    """Ended by the token limit."""
+    return "length: the answer was cut off" if finish == "length" else None
+
+
+def length(text: str, settings: FilterSettings) -> str | None:
+    """Too short or too long."""
+    count = len(words(text))
+    if count < settings.shortest:
+        return f"length: {count} words, fewer than {settings.shortest}"
+    return f"length: {count} words, more than {settings.longest}" if count > settings.longest else None
+
+
+def dimensions(text: str, settings: FilterSettings) -> str | None:
+    """Speaks of too few of AesCoT's five dimensions."""
+    found = dimensions_of(text)
+    if len(found) >= settings.dimensions:
+        return None
+    return f"dimensions: speaks of {', '.join(found) or 'none'} alone"
+
+
+def judged(answers: Mapping[str, str], score: float, settings: FilterSettings) -> str | None:
+    """What judges said: leak and fact answer "none" or name a passage, align is a blind score of 0 to 100."""
+    for name in ("leak", "fact"):
+        said = answers.get(name, "none").strip()
+        if not re.match(r"\W*none\b", said, re.IGNORECASE):
+            return f"{name}: the judge says {said[:120]!r}"
+    if "align" in answers:
+        found = re.search(r"\d+(?:\.\d+)?", answers["align"])
+        if not found:
+            return f"align: the judge says {answers['align'][:60]!r}, no number"
+        blind = float(found.group()) / 100
+        if abs(blind - score) > settings.tolerance:
+            return f"align: read blind it sounds like {blind:.2f}, people said {score:.2f}"
+    return None
+
+
+def refuse(
+    text: str,
+    *,
+    score: float,
+    findings: Findings,
+    settings: FilterSettings = EMBEDDED,
+    finish: str | None = None,
+    answers: Mapping[str, str] | None = None,
+) -> str | None:
+    """The first reason against a critique by itself; None where it may stay."""
+    return (
+        cut_off(finish)
+        or leak(text)
+        or align(text, score)
+        or fact(text, findings)
+        or language(text, settings)
+        or length(text, settings)
+        or dimensions(text, settings)
+        or judged(answers or {}, score, settings)
+    )
+
+
+def refuse_among(texts: Sequence[str], settings: FilterSettings) -> list[str | None]:
+    """A reason for each text that is too like an earlier kept one, or too full of sentences that many of them share.
+
+    Likeness is the share of the shorter text's word triples that the other has too.
+    """
+    owners: dict[tuple[str, ...], list[int]] = {}
+    triples_of: list[frozenset[tuple[str, ...]]] = []
+    reasons: list[str | None] = []
+    for position, text in enumerate(texts):
+        listed = words(text)
+        triples = frozenset(zip(listed, listed[1:], listed[2:], strict=False))
+        triples_of.append(triples)
+        reasons.append(_near(triples, owners, triples_of, settings))
+        if reasons[-1] is None and settings.near < 1:
+            for triple in triples:
+                owners.setdefault(triple, []).append(position)
+    if settings.template < 1:
+        distinct = [text for text, reason in zip(texts, reasons, strict=True) if reason is None]
+        templates = common_sentences(distinct, common=settings.common)
+        reasons = [reason or _template(text, templates, settings) for text, reason in zip(texts, reasons, strict=True)]
+    return reasons
+
+
+def _near(
+    triples: frozenset[tuple[str, ...]],
+    owners: Mapping[tuple[str, ...], list[int]],
+    triples_of: Sequence[frozenset[tuple[str, ...]]],
+    settings: FilterSettings,
+) -> str | None:
+    shared: dict[int, int] = {}
+    for triple in triples:
+        for owner in owners.get(triple, ()):
+            shared[owner] = shared.get(owner, 0) + 1
+    for owner, count in shared.items():
+        share = count / max(1, min(len(triples), len(triples_of[owner])))
+        if share > settings.near:
+            return f"near: {share:.0%} of its word triples stand in an earlier text"
+    return None
+
+
+def _template(text: str, templates: frozenset[str], settings: FilterSettings) -> str | None:
+    listed = sentences(text)
+    share = sum(sentence in templates for sentence in listed) / max(1, len(listed))
+    return f"template: {share:.0%} of its sentences are common ones" if share > settings.template else None

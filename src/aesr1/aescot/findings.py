@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from PIL import Image
+
 from aesr1.aescot.phrases import Findings
-from aesr1.measure import Measurements
+from aesr1.measure import Measurements, measure
+from aesr1.tiny.scenes import DOMAIN as DRAWN
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,11 @@ def findings(measurements: Measurements, *, thresholds: Thresholds = PHOTOGRAPHS
         grain=_step(measurements.grain, thresholds.grain),
         warmth=("cool", "neutral", "warm")[_step(measurements.warmth, thresholds.warmth)],
     )
+
+
+def see(picture: Image.Image, *, domain: str) -> Findings:
+    """Measure a picture and say what is seen, by the thresholds of its kind. AesError where it is too small."""
+    return findings(measure(picture), thresholds=SCENES if domain == DRAWN else PHOTOGRAPHS)
 
 
 def _step(value: float, bounds: tuple[float, ...]) -> int:

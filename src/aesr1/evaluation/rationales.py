@@ -6,7 +6,6 @@ on the words are crude, but the same for every model compared.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,40 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from aesr1.errors import AesError
 from aesr1.metrics import Column, Grid, Interval, bootstrap, srcc
-
-DIMENSIONS = {
-    "light and shadow": "light shadow shade contrast glow illuminat sunlit sunlight backlit highlight silhouette",
-    "mood and narrative": "mood story stories narrative feeling emotion atmospher evoc evok serene calm drama tension",
-    "composition": "compos fram horizon center centre third symmetr foreground background subject perspective crop "
-    "angle placement clutter diagonal layout balanc",
-    "colour": "colour color hue tone tonal palette saturat vivid pale tint monochrom",
-    "exposure": "expos underexpos overexpos bright dark washed blown clipped",
-}
-"""AesCoT's five dimensions (section 3.2) and the beginnings of words that speak of them."""
-
-LEAKS = re.compile(
-    r"\d|\b(?:ratings?|rated|scored?|scores|scoring|ground truth|as (?:given|provided|told|stated|instructed)|"
-    r"(?:the|a) (?:given|provided|hidden|known|target) (?:value|number|verdict|mark)|out of (?:ten|five|a hundred)|"
-    r"(?:i|we) (?:was|were|am|are) (?:told|given)|per ?cent)\b",
-    re.IGNORECASE,
-)
-"""A numeral anywhere, or words of one who argues backwards from a score."""
-
-LEXICON = {
-    "praise": "appealing attractive balanced beautiful beautifully charming clean clear crisp decent delicate "
-    "delightful depth draws dramatic dynamic effective elegant engaging evocative excellent fine gentle good graceful "
-    "great harmonious harmony impressive interesting inviting lovely magnificent masterful merits nice outstanding "
-    "perfect pleasant pleasing powerful pretty rich sharp skilful skillful splendid striking strong stunning "
-    "successful superb vibrant vivid well wonderful",
-    "faults": "amateurish argue awkward bad badly bland blown blur blurred blurry boring burn buried busy chaotic "
-    "clash clashing clutter cluttered compete competes crooked disappointing disappoints distract distracting "
-    "distracts dull empty fails faults fight flat flaw flawed flaws grain grainy haphazard harsh lack lacking lacks "
-    "leans lifeless lost mediocre messy missing monotonous muddy noise noisy ordinary overexposed pale poor poorly "
-    "slips stray tilted tilts ugly unappealing unbalanced underexposed uneasily unflattering uninspiring "
-    "uninteresting unpleasant washed weak weakness wrong",
-    "negations": "free hardly isn't doesn't lack lacking lacks neither never no none nor not nothing without",
-}
-PRAISE, FAULTS, NEGATIONS = (frozenset(listed.split()) for listed in LEXICON.values())
+from aesr1.texts import DIMENSIONS, common_sentences, dimensions_of, leak_in, sentences, side_of, words
 
 RIDGES = np.logspace(-1, 6, 15)
 MOST_WORDS = 2000
@@ -86,17 +52,6 @@ class PictureFit(NamedTuple):
     difference: Interval  # own − shuffled, over the same draws
 
 
-def words(text: str) -> list[str]:
-    """Lower-case words, apostrophes kept, numerals and punctuation dropped."""
-    return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text.lower().replace("’", "'"))
-
-
-def sentences(text: str) -> list[str]:
-    """Sentences in lower case, white space and closing marks evened out."""
-    pieces = re.split(r"(?<=[.!?])\s+|\n+", text.lower())
-    return [sentence for piece in pieces if (sentence := " ".join(piece.split()).rstrip(".!? "))]
-
-
 def distinct_texts(reasonings: Sequence[str]) -> float:
     """Different texts over all texts, but for case and white space. AesError on no texts, as everywhere here."""
     _require(reasonings)
@@ -117,28 +72,25 @@ def distinct_ngrams(reasonings: Sequence[str], *, size: int) -> float:
 def template_rate(reasonings: Sequence[str], *, common: float = 0.05) -> float:
     """Share of sentences that stand in the texts of more than `common` of the images, and of at least two."""
     _require(reasonings)
-    listed = [sentences(text) for text in reasonings]
-    texts_with = Counter(sentence for each in listed for sentence in set(each))
-    least = max(1.0, common * len(reasonings))
-    templates = [texts_with[sentence] > least for each in listed for sentence in each]
-    return sum(templates) / len(templates) if templates else 0.0
+    templates = common_sentences(reasonings, common=common)
+    found = [sentence in templates for text in reasonings for sentence in sentences(text)]
+    return sum(found) / len(found) if found else 0.0
 
 
 def dimension_coverage(reasonings: Sequence[str]) -> Coverage:
     """Which dimensions the texts name, by the beginnings of words. To report, not to maximise: people are selective."""
     _require(reasonings)
-    patterns = [re.compile(rf"\b(?:{'|'.join(stems.split())})", re.IGNORECASE) for stems in DIMENSIONS.values()]
-    named = np.array([[pattern.search(text) is not None for pattern in patterns] for text in reasonings])
+    named = np.array([[name in dimensions_of(text) for name in DIMENSIONS] for text in reasonings])
     shares = named.mean(axis=0)
     spread = shares[shares > 0] / shares.sum() if shares.any() else np.ones(1)
-    entropy = -float((spread * np.log(spread)).sum()) / np.log(len(patterns))
+    entropy = -float((spread * np.log(spread)).sum()) / np.log(len(DIMENSIONS))
     return Coverage(tuple(shares.tolist()), float(shares.mean()), float(abs(entropy)))
 
 
 def leak_rate(reasonings: Sequence[str]) -> float:
-    """Share of texts that hold a numeral or speak of a rating, a score or having been told (LEAKS)."""
+    """Share of texts that hold a numeral or speak of a rating, a score or having been told (`texts.leak_in`)."""
     _require(reasonings)
-    return sum(LEAKS.search(text) is not None for text in reasonings) / len(reasonings)
+    return sum(leak_in(text) is not None for text in reasonings) / len(reasonings)
 
 
 def tone(reasonings: Sequence[str]) -> Tone:
@@ -147,7 +99,7 @@ def tone(reasonings: Sequence[str]) -> Tone:
     A negation up to three words before a word turns it round ("not quite sharp", "nothing distracts").
     """
     _require(reasonings)
-    signs = [_sign(words(sentence)) for text in reasonings for sentence in sentences(text)] or [0]
+    signs = [side_of(sentence) for text in reasonings for sentence in sentences(text)] or [0]
     return Tone(*(signs.count(sign) / len(signs) for sign in (1, -1, 0)))
 
 
@@ -203,15 +155,6 @@ def text_predicts_score(
 def _require(reasonings: Sequence[str]) -> None:
     if not reasonings:
         raise AesError("there are no rationales to measure", fix="score with reasoning on, and leave out empty ones")
-
-
-def _sign(listed: Sequence[str]) -> int:
-    """1 praise, −1 critique, 0 neither, of one sentence's words."""
-    total = 0
-    for place, word in enumerate(listed):
-        side = (word in PRAISE) - (word in FAULTS)
-        total += -side if NEGATIONS.intersection(listed[max(0, place - 3) : place]) else side
-    return (total > 0) - (total < 0)
 
 
 def _varying(measurements: ArrayLike, rows: int) -> Grid:

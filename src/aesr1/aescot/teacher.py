@@ -1,0 +1,267 @@
+"""A teacher over HTTP: many pictures asked about at once, every answer in the ledger before it counts.
+
+`kill -9` at any moment loses what was in flight and nothing more: a row is on disk before its picture is done with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from aesr1.aescot.filters import FilterSettings, refuse
+from aesr1.aescot.findings import see
+from aesr1.aescot.ledger import Ledger
+from aesr1.aescot.phrases import Findings
+from aesr1.aescot.prompts import JUDGES, SEES_THE_PICTURE, TEACHER, data_url, judge_messages, teacher_messages, template
+from aesr1.contract import LEVELS, MAX_PIXELS, level_of, parse_reply
+from aesr1.endpoint import Answer, Asker, EndpointConfig
+from aesr1.errors import AesError
+from aesr1.images import open_image
+from aesr1.progress import Advance, bar
+from aesr1.records import Appender, Draft, Rating
+
+FINAL = ("filtered", "refused")
+"""Answers that another attempt would not change."""
+NOT_ASKED = "unreachable"
+"""Rows that say so do not count: the picture is asked about again by the next run."""
+PATIENCE = 100
+"""Pictures in a row without any answer after which the server is taken to be gone."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Who is asked, what it may cost, and who judges the answers."""
+
+    endpoint: EndpointConfig
+    judges: tuple[str, ...] = ()  # of leak, align, fact: the same model, asked without the secret
+    max_pixels: int = MAX_PIXELS
+    price_in: float = 0.0  # for a million tokens, in whatever currency
+    price_out: float = 0.0
+    max_cost: float | None = None
+
+    def cost(self, tokens_in: int, tokens_out: int) -> float:
+        """What these tokens cost."""
+        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many are wanted of each level, and what is kept."""
+
+    wanted: int
+    attempts: int
+    filters: FilterSettings
+    teacher: Teacher
+    taken: Counter[str] = field(default_factory=Counter)  # by level: kept drafts that the filters over all texts took
+
+    def of(self, level: str) -> int:
+        """How many of a level must stand by themselves."""
+        return self.wanted + self.taken[level]
+
+
+@dataclass
+class Asked:
+    """How the asking went."""
+
+    unreadable: list[str] = field(default_factory=list)  # why pictures could not be opened
+    stopped: str | None = None
+
+
+class Prepared(NamedTuple):
+    """A picture as it is sent, and what was measured in it."""
+
+    url: str
+    findings: Findings
+
+
+def prepare(image: str, domain: str, max_pixels: int) -> Prepared | str:
+    """Open a picture, shrink, encode and measure it; or why that cannot be done. Runs in a thread: a killed
+    run would leave worker processes behind."""
+    try:
+        return Prepared(data_url(open_image(image, max_pixels=max_pixels)), see(open_image(image), domain=domain))
+    except AesError as error:
+        return error.problem
+
+
+def teach(plan: Plan, ratings: Sequence[Rating], drafts: list[Draft], raw: Appender) -> Asked:
+    """Ask until every level has enough kept drafts or its pictures are spent; `drafts` grows. AesError as `ask`."""
+    unknown = [name for name in plan.teacher.judges if name not in JUDGES]
+    if unknown:
+        raise AesError(f"{unknown[0]!r} is no judge", fix=f"choose among {', '.join(JUDGES)}")
+    return asyncio.run(_Lesson(plan, drafts).run(ratings, raw))
+
+
+class _Lesson:
+    """The state of one run: what is kept, in flight and left of each level."""
+
+    def __init__(self, plan: Plan, drafts: list[Draft]) -> None:
+        self.plan, self.drafts = plan, drafts
+        self.asked = Asked()
+        self.kept = Counter(level_of(draft.score) for draft in drafts if draft.refused is None)
+        self.flying: Counter[str] = Counter()
+        self.todo: dict[str, deque[tuple[Rating, int]]] = {level: deque() for level in LEVELS}
+        self.tokens_in = sum(draft.tokens_in for draft in drafts)
+        self.tokens_out = sum(draft.tokens_out for draft in drafts)
+        self.refused = sum(draft.refused is not None for draft in drafts)
+        self.answered, self.unanswered = 0, 0
+        self.changed = asyncio.Condition()
+
+    async def run(self, ratings: Sequence[Rating], raw: Appender) -> Asked:
+        """Ask with as many tasks as requests may be in flight."""
+        self._list(ratings)
+        total = sum(map(self.plan.of, LEVELS))
+        endpoint = self.plan.teacher.endpoint
+        with ThreadPoolExecutor(os.cpu_count()) as workers, bar("aescot", total=total) as progress:
+            progress.advance(sum(min(self.plan.of(level), self.kept[level]) for level in LEVELS))
+            try:
+                async with Asker(endpoint) as asker, Ledger(raw) as ledger, asyncio.TaskGroup() as tasks:
+                    for _ in range(endpoint.in_flight):
+                        tasks.create_task(self._work(asker, workers, ledger, progress))
+            except BaseExceptionGroup as group:  # the first is the cause, the others what came of it
+                raise group.exceptions[0] from None
+        return self.asked
+
+    def _list(self, ratings: Sequence[Rating]) -> None:
+        """What is left to ask: pictures that have neither a kept draft nor a final answer nor all their attempts."""
+        history: dict[str, list[Draft]] = {}
+        for draft in self.drafts:
+            if not (draft.refused or "").startswith(NOT_ASKED):
+                history.setdefault(draft.image, []).append(draft)
+        for rating in ratings:
+            before = history.get(rating.image, [])
+            done = any(draft.refused is None or draft.refused.startswith(FINAL) for draft in before)
+            if not done and len(before) < self.plan.attempts:
+                self.todo[level_of(rating.score)].append((rating, len(before)))
+
+    async def _next(self) -> tuple[Rating, int] | None:
+        """A picture of a level that needs one more than are in flight; None where no more are needed or left."""
+        async with self.changed:
+            while True:
+                self._check_cost()
+                if self.asked.stopped:
+                    return None
+                for level in sorted(LEVELS, key=lambda name: self.kept[name] + self.flying[name]):
+                    if self.todo[level] and self.kept[level] + self.flying[level] < self.plan.of(level):
+                        self.flying[level] += 1
+                        return self.todo[level].popleft()
+                if not self.flying.total():
+                    return None
+                await self.changed.wait()
+
+    def _check_cost(self) -> None:
+        """Stop in time: what is in flight will cost what the others did on average."""
+        limit = self.plan.teacher.max_cost
+        if limit is None or self.asked.stopped:
+            return
+        spent = self.plan.teacher.cost(self.tokens_in, self.tokens_out)
+        coming = spent / max(1, self.answered) * (self.flying.total() + 1) if self.answered else 0.0
+        if spent + coming > limit:
+            self.asked.stopped = f"Stopped at {spent:.2f}: more would cost over {limit:.2f}. Raise --max-cost to go on."
+
+    async def _work(self, asker: Asker, workers: ThreadPoolExecutor, ledger: Ledger, progress: Advance) -> None:
+        """Picture after picture, until there is nothing more to do."""
+        began = time.monotonic()
+        while (job := await self._next()) is not None:
+            rating, attempt = job
+            level = level_of(rating.score)
+            kept = False
+            try:
+                kept = await self._one(rating, attempt, asker, workers, ledger)
+            finally:
+                async with self.changed:
+                    self.flying[level] -= 1
+                    self.kept[level] += kept
+                    self.changed.notify_all()
+            progress.advance(kept)
+            spent = self.plan.teacher.cost(self.tokens_in, self.tokens_out)
+            rate = self.answered / max(1e-3, time.monotonic() - began)
+            progress.note(f"{rate:.1f} answers/s  {self.refused} refused  cost {spent:.2f}")
+
+    async def _one(self, rating: Rating, first: int, asker: Asker, workers: ThreadPoolExecutor, ledger: Ledger) -> bool:
+        """Attempts at one picture; whether a draft was kept."""
+        loop = asyncio.get_running_loop()
+        max_pixels = self.plan.teacher.max_pixels
+        prepared = await loop.run_in_executor(workers, prepare, rating.image, rating.domain, max_pixels)
+        if isinstance(prepared, str):
+            self.asked.unreadable.append(prepared)
+            return False
+        for attempt in range(first, self.plan.attempts):
+            draft = await self._draft(rating, attempt, prepared, asker)
+            await ledger.append(draft)
+            self.drafts.append(draft)
+            self.tokens_in += draft.tokens_in
+            self.tokens_out += draft.tokens_out
+            self.answered += 1
+            if draft.refused is None:
+                return True
+            self.refused += 1
+            if draft.refused.startswith((*FINAL, NOT_ASKED)):
+                break
+        return False
+
+    async def _draft(self, rating: Rating, attempt: int, prepared: Prepared, asker: Asker) -> Draft:
+        """Ask once, and the judges where our own filters have nothing against it."""
+        answer = await asker.ask(teacher_messages(prepared.url, rating.score))
+        self._watch(answer)
+        text = critique_in(answer.text or "")
+        tokens_in, tokens_out = answer.tokens_in, answer.tokens_out
+        judged: dict[str, str] = {}
+        checks: dict[str, Any] = {
+            "score": rating.score,
+            "findings": prepared.findings,
+            "settings": self.plan.filters,
+            "finish": answer.finish,
+        }
+        reason = answer.failure or refuse(text, **checks)
+        if reason is None and self.plan.teacher.judges:
+            for judge in self.plan.teacher.judges:
+                said = await asker.ask(judge_messages(judge, text, prepared.url))
+                tokens_in, tokens_out = tokens_in + said.tokens_in, tokens_out + said.tokens_out
+                judged[judge] = said.text or said.failure or ""
+            reason = refuse(text, **checks, answers=judged)
+        return Draft(
+            image=rating.image,
+            score=rating.score,
+            domain=rating.domain,
+            attempt=attempt,
+            text=text,
+            refused=reason,
+            critic=asker.config.model,
+            prompt=TEACHER,
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
+            finish=answer.finish,
+            judged=judged or None,
+        )
+
+    def _watch(self, answer: Answer) -> None:
+        """AesError where picture after picture is not answered at all."""
+        unreachable = (answer.failure or "").startswith(NOT_ASKED)
+        self.unanswered = self.unanswered + 1 if unreachable else 0
+        if self.unanswered >= PATIENCE:
+            raise AesError(
+                f"{self.plan.teacher.endpoint.url} has not answered for {PATIENCE} pictures ({answer.failure})",
+                fix="see to the server; the same command goes on from here",
+            )
+
+
+def tokens_of_a_request(teacher: Teacher) -> tuple[int, int]:
+    """A guess of the tokens in and out of one draft, its judges included."""
+    picture, answer = teacher.max_pixels // 28**2, 200
+    tokens_in, tokens_out = picture + len(template(TEACHER)) // 4, answer
+    for judge in teacher.judges:
+        tokens_in += len(template(JUDGES[judge])) // 4 + answer + (picture if judge in SEES_THE_PICTURE else 0)
+        tokens_out += 20
+    return tokens_in, tokens_out
+
+
+def critique_in(text: str) -> str:
+    """The critique in an answer: a teacher that was trained as a scorer wraps it as a reply under the contract."""
+    judgement = parse_reply(text)
+    return judgement.reasoning if judgement else " ".join(text.split())

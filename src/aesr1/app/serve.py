@@ -1,0 +1,185 @@
+"""An OpenAI-compatible HTTP server over a local model: `/v1/chat/completions` about one picture a request.
+
+A request becomes one `Ask` a reply that it wants; one thread generates, in batches of whatever waits together.
+"""
+
+# No `from __future__ import annotations`: FastAPI reads its handlers' annotations, whose names are imported late.
+
+import asyncio
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from aesr1 import __version__
+from aesr1.app.asks import Refusal, Reply, ServeConfig, read_asks, stopping_refusal
+from aesr1.app.batcher import Batcher
+from aesr1.contract import VERSION
+from aesr1.errors import AesError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+
+DECODERS = 4  # pictures opened at a time, which bounds the memory that large ones take
+
+
+def create_app(config: ServeConfig) -> "FastAPI":
+    """The application, its model loaded. AesError where FastAPI or the model is not to be had."""
+    try:
+        from fastapi import FastAPI, Request
+        from fastapi.responses import JSONResponse, Response
+        from starlette.exceptions import HTTPException
+        from starlette.requests import ClientDisconnect
+    except ImportError as error:
+        raise AesError(f"serving needs {error.name}", fix="pip install 'aesr1[serve]'") from error
+    from aesr1.vlm import TINY, load
+
+    vlm = load(config.model or TINY, max_pixels=config.max_pixels, device=config.device)
+    about = {"model": vlm.name, "revision": vlm.revision, "contract": VERSION, "aesr1": __version__}
+    card = {"id": vlm.name, "object": "model", "created": int(time.time()), "owned_by": "aesr1"}
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.batcher = Batcher(vlm, config)
+        with ThreadPoolExecutor(DECODERS, "aesr1-decode") as app.state.decoders:
+            yield
+            await asyncio.to_thread(app.state.batcher.close)
+
+    # no pages of documentation: they fetch their scripts from elsewhere, and OpenAI's say the same
+    app = FastAPI(title="aesr1", version=__version__, lifespan=lifespan, openapi_url=None)
+    app.state.model = vlm.name
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok", **about}
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [card]}
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        try:
+            body = await _body(request, config.max_body)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        loop = asyncio.get_running_loop()
+        asks = await loop.run_in_executor(app.state.decoders, read_asks, body, vlm, config)
+        try:
+            replies = await _unless_gone(request, app.state.batcher.submit(asks))
+        except asyncio.CancelledError:  # uvicorn, of what outlasts its grace at the end; the client should hear of it
+            raise stopping_refusal() from None
+        return Response(status_code=499) if replies is None else JSONResponse(_completion(vlm.name, replies))
+
+    @app.exception_handler(AesError)
+    async def refused(_: Request, error: AesError) -> JSONResponse:
+        status, code = (error.status, error.code) if isinstance(error, Refusal) else (400, "invalid_request")
+        return JSONResponse(_error(f"{error.problem}; {error.fix}", status, code), status)
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> JSONResponse:
+        problem = f"{request.method} {request.url.path}: {error.detail}"
+        fix = "there are GET /health, GET /v1/models and POST /v1/chat/completions"
+        return JSONResponse(_error(f"{problem}; {fix}", error.status_code, "unknown_url"), error.status_code)
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        problem = f"the model failed: {type(error).__name__}"
+        return JSONResponse(_error(f"{problem}; see what the server printed", 500, "internal_error"), 500)
+
+    return app
+
+
+def _error(message: str, status: int, code: str) -> dict[str, Any]:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+async def _body(request: "Request", limit: int) -> bytes:
+    """The request's body. What is too large is read on for a while: few clients hear a refusal while they send."""
+    body, size = bytearray(), 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size <= limit:
+            body += piece
+        elif size > 4 * limit:
+            break
+    if size > limit:
+        fix = "send a smaller copy of the picture"
+        raise Refusal(f"the request is larger than {limit:,} bytes", fix=fix, status=413, code="request_too_large")
+    return bytes(body)
+
+
+async def _unless_gone(request: "Request", futures: list[Future[Reply]]) -> list[Reply] | None:
+    """The replies, or None as soon as the client has gone: what of it still waits is then cancelled."""
+
+    async def answered() -> list[Reply]:
+        return await asyncio.gather(*map(asyncio.wrap_future, futures))
+
+    async def disconnected() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    replies, gone = asyncio.create_task(answered()), asyncio.create_task(disconnected())
+    both: list[asyncio.Task[Any]] = [replies, gone]
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        return replies.result() if replies.done() else None
+    finally:
+        replies.cancel()
+        gone.cancel()
+
+
+def _completion(name: str, replies: Sequence[Reply]) -> dict[str, Any]:
+    """OpenAI's chat.completion; the prompt is counted once, however many replies there are."""
+    given, written = replies[0].prompt_tokens, sum(reply.reply_tokens for reply in replies)
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": name,
+        "choices": [
+            {"index": i, "message": {"role": "assistant", "content": reply.text}, "finish_reason": reply.finish}
+            for i, reply in enumerate(replies)
+        ],
+        "usage": {"prompt_tokens": given, "completion_tokens": written, "total_tokens": given + written},
+    }
+
+
+def serve(config: ServeConfig) -> None:
+    """Serve until Ctrl-C or SIGTERM, which give what is being answered `grace` seconds."""
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise AesError(f"serving needs {error.name}", fix="pip install 'aesr1[serve]'") from error
+    listener = _listen(config.host, config.port)
+    with listener:
+        app = create_app(config)
+        settings = uvicorn.Config(
+            app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=config.grace
+        )
+        server = uvicorn.Server(settings)
+        # uvicorn raises the signals again once it has shut down, and Ctrl-C is how a server ends, not an error
+        before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        host, port = listener.getsockname()[:2]
+        address = f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+        print(f"aesr1 serves {app.state.model} at {address}; Ctrl-C ends it", file=sys.stderr, flush=True)
+        try:
+            server.run(sockets=[listener])
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The address is taken before a model loads, so that one in use is an error at once."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        problem = f"{host} port {port} cannot be served: {error.strerror or error}"
+        raise AesError(problem, fix="pass another host or port, or end what listens there") from error

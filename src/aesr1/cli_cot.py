@@ -1,0 +1,145 @@
+"""The command line of `aesr1 cot`: have rationales written, look at them, filter them anew, hand them on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aesr1.errors import AesError
+
+cot = typer.Typer(no_args_is_help=True, help="AesCoT: rationales that fit human ratings.")
+
+Output = Annotated[
+    Path, typer.Option("-o", "--output", help="Folder for the results; the same command goes on where it stopped.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")]
+Count = Annotated[int, typer.Option(help="Rationales to keep, a third each of bad, fair and good.")]
+Shortest = Annotated[int | None, typer.Option(help="Filter: words at least.")]
+Longest = Annotated[int | None, typer.Option(help="Filter: words at most.")]
+Dimensions = Annotated[int | None, typer.Option(help="Filter: of five dimensions, so many at least.")]
+English = Annotated[float | None, typer.Option(help="Filter: share of English function words at least.")]
+Near = Annotated[float | None, typer.Option(help="Filter: share of word triples of an earlier text at most; 1 is off.")]
+Template = Annotated[float | None, typer.Option(help="Filter: share of common sentences at most; 1 is off.")]
+Tolerance = Annotated[float | None, typer.Option(help="Filter: how far a blind judge's score may lie off, 0–1.")]
+
+
+@cot.command("build")
+def cot_build(
+    ratings_file: Annotated[Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl")],
+    output: Output,
+    n: Count = 3_000,
+    split: Annotated[str, typer.Option(help="Split to write about.")] = "train",
+    attempts: Annotated[int, typer.Option(help="Drafts a picture before it is given up.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pictures.")] = 0,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="URL", help="OpenAI-compatible address, …/v1; default: the embedded critic.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The teacher's model.")] = None,
+    judge: Annotated[list[str] | None, typer.Option(help="leak, align, fact: also judged by the model.")] = None,
+    in_flight: Annotated[int, typer.Option(min=1, help="Requests at once, at most.")] = 64,
+    rpm: Annotated[float | None, typer.Option(help="Requests a minute, at most.")] = None,
+    tpm: Annotated[float | None, typer.Option(help="Tokens a minute, at most.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="Of the teacher.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 700,
+    timeout: Annotated[float, typer.Option(help="Seconds of one try.")] = 180.0,
+    retries: Annotated[int, typer.Option(min=0, help="Tries more of one request.")] = 8,
+    max_pixels: Annotated[int, typer.Option(help="Picture size cap.")] = 262_144,
+    price_in: Annotated[float, typer.Option(min=0, help="Of a million tokens read.")] = 0.0,
+    price_out: Annotated[float, typer.Option(min=0, help="Of a million tokens written.")] = 0.0,
+    max_cost: Annotated[float | None, typer.Option(help="Stop before it costs more; needs the prices.")] = None,
+    shortest: Shortest = None,
+    longest: Longest = None,
+    dimensions: Dimensions = None,
+    english: English = None,
+    near: Near = None,
+    template: Template = None,
+    tolerance: Tolerance = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked and what it may cost.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write rationales and keep those that pass the filters: by a teacher over HTTP, or by the embedded critic.
+
+    The key is read from OPENAI_API_KEY and kept nowhere.
+    """
+    from aesr1.aescot.build import CotConfig, build, estimate
+    from aesr1.aescot.choose import to_markdown
+    from aesr1.aescot.filters import EMBEDDED, FilterSettings
+    from aesr1.aescot.teacher import Teacher
+    from aesr1.endpoint import EndpointConfig
+
+    asked: Teacher | None = None
+    if teacher is not None:
+        if not model:
+            raise AesError("the teacher's model is not named", fix="pass --model NAME, as the server calls it")
+        endpoint = EndpointConfig(
+            url=teacher,
+            model=model,
+            in_flight=in_flight,
+            retries=retries,
+            timeout=timeout,
+            rpm=rpm,
+            tpm=tpm,
+            temperature=temperature,
+            max_tokens=max_tokens,
+        )
+        asked = Teacher(endpoint, tuple(judge or ()), max_pixels, price_in, price_out, max_cost)
+    elif model or judge or dry_run:
+        raise AesError("there is no teacher to ask", fix="pass --teacher URL")
+    changed = _given(shortest, longest, dimensions, english, near, template, tolerance)
+    filters = replace(EMBEDDED if asked is None else FilterSettings(), **changed)
+    config = CotConfig(ratings_file, output, n, split, attempts, seed, filters, asked)
+    if dry_run:
+        print(estimate(config))
+        return
+    summary = build(config)
+    print(json.dumps(summary._asdict()) if as_json else f"{to_markdown(summary)}\n{output / 'rationales.jsonl'}")
+
+
+@cot.command("filter")
+def cot_filter(
+    raw: Annotated[Path, typer.Argument(metavar="RAW", help="raw.jsonl, or the folder of a build")],
+    output: Output,
+    n: Count = 3_000,
+    shortest: Shortest = None,
+    longest: Longest = None,
+    dimensions: Dimensions = None,
+    english: English = None,
+    near: Near = None,
+    template: Template = None,
+    tolerance: Tolerance = None,
+    as_json: Json = False,
+) -> None:
+    """Put the raw answers of a build through other filters, into another folder. Nobody is asked again."""
+    from aesr1.aescot.choose import refilter, to_markdown
+    from aesr1.aescot.filters import FilterSettings
+
+    filters = replace(FilterSettings(), **_given(shortest, longest, dimensions, english, near, template, tolerance))
+    ledger = raw / "raw.jsonl" if raw.is_dir() else raw
+    summary = refilter(ledger, output, n=n, filters=filters)
+    print(json.dumps(summary._asdict()) if as_json else f"{to_markdown(summary)}\n{output / 'rationales.jsonl'}")
+
+
+def _given(
+    shortest: int | None,
+    longest: int | None,
+    dimensions: int | None,
+    english: float | None,
+    near: float | None,
+    template: float | None,
+    tolerance: float | None,
+) -> dict[str, Any]:
+    """The thresholds that the command line names."""
+    named = {
+        "shortest": shortest,
+        "longest": longest,
+        "dimensions": dimensions,
+        "english": english,
+        "near": near,
+        "template": template,
+        "tolerance": tolerance,
+    }
+    return {name: value for name, value in named.items() if value is not None}

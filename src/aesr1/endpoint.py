@@ -1,0 +1,243 @@
+"""Replies from an OpenAI-compatible address: vLLM, SGLang, a hosted model, our own server. Patient and frugal.
+
+The openai client's own retries are off: it gives up after two, and knows nothing of other requests in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import openai
+
+from aesr1.errors import AesError
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+FILTERED = ("content_filter", "content_policy_violation", "data_inspection_failed", "responsibleaipolicyviolation")
+"""Codes by which services say that picture or text met their content filter."""
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+STINT = 1.0  # seconds within which several refusals are one sign of overload
+
+
+@dataclass(frozen=True)
+class EndpointConfig:
+    """Which model where, and how hard it may be pressed."""
+
+    url: str  # ends in /v1
+    model: str
+    in_flight: int = 64  # at most; less after the server says that it is too much
+    retries: int = 8  # of one request, before it is left for another run
+    timeout: float = 180.0  # seconds of one try, from sending to the last byte
+    rpm: float | None = None  # requests a minute
+    tpm: float | None = None  # tokens a minute, both ways
+    temperature: float = 1.0
+    max_tokens: int = 700
+    key_variable: str = KEY_VARIABLE  # the environment variable that holds the key; the key itself is never kept
+
+    def __post_init__(self) -> None:
+        address = urlsplit(self.url)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise AesError(f"{self.url} is no address of a server", fix="give one as http://localhost:8000/v1")
+        if address.username or address.password or address.query:
+            raise AesError(
+                "the address holds a name, a key or a query, which would stand in files and logs",
+                fix=f"put the key into the environment variable {self.key_variable}",
+            )
+        if self.in_flight < 1 or self.retries < 0 or self.timeout <= 0 or self.max_tokens < 1:
+            raise AesError(f"these settings ask nothing: {self}", fix="in_flight, timeout and max_tokens begin above 0")
+
+
+class Answer(NamedTuple):
+    """What came of one request. Either text or failure; tokens are those of every try that was charged."""
+
+    text: str | None
+    failure: str | None  # "filtered: …", "refused: …", "unreachable: …"
+    tokens_in: int
+    tokens_out: int
+    finish: str | None = None  # "length": the text was cut off
+
+
+@dataclass
+class _Used:
+    """Tokens charged for a request so far."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    def failed(self, failure: str) -> Answer:
+        return Answer(None, failure, self.tokens_in, self.tokens_out)
+
+
+class Asker:
+    """An open connection to an endpoint; `ask` may be called from as many tasks as there are questions."""
+
+    def __init__(self, config: EndpointConfig) -> None:
+        self.config = config
+        self.pace = Pace(config.in_flight, rpm=config.rpm, tpm=config.tpm)
+        self._client = openai.AsyncOpenAI(
+            base_url=config.url,
+            api_key=os.environ.get(config.key_variable) or "none",
+            max_retries=0,
+            timeout=config.timeout,
+        )
+
+    async def __aenter__(self) -> Asker:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.close()
+
+    async def ask(self, messages: list[dict[str, Any]]) -> Answer:
+        """One answer, after as many tries as it takes. AesError where no request can succeed (key, model, address)."""
+        used = _Used()
+        trouble = "was never sent"
+        for attempt in range(self.config.retries + 1):
+            async with self.pace.turn():
+                told_to_wait: float | None = None
+                try:
+                    async with asyncio.timeout(self.config.timeout):
+                        reply = await self._client.chat.completions.create(
+                            model=self.config.model,
+                            messages=messages,  # type: ignore[arg-type]  # plain dictionaries of the right shape
+                            temperature=self.config.temperature,
+                            max_tokens=self.config.max_tokens,
+                        )
+                    answer = _read(reply, used)
+                    if answer is not None:
+                        self.pace.went_well(used.tokens_in + used.tokens_out)
+                        return answer
+                    trouble = "an empty or broken answer"
+                except openai.APIStatusError as error:
+                    failure = _final(error, self.config)
+                    if failure is not None:
+                        return used.failed(failure)
+                    trouble = f"HTTP {error.status_code}"
+                    told_to_wait = _retry_after(error)
+                    if error.status_code in (429, 503, 529):
+                        self.pace.too_much()
+                except (openai.APIError, TimeoutError, ValueError, AttributeError, TypeError) as error:
+                    trouble = f"{type(error).__name__}: {str(error)[:120]}"
+            if attempt < self.config.retries:
+                await asyncio.sleep(backoff(attempt) if told_to_wait is None else told_to_wait)
+        return used.failed(f"unreachable: {trouble}, {self.config.retries + 1} tries")
+
+
+def backoff(attempt: int) -> float:
+    """Seconds before the next try: doubled each time, at random between half of it and all, a minute at most."""
+    return float(min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1.0))
+
+
+def _read(reply: Any, used: _Used) -> Answer | None:
+    """The answer in a reply; None where there is none and another try may bring it."""
+    usage = getattr(reply, "usage", None)
+    used.tokens_in += getattr(usage, "prompt_tokens", None) or 0
+    used.tokens_out += getattr(usage, "completion_tokens", None) or 0
+    choice = reply.choices[0] if reply.choices else None
+    if choice is None or choice.message is None:
+        return None
+    if choice.finish_reason == "content_filter":
+        return used.failed("filtered: the answer met the service's content filter")
+    if choice.message.refusal:
+        return used.failed(f"refused: {str(choice.message.refusal)[:200]}")
+    text = choice.message.content
+    if not isinstance(text, str) or not text.strip():
+        return None
+    return Answer(text.strip(), None, used.tokens_in, used.tokens_out, choice.finish_reason)
+
+
+def _final(error: openai.APIStatusError, config: EndpointConfig) -> str | None:
+    """Why this request is not worth another try; None where it is. AesError where no other request is either."""
+    said = f"{error.code or ''} {error.message}".lower()
+    if any(code in said for code in FILTERED):
+        return f"filtered: {error.message[:200]}"
+    if error.status_code in (401, 403):
+        raise AesError(
+            f"{config.url} refuses the key in {config.key_variable} (HTTP {error.status_code})",
+            fix=f"export {config.key_variable}=… with a key for that service; what is answered stays",
+        ) from None
+    if error.status_code == 404:
+        raise AesError(
+            f"{config.url} knows no model {config.model}, or is no such address (HTTP 404)",
+            fix="check --teacher, which ends in /v1, and --model",
+        ) from None
+    if "insufficient_quota" in said:
+        raise AesError(
+            f"{config.url} says that the account is spent", fix="top it up; what is answered stays"
+        ) from None
+    if error.status_code in (400, 413, 415, 422):
+        return f"refused: HTTP {error.status_code}, {error.message[:200]}"
+    return None
+
+
+def _retry_after(error: openai.APIStatusError) -> float | None:
+    """Seconds that the server asks to wait, at most a minute more than asked for at once."""
+    headers = error.response.headers
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return min(max(0.0, float(headers[name]) * unit), 10 * LONGEST_WAIT)
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+class Pace:
+    """How many requests may be in flight, and how many may start in a minute.
+
+    A server that says "too much" gets a third less at once and one more for every round that went well.
+    """
+
+    def __init__(self, most: int, *, rpm: float | None, tpm: float | None) -> None:
+        self.limit = float(most)
+        self._most, self._rpm, self._tpm = most, rpm, tpm
+        self._running = 0
+        self._free = asyncio.Condition()
+        self._next = 0.0  # when the next request may start
+        self._tokens = 2_000.0  # of a request, running mean
+        self._cut = 0.0  # when the limit was last lowered
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a place, hold it for the block."""
+        async with self._free:
+            await self._free.wait_for(lambda: self._running < max(1, int(self.limit)))
+            self._running += 1
+        try:
+            now = time.monotonic()
+            start = max(now, self._next)
+            self._next = start + self._spacing()
+            if start > now:
+                await asyncio.sleep(start - now)
+            yield
+        finally:
+            async with self._free:
+                self._running -= 1
+                self._free.notify(2)  # one place, and one more where the limit has risen
+
+    def _spacing(self) -> float:
+        """Seconds between two starts."""
+        by_requests = 60 / self._rpm if self._rpm else 0.0
+        by_tokens = 60 * self._tokens / self._tpm if self._tpm else 0.0
+        return max(by_requests, by_tokens)
+
+    def went_well(self, tokens: int) -> None:
+        """A request was answered."""
+        self.limit = min(self._most, self.limit + 1 / max(1.0, self.limit))
+        if tokens:
+            self._tokens += 0.1 * (tokens - self._tokens)
+
+    def too_much(self) -> None:
+        """The server is overloaded. Several refusals at once count as one."""
+        now = time.monotonic()
+        if now - self._cut > STINT:
+            self._cut = now
+            self.limit = max(1.0, self.limit * 2 / 3)
