@@ -186,6 +186,8 @@ STRICT = FilterSettings()
         (PROSE, None),
         ("Weiches Licht liegt über dem Hafen und die Farben sind ruhig. " * 6 + "Altogether a fine one.", "language"),
         ("Soft light lies over the harbour. Altogether a fine picture.", "length: 10 words"),
+        (PROSE + " </think>", "form: holds the tag /think"),
+        (" ", "form: no text"),
         (PROSE.replace("quiet", "quiet and still " * 200), "length"),
         ("The boats lie in the harbour of the town and the people walk along it to the church and back to the inn. " * 2
          + "Altogether it is fine.", "dimensions"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from aesr1 import endpoint
-from aesr1.aescot.build import CotConfig, build
+from aesr1.aescot.build import CotConfig, build, read_batch, write_batch
 from aesr1.aescot.choose import refilter
 from aesr1.aescot.filters import FilterSettings
 from aesr1.aescot.prompts import TEACHER, template
@@ -21,7 +22,7 @@ from aesr1.contract import LEVELS, Judgement, render_reply
 from aesr1.endpoint import EndpointConfig, backoff
 from aesr1.errors import AesError
 from aesr1.records import Draft, Rationale, read_rows
-from faults import Faults
+from faults import Faults, completion, critique
 
 LOOSE = FilterSettings(near=1.0, template=1.0)
 
@@ -40,7 +41,7 @@ def settings(scene_folder, tmp_path):
         about_endpoint = {
             key: more.pop(key) for key in list(more) if key in EndpointConfig.__dataclass_fields__ and key != "model"
         }
-        asked = EndpointConfig(server.url, "test", **{"timeout": 1.0, "in_flight": 8, **about_endpoint})
+        asked = EndpointConfig(server.url, "test", **{"timeout": 20.0, "in_flight": 8, **about_endpoint})
         teacher = Teacher(asked, **more)
         ratings = scene_folder / "ratings.jsonl"
         return CotConfig(ratings, tmp_path / name, n=n, attempts=attempts, filters=LOOSE, teacher=teacher)
@@ -84,7 +85,7 @@ TRANSIENT = [
 @pytest.mark.parametrize("fault", TRANSIENT)
 def test_what_passes_is_tried_again_and_loses_nothing(settings, fault):
     with Faults(lambda _number, _body, times: fault if times == 1 else None) as server:
-        config = settings(server)
+        config = settings(server, timeout=2.0 if fault in ("hang", "drip") else 20.0)
         summary = build(config)
     assert summary.kept == dict.fromkeys(LEVELS, 3)
     assert server.faults[fault] == 9
@@ -97,7 +98,7 @@ def test_all_of_them_at_once(settings):
         return TRANSIENT[number % len(TRANSIENT)] if number % 2 else None
 
     with Faults(plan) as server:
-        config = settings(server, n=18, in_flight=16)
+        config = settings(server, n=18, in_flight=16, timeout=3.0)
         summary = build(config)
     assert summary.kept == dict.fromkeys(LEVELS, 6)
     assert set(server.answered.values()) == {1}
@@ -277,3 +278,61 @@ def test_waits_double_and_have_a_limit(monkeypatch):
 def test_addresses_that_cannot_be_or_hold_a_key(url, message):
     with pytest.raises(AesError, match=message):
         EndpointConfig(url, "m")
+
+
+def answered(requests, server_says=None):
+    """The answers of a batch service to a file of requests, in another order."""
+    lines = [json.loads(line) for line in requests.read_text().splitlines()]
+    rows = []
+    for number, line in enumerate(lines):
+        score = float(re.search(r"their mean is (\d\.\d\d)", json.dumps(line["body"]))[1])
+        body = completion((server_says or critique)(score, variety=number * 7))
+        rows.append(
+            {"id": "x", "custom_id": line["custom_id"], "response": {"status_code": 200, "body": body}, "error": None}
+        )
+    return rows[::-1]
+
+
+def test_a_batch_by_file_is_the_same_build(settings, tmp_path):
+    with Faults(lambda *_: None) as server:
+        config = settings(server)
+    written = write_batch(config, tmp_path / "requests.jsonl")
+    assert written.requests == 9
+    lines = [json.loads(line) for line in written.file.read_text().splitlines()]
+    assert {line["url"] for line in lines} == {"/v1/chat/completions"}
+    assert len({line["custom_id"] for line in lines}) == 9
+    assert "scenes" not in " ".join(line["custom_id"] for line in lines)  # no path leaves the machine
+    rows_ = answered(written.file)
+    lost, broken = rows_[0], rows_[1]
+    broken_row = {**broken, "response": {"status_code": 500, "body": {"error": "x"}}}
+    stranger = {**rows_[2], "custom_id": "request-7"}
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("".join(json.dumps(row) + "\n" for row in (broken_row, stranger, *rows_[2:], rows_[3])))
+    read, summary = read_batch(config, answers)
+    assert read == (7, 1, 1, 1)
+    assert sum(summary.kept.values()) == 7 and "next --batch-file" in summary.stopped
+    again = write_batch(config, tmp_path / "more.jsonl")
+    assert {json.loads(line)["custom_id"] for line in again.file.read_text().splitlines()} == {
+        lost["custom_id"],
+        broken["custom_id"],
+    }
+    answers.write_text("".join(json.dumps(row) + "\n" for row in answered(again.file)))
+    read, summary = read_batch(config, answers)
+    assert summary.kept == dict.fromkeys(LEVELS, 3) and summary.stopped is None
+    assert len(rows(config)) == 9
+
+
+def test_a_file_that_is_no_batch_is_refused(settings, tmp_path):
+    with Faults(lambda *_: None) as server:
+        config = settings(server)
+    for text in ("nonsense\n", '{"id": 1}\n', "[]\n"):
+        (tmp_path / "answers.jsonl").write_text(text)
+        with pytest.raises(AesError, match="line 1 is no answer of a batch"):
+            read_batch(config, tmp_path / "answers.jsonl")
+    with pytest.raises(AesError, match="there is no file"):
+        read_batch(config, tmp_path / "nothing.jsonl")
+
+
+@pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": [{"index": 0}]}, completion("")])
+def test_an_empty_answer_of_a_batch_is_a_refusal(body):
+    assert endpoint.answer_in(body).failure.startswith("refused: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,6 +59,10 @@ def cot_build(
     near: Near = None,
     template: Template = None,
     tolerance: Tolerance = None,
+    batch_file: Annotated[
+        Path | None, typer.Option(help="Write the questions here for a Batch API or vllm run-batch; ask nobody.")
+    ] = None,
+    batch_results: Annotated[Path | None, typer.Option(help="Read the answers to such a file.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked and what it may cost.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -65,18 +70,19 @@ def cot_build(
 
     The key is read from OPENAI_API_KEY and kept nowhere.
     """
-    from aesr1.aescot.build import CotConfig, build, estimate
+    from aesr1.aescot.build import CotConfig, build, estimate, read_batch, write_batch
     from aesr1.aescot.choose import to_markdown
     from aesr1.aescot.filters import EMBEDDED, FilterSettings
     from aesr1.aescot.teacher import Teacher
     from aesr1.endpoint import EndpointConfig
 
     asked: Teacher | None = None
-    if teacher is not None:
+    by_file = batch_file is not None or batch_results is not None
+    if teacher is not None or by_file:
         if not model:
             raise AesError("the teacher's model is not named", fix="pass --model NAME, as the server calls it")
         endpoint = EndpointConfig(
-            url=teacher,
+            url=teacher or "http://localhost/v1",  # by file nobody is called
             model=model,
             in_flight=in_flight,
             retries=retries,
@@ -95,7 +101,16 @@ def cot_build(
     if dry_run:
         print(estimate(config))
         return
-    summary = build(config)
+    if batch_file is not None:
+        written = write_batch(config, batch_file)
+        print("\n".join([f"{written.file}: {written.requests:,} requests", *written.unreadable]))
+        return
+    if batch_results is not None:
+        read, summary = read_batch(config, batch_results)
+        found = f"{read.answers:,} answers, {read.failed:,} failed, {read.known:,} known before"
+        print(f"{found}, {read.unknown:,} of no picture here", file=sys.stderr)
+    else:
+        summary = build(config)
     print(json.dumps(summary._asdict()) if as_json else f"{to_markdown(summary)}\n{output / 'rationales.jsonl'}")
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import openai
+from openai.types.chat import ChatCompletion
 
 from aesr1.errors import AesError
 
@@ -130,6 +131,15 @@ class Asker:
             if attempt < self.config.retries:
                 await asyncio.sleep(backoff(attempt) if told_to_wait is None else told_to_wait)
         return used.failed(f"unreachable: {trouble}, {self.config.retries + 1} tries")
+
+
+def answer_in(body: dict[str, Any]) -> Answer:
+    """The answer in a completion that came by file; an empty one is a refusal, since nobody can ask again at once."""
+    try:
+        answer = _read(ChatCompletion.construct(**body), _Used())
+    except (AttributeError, TypeError, IndexError):
+        answer = None
+    return answer or Answer(None, "refused: the answer is empty or broken", 0, 0)
 
 
 def backoff(attempt: int) -> float:

@@ -9,9 +9,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from aesr1.aescot.batch import Read, Written, read_answers, write_requests
 from aesr1.aescot.choose import RESULTS, CotSummary, choose, sift, summarise, write_choice
 from aesr1.aescot.critics import Critic, embedded
 from aesr1.aescot.filters import EMBEDDED, FilterSettings, refuse
@@ -53,9 +55,17 @@ class _Bound:
     judges: tuple[str, ...] = field(default=())
 
 
-def build(config: CotConfig, *, critic: Critic = embedded) -> CotSummary:
-    """Write `raw.jsonl` (every draft, appended), then the results. Resumes where it stopped."""
-    started = time.time()
+class Begun(NamedTuple):
+    """A build as it stands on disk."""
+
+    ratings: list[Rating]  # in the order of asking
+    drafts: list[Draft]
+    ledger: Path
+    wanted: int  # of each level
+
+
+def begin(config: CotConfig, critic: Critic = embedded) -> Begun:
+    """Bind the folder to the settings and read what is there. AesError where it is finished or has other settings."""
     if config.n < len(LEVELS) or config.attempts < 1:
         raise AesError(
             f"n is {config.n}, attempts {config.attempts}", fix="ask for 3 rationales and 1 attempt at least"
@@ -68,35 +78,73 @@ def build(config: CotConfig, *, critic: Critic = embedded) -> CotSummary:
     claim(config.output, bound(config, critic))
     ledger = config.output / "raw.jsonl"
     drafts = read_rows(ledger, Draft) if ledger.exists() else []
-    wanted = config.n // len(LEVELS)
-    with Appender(ledger) as raw:
+    return Begun(shuffled(ratings, config.seed), drafts, ledger, config.n // len(LEVELS))
+
+
+def build(config: CotConfig, *, critic: Critic = embedded) -> CotSummary:
+    """Write `raw.jsonl` (every draft, appended), then the results. Resumes where it stopped."""
+    started = time.time()
+    begun = begin(config, critic)
+    with Appender(begun.ledger) as raw:
         if config.teacher is None:
-            unreadable, stopped = _write_all(config, critic, ratings, drafts, raw), None
+            unreadable, stopped = _write_all(config, critic, begun, raw), None
         else:
-            unreadable, stopped = _teach_all(config, config.teacher, ratings, drafts, raw)
-    choice = choose(drafts, wanted, config.filters)
-    summary = summarise(drafts, choice, wanted, unreadable=unreadable, stopped=stopped)
+            unreadable, stopped = _teach_all(plan_of(config), begun, raw)
+    return _end(config, begun, started=started, unreadable=unreadable, stopped=stopped)
+
+
+def write_batch(config: CotConfig, file: Path) -> Written:
+    """Write as many questions as are lacking to a file for OpenAI's Batch API or `vllm run-batch`."""
+    begun = begin(config)
+    plan = replace(plan_of(config), taken=_taken(begun.drafts, config.filters))
+    return write_requests(plan, begun.ratings, begun.drafts, file)
+
+
+def read_batch(config: CotConfig, file: Path) -> tuple[Read, CotSummary]:
+    """Read a file of answers into the ledger. The results are written once every level is full."""
+    started = time.time()
+    begun = begin(config)
+    with Appender(begun.ledger) as raw:
+        read = read_answers(plan_of(config), begun.ratings, begun.drafts, file, raw)
+    choice = choose(begun.drafts, begun.wanted, config.filters)
+    short = len(choice.rationales) < begun.wanted * len(LEVELS)
+    stopped = "Some levels lack rationales: write the next --batch-file, or `aesr1 cot filter` what there is."
+    return read, _end(config, begun, started=started, stopped=stopped if short else None)
+
+
+def _end(
+    config: CotConfig, begun: Begun, *, started: float, unreadable: Sequence[str] = (), stopped: str | None = None
+) -> CotSummary:
+    choice = choose(begun.drafts, begun.wanted, config.filters)
+    summary = summarise(begun.drafts, choice, begun.wanted, unreadable=unreadable, stopped=stopped)
     if stopped is None:  # else the same command is to go on
         write_choice(config.output, choice, summary)
         write_run(config.output, "cot build", config, started=started)
     return summary
 
 
-def _teach_all(
-    config: CotConfig, teacher: Teacher, ratings: Sequence[Rating], drafts: list[Draft], raw: Appender
-) -> tuple[list[str], str | None]:
+def plan_of(config: CotConfig) -> Plan:
+    """What a teacher is asked to do. AesError where there is none."""
+    if config.teacher is None:
+        raise AesError("there is no teacher to ask", fix="pass --teacher URL and --model NAME")
+    return Plan(config.n // len(LEVELS), config.attempts, config.filters, config.teacher)
+
+
+def _teach_all(plan: Plan, begun: Begun, raw: Appender) -> tuple[list[str], str | None]:
     """Ask the teacher, and again for as many as the filters over all texts take away while there are pictures."""
-    plan = Plan(config.n // len(LEVELS), config.attempts, config.filters, teacher)
     unreadable: list[str] = []
     while True:
-        asked = teach(plan, shuffled(ratings, config.seed), drafts, raw)
+        asked = teach(plan, begun.ratings, begun.drafts, raw)
         unreadable += asked.unreadable
-        own = {(draft.image, draft.attempt) for draft in drafts if draft.refused is not None}
-        _, refused = sift(drafts, config.filters)
-        taken = Counter(level_of(draft.score) for draft in refused if (draft.image, draft.attempt) not in own)
+        taken = _taken(begun.drafts, plan.filters)
         if asked.stopped or taken == plan.taken:
             return list(dict.fromkeys(unreadable)), asked.stopped
         plan = replace(plan, taken=taken)
+
+
+def _taken(drafts: Sequence[Draft], filters: FilterSettings) -> Counter[str]:
+    """By level, drafts that stand by themselves and are refused among the others."""
+    return Counter(level_of(draft.score) for draft in sift(drafts, filters).among)
 
 
 def bound(config: CotConfig, critic: Critic = embedded) -> _Bound:
@@ -110,9 +158,7 @@ def bound(config: CotConfig, critic: Critic = embedded) -> _Bound:
 
 def estimate(config: CotConfig) -> str:
     """What a build with a teacher would ask at most and at least, and what that may cost. Nobody is asked."""
-    teacher = config.teacher
-    if teacher is None:
-        raise AesError("there is no teacher to ask", fix="pass --teacher URL")
+    teacher = plan_of(config).teacher
     ratings = of_split(read_rows(config.ratings, Rating), config.split, where=config.ratings)
     wanted = config.n // len(LEVELS)
     there = Counter(level_of(row.score) for row in ratings)
@@ -127,21 +173,17 @@ def estimate(config: CotConfig) -> str:
     return "\n".join(lines)
 
 
-def _write_all(
-    config: CotConfig, critic: Critic, ratings: Sequence[Rating], drafts: list[Draft], raw: Appender
-) -> list[str]:
+def _write_all(config: CotConfig, critic: Critic, begun: Begun, raw: Appender) -> list[str]:
     """Drafts by a critic that is a function, until every level has enough or its pictures are spent; picture errors."""
+    drafts, wanted = begun.drafts, begun.wanted
     done = {draft.image for draft in drafts}
     kept = Counter(level_of(draft.score) for draft in drafts if draft.refused is None)
-    wanted = config.n // len(LEVELS)
     unreadable: list[str] = []
     write = partial(write_drafts, config, critic)
     with ProcessPoolExecutor() as workers, bar("aescot", total=wanted * len(LEVELS)) as progress:
         progress.advance(sum(min(wanted, kept[level]) for level in LEVELS))
         for level in LEVELS:
-            todo = [
-                row for row in shuffled(ratings, config.seed) if level_of(row.score) == level and row.image not in done
-            ]
+            todo = [row for row in begun.ratings if level_of(row.score) == level and row.image not in done]
             while kept[level] < wanted and todo:
                 size = max(8, wanted - kept[level])
                 batch, todo = todo[:size], todo[size:]

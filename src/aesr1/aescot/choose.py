@@ -44,8 +44,8 @@ class Choice(NamedTuple):
 
 def choose(drafts: Sequence[Draft], wanted: int, filters: FilterSettings) -> Choice:
     """The first `wanted` standing drafts of each level; and every refused one with its reason."""
-    standing, refused = sift(drafts, filters)
-    return Choice(_chosen(standing, wanted), refused)
+    sifted = sift(drafts, filters)
+    return Choice(_chosen(sifted.standing, wanted), [*sifted.alone, *sifted.among])
 
 
 def summarise(
@@ -77,23 +77,27 @@ PAPERS = ("leak", "align", "fact")
 """The paper's filters, which stand in the table even where they refused nothing."""
 
 
-def sift(drafts: Sequence[Draft], filters: FilterSettings) -> tuple[list[Draft], list[Draft]]:
+class Sifted(NamedTuple):
+    """Drafts by what is against them, in the order of the ledger."""
+
+    standing: list[Draft]
+    alone: list[Draft]  # refused for itself
+    among: list[Draft]  # stands by itself and is refused among the others
+
+
+def sift(drafts: Sequence[Draft], filters: FilterSettings) -> Sifted:
     """The first draft of each image that stands, also among the others; and every refused one with its reason."""
-    standing: dict[str, Draft] = {}
-    refused = []
+    first: dict[str, Draft] = {}
     for draft in drafts:
-        if draft.refused is not None:
-            refused.append(draft)
-        else:
-            standing.setdefault(draft.image, draft)
-    reasons = refuse_among([draft.text for draft in standing.values()], filters)
-    kept = []
-    for draft, reason in zip(standing.values(), reasons, strict=True):
-        if reason is None:
-            kept.append(draft)
-        else:
-            refused.append(replace(draft, refused=reason))
-    return kept, refused
+        if draft.refused is None:
+            first.setdefault(draft.image, draft)
+    reasons = refuse_among([draft.text for draft in first.values()], filters)
+    judged = [replace(draft, refused=reason) for draft, reason in zip(first.values(), reasons, strict=True)]
+    return Sifted(
+        standing=[draft for draft in judged if draft.refused is None],
+        alone=[draft for draft in drafts if draft.refused is not None],
+        among=[draft for draft in judged if draft.refused is not None],
+    )
 
 
 def to_markdown(summary: CotSummary) -> str:

@@ -11,11 +11,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aesr1.aescot.phrases import Findings
-from aesr1.contract import LEVELS, level_of
+from aesr1.contract import LEVELS, TAGS, level_of
 from aesr1.errors import AesError
 from aesr1.texts import DIMENSIONS, common_sentences, dimensions_of, english, leak_in, sentences, side_of, words
 
-REASONS = ("leak", "align", "fact", "language", "length", "dimensions", "near", "template", "filtered", "refused")
+REASONS = (
+    "leak",
+    "align",
+    "fact",
+    "form",
+    "language",
+    "length",
+    "dimensions",
+    "near",
+    "template",
+    "filtered",
+    "refused",
+)
 """What a reason begins with. The last two are the teacher's own refusals."""
 
 
@@ -126,6 +138,14 @@ def language(text: str, settings: FilterSettings) -> str | None:
     return None if share >= settings.english else f"language: {share:.0%} of its words are English function words"
 
 
+def form(text: str) -> str | None:
+    """Nothing at all, or text that could not stand in a reply under the contract."""
+    if not text.strip():
+        return "form: no text"
+    tag = next((tag for tag in TAGS if tag in text), None)
+    return f"form: holds the tag {tag[1:-1]}" if tag else None
+
+
 def cut_off(finish: str | None) -> str | None:
     """Ended by the token limit."""
     return "length: the answer was cut off" if finish == "length" else None
@@ -174,7 +194,8 @@ def refuse(
 ) -> str | None:
     """The first reason against a critique by itself; None where it may stay."""
     return (
-        cut_off(finish)
+        form(text)
+        or cut_off(finish)
         or leak(text)
         or align(text, score)
         or fact(text, findings)

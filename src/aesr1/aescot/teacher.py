@@ -97,6 +97,23 @@ def teach(plan: Plan, ratings: Sequence[Rating], drafts: list[Draft], raw: Appen
     return asyncio.run(_Lesson(plan, drafts).run(ratings, raw))
 
 
+def left_to_ask(
+    ratings: Sequence[Rating], drafts: Sequence[Draft], attempts: int
+) -> dict[str, deque[tuple[Rating, int]]]:
+    """By level, pictures and their next attempt: those without a kept draft, a final answer or all their attempts."""
+    history: dict[str, list[Draft]] = {}
+    for draft in drafts:
+        if not (draft.refused or "").startswith(NOT_ASKED):
+            history.setdefault(draft.image, []).append(draft)
+    todo: dict[str, deque[tuple[Rating, int]]] = {level: deque() for level in LEVELS}
+    for rating in ratings:
+        before = history.get(rating.image, [])
+        done = any(draft.refused is None or draft.refused.startswith(FINAL) for draft in before)
+        if not done and len(before) < attempts:
+            todo[level_of(rating.score)].append((rating, len(before)))
+    return todo
+
+
 class _Lesson:
     """The state of one run: what is kept, in flight and left of each level."""
 
@@ -105,7 +122,7 @@ class _Lesson:
         self.asked = Asked()
         self.kept = Counter(level_of(draft.score) for draft in drafts if draft.refused is None)
         self.flying: Counter[str] = Counter()
-        self.todo: dict[str, deque[tuple[Rating, int]]] = {level: deque() for level in LEVELS}
+        self.todo: dict[str, deque[tuple[Rating, int]]] = {}
         self.tokens_in = sum(draft.tokens_in for draft in drafts)
         self.tokens_out = sum(draft.tokens_out for draft in drafts)
         self.refused = sum(draft.refused is not None for draft in drafts)
@@ -114,7 +131,7 @@ class _Lesson:
 
     async def run(self, ratings: Sequence[Rating], raw: Appender) -> Asked:
         """Ask with as many tasks as requests may be in flight."""
-        self._list(ratings)
+        self.todo = left_to_ask(ratings, self.drafts, self.plan.attempts)
         total = sum(map(self.plan.of, LEVELS))
         endpoint = self.plan.teacher.endpoint
         with ThreadPoolExecutor(os.cpu_count()) as workers, bar("aescot", total=total) as progress:
@@ -126,18 +143,6 @@ class _Lesson:
             except BaseExceptionGroup as group:  # the first is the cause, the others what came of it
                 raise group.exceptions[0] from None
         return self.asked
-
-    def _list(self, ratings: Sequence[Rating]) -> None:
-        """What is left to ask: pictures that have neither a kept draft nor a final answer nor all their attempts."""
-        history: dict[str, list[Draft]] = {}
-        for draft in self.drafts:
-            if not (draft.refused or "").startswith(NOT_ASKED):
-                history.setdefault(draft.image, []).append(draft)
-        for rating in ratings:
-            before = history.get(rating.image, [])
-            done = any(draft.refused is None or draft.refused.startswith(FINAL) for draft in before)
-            if not done and len(before) < self.plan.attempts:
-                self.todo[level_of(rating.score)].append((rating, len(before)))
 
     async def _next(self) -> tuple[Rating, int] | None:
         """A picture of a level that needs one more than are in flight; None where no more are needed or left."""
