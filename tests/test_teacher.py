@@ -16,9 +16,9 @@ from aesr1 import endpoint
 from aesr1.aescot.build import CotConfig, build, read_batch, write_batch
 from aesr1.aescot.choose import refilter
 from aesr1.aescot.filters import FilterSettings
-from aesr1.aescot.prompts import TEACHER, template
+from aesr1.aescot.prompts import SCORER, TEACHER, template
 from aesr1.aescot.teacher import Teacher, critique_in
-from aesr1.contract import LEVELS, Judgement, render_reply
+from aesr1.contract import LEVELS, PROMPT, Judgement, render_reply
 from aesr1.endpoint import EndpointConfig, backoff
 from aesr1.errors import AesError
 from aesr1.records import Draft, Rationale, read_rows
@@ -336,3 +336,21 @@ def test_a_file_that_is_no_batch_is_refused(settings, tmp_path):
 @pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": [{"index": 0}]}, completion("")])
 def test_an_empty_answer_of_a_batch_is_a_refusal(body):
     assert endpoint.answer_in(body).failure.startswith("refused: ")
+
+
+def test_a_template_of_ones_own_is_named_by_its_text(settings, tmp_path):
+    (tmp_path / "mine.txt").write_text("Critique it; their mean is {score}.")
+    with Faults(lambda *_: None) as server:
+        config = settings(server, n=3, prompt=str(tmp_path / "mine.txt"))
+        build(config)
+    assert server.requests[0]["messages"][0]["content"][1]["text"].startswith("Critique it; their mean is 0.")
+    (version,) = {row.prompt for row in rows(config)}
+    assert version.startswith("mine-") and len(version) == len("mine-") + 8
+    with pytest.raises(AesError, match="no template"):
+        build(replace(config, output=tmp_path / "x", teacher=replace(config.teacher, prompt="teacher-99")))
+
+
+def test_a_scorer_is_asked_without_the_secret(settings):
+    with Faults(lambda *_: None) as server:
+        build(settings(server, n=3, attempts=1, prompt=SCORER))
+    assert server.requests[0]["messages"][0]["content"][1]["text"] == PROMPT

@@ -40,6 +40,10 @@ def cot_build(
         str | None, typer.Option(metavar="URL", help="OpenAI-compatible address, …/v1; default: the embedded critic.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="The teacher's model.")] = None,
+    prompt: Annotated[
+        str,
+        typer.Option(help="What is asked: teacher-1, scorer-1 (for a model like ours), or a .txt file."),
+    ] = "teacher-1",
     judge: Annotated[list[str] | None, typer.Option(help="leak, align, fact: also judged by the model.")] = None,
     in_flight: Annotated[int, typer.Option(min=1, help="Requests at once, at most.")] = 64,
     rpm: Annotated[float | None, typer.Option(help="Requests a minute, at most.")] = None,
@@ -92,7 +96,7 @@ def cot_build(
             temperature=temperature,
             max_tokens=max_tokens,
         )
-        asked = Teacher(endpoint, tuple(judge or ()), max_pixels, price_in, price_out, max_cost)
+        asked = Teacher(endpoint, prompt, tuple(judge or ()), max_pixels, price_in, price_out, max_cost)
     elif model or judge or dry_run:
         raise AesError("there is no teacher to ask", fix="pass --teacher URL")
     changed = _given(shortest, longest, dimensions, english, near, template, tolerance)
@@ -136,6 +140,20 @@ def cot_filter(
     ledger = raw / "raw.jsonl" if raw.is_dir() else raw
     summary = refilter(ledger, output, n=n, filters=filters)
     print(json.dumps(summary._asdict()) if as_json else f"{to_markdown(summary)}\n{output / 'rationales.jsonl'}")
+
+
+@cot.command("show")
+def cot_show(
+    folder: Annotated[Path, typer.Argument(help="The folder of a build, finished or not, or of a filter.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file.")],
+    raw: Annotated[bool, typer.Option("--raw", help="The drafts as they were first judged.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Drafts on the page, spread over reasons and levels.")] = 300,
+) -> None:
+    """One self-contained HTML page: kept and refused rationales beside their pictures, with the reason."""
+    from aesr1.aescot.show import write_page
+
+    shown = write_page(folder, output, raw=raw, limit=limit)
+    print(f"{output}: {shown.shown:,} of {shown.drafts:,} drafts, {shown.missing:,} pictures missing")
 
 
 def _given(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from aesr1.aescot.filters import refuse
 from aesr1.aescot.findings import see
-from aesr1.aescot.prompts import TEACHER, data_url, teacher_messages
+from aesr1.aescot.prompts import data_url, teacher_messages, version
 from aesr1.aescot.teacher import Plan, critique_in, left_to_ask
 from aesr1.contract import LEVELS, level_of
 from aesr1.endpoint import answer_in
@@ -81,7 +81,7 @@ def _request(plan: Plan, rating: Rating, attempt: int) -> str:
         return error.problem
     body = {
         "model": endpoint.model,
-        "messages": teacher_messages(url, rating.score),
+        "messages": teacher_messages(url, rating.score, name=plan.teacher.prompt),
         "temperature": endpoint.temperature,
         "max_tokens": endpoint.max_tokens,
     }
@@ -154,7 +154,7 @@ def _draft(plan: Plan, job: _Asked, body: dict[str, Any], where: str) -> Draft:
         text=text,
         refused=reason,
         critic=plan.teacher.endpoint.model,
-        prompt=TEACHER,
+        prompt=version(plan.teacher.prompt),
         tokens_in=answer.tokens_in,
         tokens_out=answer.tokens_out,
         finish=answer.finish,

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from aesr1.aescot.choose import RESULTS, CotSummary, choose, sift, summarise, wr
 from aesr1.aescot.critics import Critic, embedded
 from aesr1.aescot.filters import EMBEDDED, FilterSettings, refuse
 from aesr1.aescot.findings import see
+from aesr1.aescot.prompts import version
 from aesr1.aescot.teacher import Plan, Teacher, teach, tokens_of_a_request
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
@@ -52,7 +53,8 @@ class _Bound:
     seed: int
     filters: FilterSettings
     critic: str
-    judges: tuple[str, ...] = field(default=())
+    prompt: str = ""
+    judges: tuple[str, ...] = ()
 
 
 class Begun(NamedTuple):
@@ -151,9 +153,9 @@ def bound(config: CotConfig, critic: Critic = embedded) -> _Bound:
     """The settings that a folder is bound to."""
     teacher = config.teacher
     name = critic.__name__ if teacher is None else teacher.endpoint.model
-    judges = teacher.judges if teacher else ()
+    asked = (version(teacher.prompt), teacher.judges) if teacher else ("", ())
     c = config
-    return _Bound(c.ratings, c.n, c.split, c.attempts, c.seed, c.filters, name, judges)
+    return _Bound(c.ratings, c.n, c.split, c.attempts, c.seed, c.filters, name, *asked)
 
 
 def estimate(config: CotConfig) -> str:

@@ -16,19 +16,10 @@ from aesr1.errors import AesError
 from aesr1.texts import DIMENSIONS, common_sentences, dimensions_of, english, leak_in, sentences, side_of, words
 
 REASONS = (
-    "leak",
-    "align",
-    "fact",
-    "form",
-    "language",
-    "length",
-    "dimensions",
-    "near",
-    "template",
-    "filtered",
-    "refused",
+    *("leak", "align", "fact", "form", "language", "length", "dimensions", "near", "template"),
+    *("filtered", "refused", "unreachable"),
 )
-"""What a reason begins with. The last two are the teacher's own refusals."""
+"""What a reason begins with. The last three are the teacher's: a content filter, a refusal, no answer at all."""
 
 
 @dataclass(frozen=True)

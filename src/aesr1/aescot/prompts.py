@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from aesr1.contract import PROMPT, VERSION
+from aesr1.errors import AesError
+
 TEACHER = "teacher-1"
 """The template in use; a changed text gets a new file and number, because every row names it."""
+SCORER = f"scorer-{VERSION}"
+"""The contract's own prompt, without the secret: for a teacher that is a scorer; the filters keep what fits."""
 JUDGES = {"leak": "leak-1", "align": "align-1", "fact": "fact-1"}
 SEES_THE_PICTURE = ("fact",)
 JPEG_QUALITY = 90
 
 
 @cache
-def template(version: str) -> str:
-    """The text of a template."""
-    return (files("aesr1.aescot") / "prompts" / f"{version}.txt").read_text(encoding="utf-8")
+def template(name: str) -> str:
+    """The text of a template: one of ours by its version, or a file of the user's that ends in .txt."""
+    if name == SCORER:
+        return PROMPT
+    if name.endswith(".txt"):
+        path = Path(name)
+        if not path.is_file():
+            raise AesError(f"there is no template {name}", fix=f"pass {TEACHER}, {SCORER} or a .txt file")
+        return path.read_text(encoding="utf-8")
+    found = files("aesr1.aescot") / "prompts" / f"{name}.txt"
+    if not found.is_file():
+        raise AesError(f"there is no template {name}", fix=f"pass {TEACHER}, {SCORER} or a .txt file")
+    return found.read_text(encoding="utf-8")
+
+
+def version(name: str) -> str:
+    """What rows call a template: ours by its version, a user's by its name and its text."""
+    if not name.endswith(".txt"):
+        return name
+    return f"{Path(name).stem}-{hashlib.blake2b(template(name).encode(), digest_size=4).hexdigest()}"
 
 
 def data_url(picture: Image.Image) -> str:
@@ -30,9 +54,9 @@ def data_url(picture: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def teacher_messages(url: str, score: float) -> list[dict[str, Any]]:
-    """The request for a critique: the picture, and the human score 0–1 as a secret."""
-    return _messages(template(TEACHER).replace("{score}", f"{score:.2f}"), url)
+def teacher_messages(url: str, score: float, *, name: str = TEACHER) -> list[dict[str, Any]]:
+    """The request for a critique: the picture, and the human score 0–1 as a secret where the template asks for it."""
+    return _messages(template(name).replace("{score}", f"{score:.2f}"), url)
 
 
 def judge_messages(judge: str, text: str, url: str) -> list[dict[str, Any]]:

@@ -18,7 +18,16 @@ from aesr1.aescot.filters import FilterSettings, refuse
 from aesr1.aescot.findings import see
 from aesr1.aescot.ledger import Ledger
 from aesr1.aescot.phrases import Findings
-from aesr1.aescot.prompts import JUDGES, SEES_THE_PICTURE, TEACHER, data_url, judge_messages, teacher_messages, template
+from aesr1.aescot.prompts import (
+    JUDGES,
+    SEES_THE_PICTURE,
+    TEACHER,
+    data_url,
+    judge_messages,
+    teacher_messages,
+    template,
+    version,
+)
 from aesr1.contract import LEVELS, MAX_PIXELS, level_of, parse_reply
 from aesr1.endpoint import Answer, Asker, EndpointConfig
 from aesr1.errors import AesError
@@ -39,6 +48,7 @@ class Teacher:
     """Who is asked, what it may cost, and who judges the answers."""
 
     endpoint: EndpointConfig
+    prompt: str = TEACHER  # template: ours by version, or a .txt file
     judges: tuple[str, ...] = ()  # of leak, align, fact: the same model, asked without the secret
     max_pixels: int = MAX_PIXELS
     price_in: float = 0.0  # for a million tokens, in whatever currency
@@ -212,7 +222,7 @@ class _Lesson:
 
     async def _draft(self, rating: Rating, attempt: int, prepared: Prepared, asker: Asker) -> Draft:
         """Ask once, and the judges where our own filters have nothing against it."""
-        answer = await asker.ask(teacher_messages(prepared.url, rating.score))
+        answer = await asker.ask(teacher_messages(prepared.url, rating.score, name=self.plan.teacher.prompt))
         self._watch(answer)
         text = critique_in(answer.text or "")
         tokens_in, tokens_out = answer.tokens_in, answer.tokens_out
@@ -238,7 +248,7 @@ class _Lesson:
             text=text,
             refused=reason,
             critic=asker.config.model,
-            prompt=TEACHER,
+            prompt=version(self.plan.teacher.prompt),
             tokens_in=tokens_in,
             tokens_out=tokens_out,
             finish=answer.finish,
@@ -259,7 +269,7 @@ class _Lesson:
 def tokens_of_a_request(teacher: Teacher) -> tuple[int, int]:
     """A guess of the tokens in and out of one draft, its judges included."""
     picture, answer = teacher.max_pixels // 28**2, 200
-    tokens_in, tokens_out = picture + len(template(TEACHER)) // 4, answer
+    tokens_in, tokens_out = picture + len(template(teacher.prompt)) // 4, answer
     for judge in teacher.judges:
         tokens_in += len(template(JUDGES[judge])) // 4 + answer + (picture if judge in SEES_THE_PICTURE else 0)
         tokens_out += 20
