@@ -15,10 +15,11 @@ import pytest
 from aesr1 import endpoint
 from aesr1.aescot.build import CotConfig, build, read_batch, write_batch
 from aesr1.aescot.choose import refilter
+from aesr1.aescot.export import export
 from aesr1.aescot.filters import FilterSettings
 from aesr1.aescot.prompts import SCORER, TEACHER, template
 from aesr1.aescot.teacher import Teacher, critique_in
-from aesr1.contract import LEVELS, PROMPT, Judgement, render_reply
+from aesr1.contract import LEVELS, PROMPT, Judgement, parse_reply, render_reply
 from aesr1.endpoint import EndpointConfig, backoff
 from aesr1.errors import AesError
 from aesr1.records import Draft, Rationale, read_rows
@@ -354,3 +355,42 @@ def test_a_scorer_is_asked_without_the_secret(settings):
     with Faults(lambda *_: None) as server:
         build(settings(server, n=3, attempts=1, prompt=SCORER))
     assert server.requests[0]["messages"][0]["content"][1]["text"] == PROMPT
+
+
+def test_a_recipe_sets_what_flags_do_not(scene_folder, tmp_path):
+    with Faults(lambda *_: None) as server:
+        recipe = {
+            "teacher": server.url,
+            "model": "test",
+            "n": 3,
+            "near": 1.0,
+            "template": 1.0,
+            "prices": {"test": [2, 8]},
+        }
+        (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+        command = [sys.executable, "-m", "aesr1", "cot", "build", str(scene_folder / "ratings.jsonl"), "--config"]
+        flags = [str(tmp_path / "r.yaml"), "--n", "6", "-o", str(tmp_path / "cot")]
+        dry = subprocess.run([*command, *flags, "--dry-run"], capture_output=True, text=True, check=True)
+        assert "bad: 9 pictures for 2 rationales" in dry.stdout
+        assert float(dry.stdout.split("if every first draft is kept")[1].split("\n")[0].split()[-1]) > 0
+        assert server.requests == [] and not (tmp_path / "cot").exists()
+        done = subprocess.run([*command, *flags], capture_output=True, text=True, check=True)
+        assert "| kept | 2 | 2 | 2 | 6 |" in done.stdout
+        (tmp_path / "r.yaml").write_text("taste: fine\n")
+        bad = subprocess.run([*command, *flags], capture_output=True, text=True, check=False)
+        assert bad.returncode == 1 and "unknown setting 'taste'" in bad.stderr
+
+
+def test_rationales_go_to_other_trainers(settings, tmp_path):
+    with Faults(lambda *_: None) as server:
+        config = settings(server)
+        build(config)
+    (file,) = export(config.output, "trl", tmp_path / "trl")
+    first = json.loads(file.read_text().splitlines()[0])
+    assert [message["role"] for message in first["messages"]] == ["user", "assistant"]
+    assert parse_reply(first["messages"][1]["content"]).score == pytest.approx(rows(config)[0].score, abs=0.005)
+    conversations, info = export(config.output / "rationales.jsonl", "llama-factory", tmp_path / "lf")
+    assert json.loads(info.read_text())["aesr1_cold_start"]["file_name"] == conversations.name
+    assert len(json.loads(conversations.read_text())) == 9
+    with pytest.raises(AesError, match="no tool"):
+        export(config.output, "keras", tmp_path / "x")

@@ -28,10 +28,37 @@ Template = Annotated[float | None, typer.Option(help="Filter: share of common se
 Tolerance = Annotated[float | None, typer.Option(help="Filter: how far a blind judge's score may lie off, 0–1.")]
 
 
+def _read_recipe(context: typer.Context, path: Path | None) -> Path | None:
+    """Take the recipe's settings as the flags' defaults, and the model's price from its table of prices."""
+    if path is None:
+        return None
+    import yaml
+
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise AesError(f"{path} is no recipe: {error}", fix="pass a YAML file, as recipes/aescot.yaml") from error
+    known = {parameter.name for parameter in context.command.params} - {"config", "ratings_file"}
+    settings = dict(recipe or {}) if isinstance(recipe, dict | None) else {"": recipe}
+    prices = settings.pop("prices", None) or {}
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise AesError(f"{path} has an unknown setting {unknown[0]!r}", fix=f"use {', '.join(sorted(map(str, known)))}")
+    context.default_map = {**settings, "prices": prices}
+    return path
+
+
 @cot.command("build")
 def cot_build(
+    context: typer.Context,
     ratings_file: Annotated[Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl")],
     output: Output,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            callback=_read_recipe, is_eager=True, help="YAML with any of these settings, and prices by model."
+        ),
+    ] = None,
     n: Count = 3_000,
     split: Annotated[str, typer.Option(help="Split to write about.")] = "train",
     attempts: Annotated[int, typer.Option(help="Drafts a picture before it is given up.")] = 3,
@@ -53,8 +80,8 @@ def cot_build(
     timeout: Annotated[float, typer.Option(help="Seconds of one try.")] = 180.0,
     retries: Annotated[int, typer.Option(min=0, help="Tries more of one request.")] = 8,
     max_pixels: Annotated[int, typer.Option(help="Picture size cap.")] = 262_144,
-    price_in: Annotated[float, typer.Option(min=0, help="Of a million tokens read.")] = 0.0,
-    price_out: Annotated[float, typer.Option(min=0, help="Of a million tokens written.")] = 0.0,
+    price_in: Annotated[float | None, typer.Option(min=0, help="Of a million tokens read.")] = None,
+    price_out: Annotated[float | None, typer.Option(min=0, help="Of a million tokens written.")] = None,
     max_cost: Annotated[float | None, typer.Option(help="Stop before it costs more; needs the prices.")] = None,
     shortest: Shortest = None,
     longest: Longest = None,
@@ -96,25 +123,30 @@ def cot_build(
             temperature=temperature,
             max_tokens=max_tokens,
         )
+        listed_in, listed_out = (context.default_map or {}).get("prices", {}).get(model, (0.0, 0.0))
+        price_in = listed_in if price_in is None else price_in
+        price_out = listed_out if price_out is None else price_out
+        if max_cost is not None and not (price_in or price_out):
+            raise AesError("a cost limit needs prices", fix="pass --price-in and --price-out, or a recipe with prices")
         asked = Teacher(endpoint, prompt, tuple(judge or ()), max_pixels, price_in, price_out, max_cost)
     elif model or judge or dry_run:
         raise AesError("there is no teacher to ask", fix="pass --teacher URL")
     changed = _given(shortest, longest, dimensions, english, near, template, tolerance)
     filters = replace(EMBEDDED if asked is None else FilterSettings(), **changed)
-    config = CotConfig(ratings_file, output, n, split, attempts, seed, filters, asked)
+    chosen = CotConfig(ratings_file, output, n, split, attempts, seed, filters, asked)
     if dry_run:
-        print(estimate(config))
+        print(estimate(chosen))
         return
     if batch_file is not None:
-        written = write_batch(config, batch_file)
+        written = write_batch(chosen, batch_file)
         print("\n".join([f"{written.file}: {written.requests:,} requests", *written.unreadable]))
         return
     if batch_results is not None:
-        read, summary = read_batch(config, batch_results)
+        read, summary = read_batch(chosen, batch_results)
         found = f"{read.answers:,} answers, {read.failed:,} failed, {read.known:,} known before"
         print(f"{found}, {read.unknown:,} of no picture here", file=sys.stderr)
     else:
-        summary = build(config)
+        summary = build(chosen)
     print(json.dumps(summary._asdict()) if as_json else f"{to_markdown(summary)}\n{output / 'rationales.jsonl'}")
 
 
@@ -140,6 +172,19 @@ def cot_filter(
     ledger = raw / "raw.jsonl" if raw.is_dir() else raw
     summary = refilter(ledger, output, n=n, filters=filters)
     print(json.dumps(summary._asdict()) if as_json else f"{to_markdown(summary)}\n{output / 'rationales.jsonl'}")
+
+
+@cot.command("export")
+def cot_export(
+    rationales: Annotated[Path, typer.Argument(metavar="RATIONALES", help="rationales.jsonl, or its folder")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A new folder.")],
+    to: Annotated[str, typer.Option(help="trl or llama-factory.")],
+) -> None:
+    """Hand rationales on to other trainers, as whole replies under the contract."""
+    from aesr1.aescot.export import export
+
+    for file in export(rationales, to, output):
+        print(file)
 
 
 @cot.command("show")

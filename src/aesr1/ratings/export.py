@@ -13,8 +13,9 @@ from typing import Any
 
 from aesr1.contract import PROMPT
 from aesr1.errors import AesError
-from aesr1.folders import staged, write_json, write_run, write_text
+from aesr1.folders import staged, write_run, write_text
 from aesr1.records import Rating, ratings_in, read_rows
+from aesr1.sharegpt import Exchange, write_sharegpt
 
 LMMS_TASK = """\
 task: {task}
@@ -132,26 +133,8 @@ def _trl(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
 
 def _llama_factory(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
     """ShareGPT with the human score as truth, for a reward; for tuning on replies, rationales are what is needed."""
-    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
-    files, info = [], {}
-    for split, chosen in _by_split(rows):
-        conversations = [
-            {
-                "messages": [
-                    {"role": "user", "content": f"<image>{PROMPT}"},
-                    {"role": "assistant", "content": f"{row.score:.2f}"},
-                ],
-                "images": [row.image],
-            }
-            for row in chosen
-        ]
-        file = output / f"aesr1_{split}.json"
-        write_text(file, json.dumps(conversations, ensure_ascii=False, indent=1))
-        files.append(file)
-        columns = {"messages": "messages", "images": "images"}
-        info[file.stem] = {"file_name": file.name, "formatting": "sharegpt", "columns": columns, "tags": tags}
-    write_json(output / "dataset_info.json", info)
-    return [*files, output / "dataset_info.json"]
+    answers = {split: [Exchange(row.image, f"{row.score:.2f}") for row in chosen] for split, chosen in _by_split(rows)}
+    return write_sharegpt(answers, output)
 
 
 def _lmms_eval(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
