@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -379,6 +380,14 @@ def test_a_recipe_sets_what_flags_do_not(scene_folder, tmp_path):
         (tmp_path / "r.yaml").write_text("taste: fine\n")
         bad = subprocess.run([*command, *flags], capture_output=True, text=True, check=False)
         assert bad.returncode == 1 and "unknown setting 'taste'" in bad.stderr
+
+
+def test_the_recipe_that_comes_along_can_be_read(scene_folder, tmp_path):
+    recipe = Path(__file__).parents[1] / "recipes" / "aescot.yaml"
+    command = [sys.executable, "-m", "aesr1", "cot", "build", str(scene_folder / "ratings.jsonl"), "--dry-run"]
+    flags = ["--config", str(recipe), "-o", str(tmp_path / "cot")]
+    dry = subprocess.run([*command, *flags], capture_output=True, text=True, check=True)
+    assert "1,000 rationales" in dry.stdout
 
 
 def test_rationales_go_to_other_trainers(settings, tmp_path):

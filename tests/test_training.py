@@ -196,7 +196,9 @@ def test_what_cannot_be_trained_is_refused_before_a_model_loads(scene_folder, tm
         train.main(rapo_arguments(scene_folder, tmp_path / "no-model", tmp_path / "out", *more))
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "recipe", sorted({*RECIPES.glob("*.yaml")} - {RECIPES / "aescot.yaml"}), ids=lambda path: path.name
+)
 def test_every_recipe_can_be_read_and_ranked(recipe, tmp_path):
     run = ["--config", str(recipe), "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"]
     if "rapo" in recipe.name:
