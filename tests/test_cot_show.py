@@ -18,7 +18,7 @@ from PIL import Image
 from aesr1.aescot.build import CotConfig, build
 from aesr1.aescot.show import Shown, balanced, by_image, reason_of, write_page
 from aesr1.errors import AesError
-from aesr1.images import thumbnail_url
+from aesr1.pages import thumbnail
 from aesr1.records import Draft, Rating, Rationale, write_rows
 
 FLAGS = (
@@ -164,7 +164,7 @@ def test_thumbnails_are_small_and_carry_nothing_but_pixels(file: Path, tmp_path:
     exif = Image.Exif()
     exif[0x010F], exif[0x0112] = "a secret camera", 6  # maker; turned by a quarter
     Image.new("RGB", (80, 40)).save(tmp_path / "a.jpg", exif=exif, comment=b"a secret comment")
-    content = base64.b64decode(thumbnail_url(tmp_path / "a.jpg", 20).removeprefix("data:image/jpeg;base64,"))
+    content = base64.b64decode(thumbnail(tmp_path / "a.jpg", 20).source.removeprefix("data:image/jpeg;base64,"))
     assert b"secret" not in content and b"Exif" not in content
     assert Image.open(io.BytesIO(content)).size == (10, 20)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import glob as globbing
-import io
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
 from aesr1.errors import AesError
 
@@ -17,7 +15,6 @@ FIX = "check the path, or leave this picture out"
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MAX_SOURCE_PIXELS = 170_000_000
 """A larger picture is refused before it is decoded (Pillow itself stops at 179 megapixels)."""
-THUMBNAIL_QUALITY = 82
 MIN_SIDE, MAX_RATIO = 8, 100
 """Models cut a picture into patches: a strip a hundred times longer than wide has no shape left."""
 
@@ -74,33 +71,6 @@ def _on_white(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16") or picture.mode == "I":
         picture = picture.point(lambda value: value / 256).convert("L")
     return picture.convert("RGB")
-
-
-def thumbnail_url(path: str | Path, side: int) -> str:
-    """A picture, `side` pixels long at most, as the data URL of a fresh JPEG: pixels alone, nothing else of the file.
-
-    Place, camera and comments stay behind. AesError as of `open_image`.
-    """
-    picture = open_image(path, max_pixels=side**2)  # its longest side is still `side` or more
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    picture = _to_srgb(picture)
-    picture.info.clear()  # Pillow would write a JPEG's comment again
-    content = io.BytesIO()
-    picture.save(content, "JPEG", quality=THUMBNAIL_QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
-
-
-def _to_srgb(picture: Image.Image) -> Image.Image:
-    """Colours as the camera meant them: without its profile an Adobe RGB picture would look pale."""
-    profile = picture.info.get("icc_profile")
-    if not profile:
-        return picture
-    try:
-        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        turned = ImageCms.profileToProfile(picture, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):  # broken, or of a CMYK file that is RGB by now
-        return picture
-    return turned or picture
 
 
 def find_images(inputs: Iterable[str | Path]) -> list[Path]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 from collections import Counter
@@ -13,14 +11,12 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-
 from aesr1.aescot.choose import RESULTS
 from aesr1.aescot.filters import REASONS
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
 from aesr1.folders import staged
-from aesr1.images import thumbnail_url
+from aesr1.pages import template, thumbnail
 from aesr1.progress import Advance, bar
 from aesr1.records import Draft, Rationale, read_rows
 
@@ -113,7 +109,7 @@ def write_page(folder: Path, output: Path, *, raw: bool = False, limit: int = 30
         }
         # JSON can hold halves of surrogate pairs, which no file encoding knows: they become question marks.
         with (part / output.name).open("w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.writelines(_template().generate(context))
+            file.writelines(template(Path(__file__).parent / "templates" / "show.html.j2").generate(context))
     return Shown(drafts=len(build.drafts), shown=shown, missing=len(missing))
 
 
@@ -241,7 +237,7 @@ def _pictures(build: Build, groups: Sequence[list[Draft]], missing: list[str], p
         name = os.path.relpath(image, folder)
         source = problem = ""
         try:
-            source = thumbnail_url(image, SIDE)
+            source = thumbnail(image, SIDE).source
         except AesError as error:
             problem = error.problem.replace(image, name)
             missing.append(name)
@@ -251,20 +247,3 @@ def _pictures(build: Build, groups: Sequence[list[Draft]], missing: list[str], p
             for draft in sorted(drafts, key=lambda draft: (draft.attempt == UNKNOWN, draft.attempt))
         ]
         yield Picture(number, name, score, level_of(score), source, problem, cards)
-
-
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["source_hash"] = _source_hash
-    return environment.get_template("show.html.j2")
-
-
-def _source_hash(text: str) -> str:
-    """A Content-Security-Policy source that allows exactly this text as an inline script or style."""
-    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") + "'"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import math
 import os
 import sys
@@ -13,14 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from PIL import Image, ImageCms
 from rich.console import Console
 from rich.progress import track
 
 from aesr1.contract import LEVEL_BOUNDS, LEVELS, level_of
 from aesr1.errors import AesError
-from aesr1.images import open_image
+from aesr1.pages import template, thumbnail
 from aesr1.records import Prediction, Rating, read_rows
 
 MARKER = '<meta name="generator" content="aesr1 report">'
@@ -33,7 +28,6 @@ LEAD_LETTERS = 700
 FULL_PAGE = 600
 """Up to this many pictures the page holds as many pixels as for this many: fewer are embedded larger."""
 LARGEST_GROWTH = 4.0
-JPEG_QUALITY = 82
 THUMBNAIL_BOUNDS = (32, 4096)
 TOY = "tiny"
 
@@ -109,7 +103,7 @@ def write_report(
         "marker": MARKER,
         "cards": _cards(rows, people, side=_side(thumbnail, len(rows)), missing=missing),
     }
-    _write_whole(output, _template().generate(context))
+    _write_whole(output, template(Path(__file__).parent / "templates" / "report.html.j2").generate(context))
     scored = [row for row in rows if row.score is not None]
     return ReportSummary(
         pictures=len(rows),
@@ -240,48 +234,11 @@ def _side(thumbnail: int, pictures: int) -> int:
 
 
 def _embed(path: str, name: str, *, side: int) -> Picture:
-    """A picture as the data URL of a fresh JPEG: pixels alone, nothing else of the file (place, camera, comments)."""
+    """A picture for the page, or why there is none."""
     try:
-        picture = open_image(path, max_pixels=side**2)  # its longest side is still `side` or more
+        return Picture(*thumbnail(path, side), reason="")
     except AesError as error:
         return Picture(source="", width=0, height=0, reason=error.problem.replace(path, name))
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    picture = _to_srgb(picture)
-    picture.info.clear()  # Pillow would write a JPEG's comment again
-    content = io.BytesIO()
-    picture.save(content, "JPEG", quality=JPEG_QUALITY, optimize=True)
-    source = "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
-    return Picture(source=source, width=picture.width, height=picture.height, reason="")
-
-
-def _to_srgb(picture: Image.Image) -> Image.Image:
-    """Colours as the camera meant them: without its profile an Adobe RGB picture would look pale."""
-    profile = picture.info.get("icc_profile")
-    if not profile:
-        return picture
-    try:
-        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        turned = ImageCms.profileToProfile(picture, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):  # broken, or of a CMYK file that is RGB by now
-        return picture
-    return turned or picture
-
-
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["source_hash"] = _source_hash
-    return environment.get_template("report.html.j2")
-
-
-def _source_hash(text: str) -> str:
-    """A Content-Security-Policy source that allows exactly this text as an inline script or style."""
-    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") + "'"
 
 
 def _write_whole(output: Path, parts: Iterable[str]) -> None:
