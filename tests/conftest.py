@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from aesr1.records import Rating, write_rows
 from aesr1.tiny.scenes import draw_scene, sample_scene
+from browser import started
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +41,10 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     processor.save_pretrained(folder)
     stamp_checkpoint(folder, stage="test")
     return folder
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One browser for all pages."""
+    with started(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser

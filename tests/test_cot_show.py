@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,17 +19,8 @@ from aesr1.aescot.show import Shown, balanced, by_image, reason_of, write_page
 from aesr1.errors import AesError
 from aesr1.pages import thumbnail
 from aesr1.records import Draft, Rating, Rationale, write_rows
+from browser import HOSTILE, HOSTILE_NAME, opened, resize
 
-FLAGS = (
-    *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
-    *("disable-background-networking", "disable-component-update", "disable-sync"),
-)
-CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-HOSTILE = (
-    """</script><script>document.title='owned'</script><!-- "' <img src=x onerror="document.title='owned'"> """
-    "\u2028\u2029 {{ 7*7 }} \u202e"
-)
-HOSTILE_NAME = """"><script>alert('x')<!--&amp;.png"""
 TITLE = "Rationales of build"
 
 
@@ -271,45 +261,10 @@ def test_bad_input_is_refused_and_nothing_is_written(folder: Path, tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "mine.html", "torn"]
 
 
-# In a browser. `driver` is selenium's, which has no types that mypy could follow here.
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    if not CHROMIUM or not CHROMEDRIVER:
-        pytest.skip("chromium and chromedriver are not installed")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    for flag in FLAGS:
-        options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    browser = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    yield browser
-    browser.quit()
-
-
 @pytest.fixture
 def page(driver: Any, file: Path) -> Iterator[Any]:
-    """The page freshly opened; afterwards nothing may stand in the console nor have left the machine."""
-    resize(driver, 1400, 900)
-    driver.get("about:blank")
-    driver.get_log("performance")  # what the browser's own start page fetched is not ours
-    driver.get(file.as_uri())
-    yield driver
-    assert driver.get_log("browser") == []
-    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
-    assert {url for url in asked if not url.startswith("data:")} <= {file.as_uri(), "about:blank"}
-    assert driver.title == TITLE
-
-
-def resize(driver: Any, width: int, height: int) -> None:
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    with opened(driver, file, title=TITLE):
+        yield driver
 
 
 def shown(driver: Any) -> list[str]:

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,17 +17,7 @@ from PIL import Image
 from aesr1.app.report import MARKER, ReportSummary, write_report
 from aesr1.errors import AesError
 from aesr1.records import Prediction, Rating, write_rows
-
-FLAGS = (
-    *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
-    *("disable-background-networking", "disable-component-update", "disable-sync"),
-)
-CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-HOSTILE = (
-    """</script><script>document.title='owned'</script><!-- "' <img src=x onerror="document.title='owned'"> """
-    "\u2028\u2029 {{ 7*7 }} \u202e"
-)
-HOSTILE_NAME = """"><script>alert('x')<!--&amp;.png"""
+from browser import HOSTILE, HOSTILE_NAME, opened, resize
 
 
 def prediction(image: str, score: float | None, **changes: Any) -> Prediction:
@@ -224,45 +213,10 @@ def test_ratings_of_other_pictures_are_an_error(tmp_path: Path) -> None:
         write_report(tmp_path / "p.jsonl", tmp_path / "r.html", ratings=tmp_path / "ratings.jsonl")
 
 
-# In a browser. `driver` is selenium's, which has no types that mypy could follow here.
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    if not CHROMIUM or not CHROMEDRIVER:
-        pytest.skip("chromium and chromedriver are not installed")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    for flag in FLAGS:
-        options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    browser = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    yield browser
-    browser.quit()
-
-
 @pytest.fixture
 def page(driver: Any, report: Path) -> Iterator[Any]:
-    """The report freshly opened; afterwards nothing may stand in the console nor have left the machine."""
-    resize(driver, 1400, 900)
-    driver.get("about:blank")
-    driver.get_log("performance")  # what the browser's own start page fetched is not ours
-    driver.get(report.as_uri())
-    yield driver
-    assert driver.get_log("browser") == []
-    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
-    assert {url.split("#")[0] for url in asked if not url.startswith("data:")} <= {report.as_uri(), "about:blank"}
-    assert driver.title == "Eight <pictures>"
-
-
-def resize(driver: Any, width: int, height: int) -> None:
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    with opened(driver, report, title="Eight <pictures>"):
+        yield driver
 
 
 def shown(driver: Any) -> list[int]:
