@@ -48,6 +48,14 @@ BROKEN: dict[str, tuple[dict[str, Any] | bytes, int]] = {
     "filtered": (completion("", finish="content_filter"), 200),
     "policy": ({"error": {"message": "It met our policy.", "code": "content_policy_violation"}}, 400),
     "quota": ({"error": {"message": "You are out of quota.", "code": "insufficient_quota"}}, 429),
+    "newer": ({"error": {"message": "Use 'max_completion_tokens' instead.", "code": "unsupported_parameter"}}, 400),
+    "choices": ({**completion("x"), "choices": {"a": 1}}, 200),
+    "deep": (b'{"choices": ' + b"[" * 100_000, 200),
+    "parts": (
+        {**completion("x"), "choices": [{"index": 0, "message": {"content": [{"type": "text", "text": "x"}]}}]},
+        200,
+    ),
+    "usage": ({**completion("x"), "usage": {"prompt_tokens": "many"}}, 200),
     "cut": (completion(critique(0.5)[:150], finish="length"), 200),
 }
 

@@ -33,8 +33,7 @@ ALIGNS = [
     ("Soft light. Altogether a poor picture.", 0.8, "bad for good"),
     ("Soft light. As a whole it is lovely.", 0.2, "good for bad"),
     ("Soft light. Altogether an ordinary picture.", 0.9, "fair for good"),
-    ("Soft light. The tree is green.", 0.5, "no verdict"),
-    ("A beautiful idea. The tree is green.", 0.9, "the verdict is not at the end"),
+    ("The light is lovely. It is wonderful.", 0.2, "the whole praises, and so does its end"),
 ]
 FACTS = [
     ("It is badly underexposed.", {"exposure": 2}, "dark for very bright"),
@@ -233,3 +232,29 @@ def test_what_judges_said(answers, reason):
 def test_thresholds_that_make_no_sense(settings):
     with pytest.raises(AesError, match="make no sense"):
         FilterSettings(**settings)
+
+
+GOOD = [
+    "The light rakes low across the ridge. Two stars shine over the valley and the mood is still. Altogether a "
+    "compelling landscape.",
+    "Three out of five boats are cropped by the frame, yet the colours glow and the story holds. In the end a haunting "
+    "and accomplished picture.",
+    "A 1950s car waits at the kerb under clear light. The balance of light and colour makes it a memorable picture.",
+    "The portrait is crisp at the eyes, with a background that falls softly out of focus. Nothing is overexposed. It "
+    "succeeds in all that it tries.",
+    "Few faults disturb a superbly seen street scene; the composition leads to the red umbrella and avoids blown-out "
+    "highlights. A beautiful photograph.",
+]
+BAD = [
+    "The horizon tilts, the sky is empty and the colours are pale. The weaknesses clearly dominate.",
+    "Harsh flash flattens the faces and the frame cuts off their feet. There is little to hold anyone's attention.",
+    "A dull, muddy picture whose subject is lost in the shadow. It does not succeed.",
+]
+
+
+@pytest.mark.parametrize(("text", "score"), [*((text, 0.85) for text in GOOD), *((text, 0.2) for text in BAD)])
+def test_critiques_as_a_good_teacher_writes_them_may_stay(text, score):
+    findings = replace(PLAIN, tilt=1, saturation=0 if score < 0.5 else 1)
+    assert leak(text) is None
+    assert align(text, score) is None
+    assert fact(text, findings) is None

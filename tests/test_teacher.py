@@ -23,7 +23,7 @@ from aesr1.aescot.teacher import Teacher, critique_in
 from aesr1.contract import LEVELS, PROMPT, Judgement, parse_reply, render_reply
 from aesr1.endpoint import EndpointConfig, backoff
 from aesr1.errors import AesError
-from aesr1.records import Draft, Rationale, read_rows
+from aesr1.records import Appender, Draft, Rationale, read_rows
 from faults import Faults, completion, critique
 
 LOOSE = FilterSettings(near=1.0, template=1.0)
@@ -114,8 +114,8 @@ def test_all_of_them_at_once(settings):
         ("filtered", "filtered: the answer met"),
         ("policy", "filtered: "),
         ("refusal", "refused: I cannot judge"),
-        ("400", "refused: HTTP 400"),
-        ("413", "refused: HTTP 413"),
+        ("400", "rejected: HTTP 400"),
+        ("413", "rejected: HTTP 413"),
     ],
 )
 def test_a_refusal_is_recorded_and_that_picture_is_not_asked_again(settings, fault, reason):
@@ -403,3 +403,67 @@ def test_rationales_go_to_other_trainers(settings, tmp_path):
     assert len(json.loads(conversations.read_text())) == 9
     with pytest.raises(AesError, match="no tool"):
         export(config.output, "keras", tmp_path / "x")
+
+
+def test_a_limit_holds_from_the_first_answer_on(settings):
+    with Faults(lambda *_: None, latency=0.02) as server:
+        config = settings(server, n=18, in_flight=16, price_in=1000.0, price_out=1000.0, max_cost=4.0)  # 1 an answer
+        first = build(config)
+        assert 2 <= len(server.requests) <= 4
+        assert first.stopped.startswith(f"Stopped at {len(server.requests):.2f}")
+        more = replace(config, teacher=replace(config.teacher, max_cost=9.0))
+        build(more)
+        assert 7 <= len(server.requests) <= 9
+
+
+def test_what_every_request_is_rejected_for_ends_the_build_and_seals_nothing(settings, monkeypatch):
+    monkeypatch.setattr("aesr1.aescot.teacher.PATIENCE", 6)
+    with Faults(lambda *_: "400") as server:
+        config = settings(server)
+        with pytest.raises(AesError, match=r"has not answered for 6 pictures.*HTTP 400"):
+            build(config)
+    with Faults(lambda *_: None) as server:
+        teacher = replace(config.teacher, endpoint=replace(config.teacher.endpoint, url=server.url))
+        assert build(replace(config, teacher=teacher)).kept == dict.fromkeys(LEVELS, 3)
+
+
+def test_pictures_that_were_not_answered_are_asked_about_by_the_next_run(settings):
+    with Faults(lambda number, *_: "500" if number % 3 == 0 else None) as server:
+        config = settings(server, n=27, retries=0)
+        first = build(config)
+        assert "the same command asks about them again" in first.stopped
+        assert not (config.output / "rationales.jsonl").exists()
+        server.plan = lambda *_: None
+        assert build(config).kept == {"bad": 9, "fair": 9, "good": 6}
+
+
+def test_a_model_that_wants_another_name_for_its_limit_gets_it(settings):
+    with Faults(lambda _number, body, _times: None if "max_completion_tokens" in body else "newer") as server:
+        summary = build(settings(server, in_flight=1))
+    assert summary.kept == dict.fromkeys(LEVELS, 3)
+    assert len(server.requests) == 10
+
+
+@pytest.mark.parametrize("fault", ["choices", "deep", "parts", "usage"])
+def test_answers_of_other_forms_stop_nothing(settings, fault):
+    with Faults(lambda number, *_: fault if number == 0 else None) as server:
+        summary = build(settings(server, n=3, in_flight=1, attempts=1, retries=1))
+    assert sum(summary.kept.values()) >= 2
+
+
+def test_two_builds_into_one_folder_do_not_mix(settings, tmp_path):
+    (tmp_path / "cot").mkdir()
+    with (
+        Faults(lambda *_: None) as server,
+        Appender(tmp_path / "cot" / "raw.jsonl"),
+        pytest.raises(AesError, match="another run is writing"),
+    ):
+        build(settings(server))
+    assert server.requests == []
+
+
+def test_a_key_that_cannot_be_one_is_said_before_anything_is_asked(settings, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "…")
+    with Faults(lambda *_: None) as server, pytest.raises(AesError, match="OPENAI_API_KEY holds no key"):
+        build(settings(server))
+    assert server.requests == []

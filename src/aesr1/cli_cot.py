@@ -36,16 +36,25 @@ def _read_recipe(context: typer.Context, path: Path | None) -> Path | None:
 
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise AesError(f"{path} is no recipe: {error}", fix="pass a YAML file, as recipes/aescot.yaml") from error
     known = {parameter.name for parameter in context.command.params} - {"config", "ratings_file"}
     settings = dict(recipe or {}) if isinstance(recipe, dict | None) else {"": recipe}
     prices = settings.pop("prices", None) or {}
+    numbers = [value for pair in prices.values() for value in pair] if _is_prices(prices) else [""]
+    if not all(isinstance(value, int | float) and value >= 0 for value in numbers):
+        raise AesError(f"{path} has prices {prices!r}", fix="write them as in NAME: [2.0, 8.0], read and written")
     unknown = [name for name in settings if name not in known]
     if unknown:
         raise AesError(f"{path} has an unknown setting {unknown[0]!r}", fix=f"use {', '.join(sorted(map(str, known)))}")
     context.default_map = {**settings, "prices": prices}
     return path
+
+
+def _is_prices(table: object) -> bool:
+    """Whether a table gives two values a model."""
+    pairs = list(table.values()) if isinstance(table, dict) else [None]
+    return all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)
 
 
 @cot.command("build")
@@ -129,6 +138,8 @@ def cot_build(
         if max_cost is not None and not (price_in or price_out):
             raise AesError("a cost limit needs prices", fix="pass --price-in and --price-out, or a recipe with prices")
         asked = Teacher(endpoint, prompt, tuple(judge or ()), max_pixels, price_in, price_out, max_cost)
+        if by_file and judge:
+            raise AesError("judges cannot be asked by file", fix="leave out --judge, or ask a server")
     elif model or judge or dry_run:
         raise AesError("there is no teacher to ask", fix="pass --teacher URL")
     changed = _given(shortest, longest, dimensions, english, near, template, tolerance)

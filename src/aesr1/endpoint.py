@@ -6,12 +6,15 @@ The openai client's own retries are off: it gives up after two, and knows nothin
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -22,8 +25,13 @@ from openai.types.chat import ChatCompletion
 from aesr1.errors import AesError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-FILTERED = ("content_filter", "content_policy_violation", "data_inspection_failed", "responsibleaipolicyviolation")
+FILTERED = (
+    *("content_filter", "content_policy_violation", "data_inspection_failed", "responsibleaipolicyviolation"),
+    *("moderation", "flagged"),
+)
 """Codes by which services say that picture or text met their content filter."""
+BROKEN = (ValueError, AttributeError, TypeError, LookupError, RecursionError)
+"""What reading an answer of another form than OpenAI's may raise."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 STINT = 1.0  # seconds within which several refusals are one sign of overload
 
@@ -52,15 +60,19 @@ class EndpointConfig:
                 "the address holds a name, a key or a query, which would stand in files and logs",
                 fix=f"put the key into the environment variable {self.key_variable}",
             )
-        if self.in_flight < 1 or self.retries < 0 or self.timeout <= 0 or self.max_tokens < 1:
-            raise AesError(f"these settings ask nothing: {self}", fix="in_flight, timeout and max_tokens begin above 0")
+        limits = [self.timeout, *(limit for limit in (self.rpm, self.tpm) if limit is not None)]
+        sound = all(0 < limit < math.inf for limit in limits)
+        if self.in_flight < 1 or self.retries < 0 or self.max_tokens < 1 or not sound:
+            raise AesError(
+                f"these settings ask nothing: {self}", fix="in_flight, timeout, rpm, tpm and max_tokens begin above 0"
+            )
 
 
 class Answer(NamedTuple):
     """What came of one request. Either text or failure; tokens are those of every try that was charged."""
 
     text: str | None
-    failure: str | None  # "filtered: …", "refused: …", "unreachable: …"
+    failure: str | None  # "filtered: …", "refused: …" are final; "rejected: …", "unreachable: …" another run may mend
     tokens_in: int
     tokens_out: int
     finish: str | None = None  # "length": the text was cut off
@@ -83,9 +95,15 @@ class Asker:
     def __init__(self, config: EndpointConfig) -> None:
         self.config = config
         self.pace = Pace(config.in_flight, rpm=config.rpm, tpm=config.tpm)
+        self._key = os.environ.get(config.key_variable, "").strip() or "none"
+        if not self._key.isascii() or not self._key.isprintable():
+            raise AesError(
+                f"{config.key_variable} holds no key", fix="a key is plain letters and digits; export it again"
+            )
+        self._limit = "max_tokens"  # newer models of OpenAI want max_completion_tokens and say so
         self._client = openai.AsyncOpenAI(
             base_url=config.url,
-            api_key=os.environ.get(config.key_variable) or "none",
+            api_key=self._key,
             max_retries=0,
             timeout=config.timeout,
         )
@@ -111,7 +129,7 @@ class Asker:
                             model=self.config.model,
                             messages=messages,  # type: ignore[arg-type]  # plain dictionaries of the right shape
                             temperature=self.config.temperature,
-                            max_tokens=self.config.max_tokens,
+                            extra_body={self._limit: self.config.max_tokens},
                         )
                     answer = _read(reply, used)
                     if answer is not None:
@@ -119,25 +137,36 @@ class Asker:
                         return answer
                     trouble = "an empty or broken answer"
                 except openai.APIStatusError as error:
+                    if "max_completion_tokens" in str(error.message) and self._limit == "max_tokens":
+                        self._limit = "max_completion_tokens"
+                        told_to_wait = 0.0
+                        continue
                     failure = _final(error, self.config)
                     if failure is not None:
-                        return used.failed(failure)
+                        return used.failed(failure.replace(self._key, "***"))
                     trouble = f"HTTP {error.status_code}"
                     told_to_wait = _retry_after(error)
                     if error.status_code in (429, 503, 529):
                         self.pace.too_much()
-                except (openai.APIError, TimeoutError, ValueError, AttributeError, TypeError) as error:
+                except (openai.APIError, TimeoutError, *BROKEN) as error:
                     trouble = f"{type(error).__name__}: {str(error)[:120]}"
             if attempt < self.config.retries:
-                await asyncio.sleep(backoff(attempt) if told_to_wait is None else told_to_wait)
+                await asyncio.sleep(max(told_to_wait or 0.0, backoff(attempt)))
         return used.failed(f"unreachable: {trouble}, {self.config.retries + 1} tries")
+
+
+def filtered(said: str) -> bool:
+    """Whether a service's words say that something met its content filter."""
+    return any(code in said.lower() for code in FILTERED)
 
 
 def answer_in(body: dict[str, Any]) -> Answer:
     """The answer in a completion that came by file; an empty one is a refusal, since nobody can ask again at once."""
+    if "error" in body and filtered(str(body["error"])):
+        return Answer(None, "filtered: it met the service's content filter", 0, 0)
     try:
         answer = _read(ChatCompletion.construct(**body), _Used())
-    except (AttributeError, TypeError, IndexError):
+    except BROKEN:
         answer = None
     return answer or Answer(None, "refused: the answer is empty or broken", 0, 0)
 
@@ -150,9 +179,9 @@ def backoff(attempt: int) -> float:
 def _read(reply: Any, used: _Used) -> Answer | None:
     """The answer in a reply; None where there is none and another try may bring it."""
     usage = getattr(reply, "usage", None)
-    used.tokens_in += getattr(usage, "prompt_tokens", None) or 0
-    used.tokens_out += getattr(usage, "completion_tokens", None) or 0
-    choice = reply.choices[0] if reply.choices else None
+    used.tokens_in += int(getattr(usage, "prompt_tokens", None) or 0)
+    used.tokens_out += int(getattr(usage, "completion_tokens", None) or 0)
+    choice = reply.choices[0] if isinstance(reply.choices, list) and reply.choices else None
     if choice is None or choice.message is None:
         return None
     if choice.finish_reason == "content_filter":
@@ -160,6 +189,8 @@ def _read(reply: Any, used: _Used) -> Answer | None:
     if choice.message.refusal:
         return used.failed(f"refused: {str(choice.message.refusal)[:200]}")
     text = choice.message.content
+    if isinstance(text, list):  # some servers answer in parts
+        text = "".join(part["text"] for part in text if part.get("type") == "text")
     if not isinstance(text, str) or not text.strip():
         return None
     return Answer(text.strip(), None, used.tokens_in, used.tokens_out, choice.finish_reason)
@@ -168,9 +199,9 @@ def _read(reply: Any, used: _Used) -> Answer | None:
 def _final(error: openai.APIStatusError, config: EndpointConfig) -> str | None:
     """Why this request is not worth another try; None where it is. AesError where no other request is either."""
     said = f"{error.code or ''} {error.message}".lower()
-    if any(code in said for code in FILTERED):
+    if filtered(said):
         return f"filtered: {error.message[:200]}"
-    if error.status_code in (401, 403):
+    if error.status_code in (401, 403) or (error.status_code == 400 and "api key" in said.replace("_", " ")):
         raise AesError(
             f"{config.url} refuses the key in {config.key_variable} (HTTP {error.status_code})",
             fix=f"export {config.key_variable}=… with a key for that service; what is answered stays",
@@ -185,13 +216,18 @@ def _final(error: openai.APIStatusError, config: EndpointConfig) -> str | None:
             f"{config.url} says that the account is spent", fix="top it up; what is answered stays"
         ) from None
     if error.status_code in (400, 413, 415, 422):
-        return f"refused: HTTP {error.status_code}, {error.message[:200]}"
+        return f"rejected: HTTP {error.status_code}, {error.message[:200]}"
     return None
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
-    """Seconds that the server asks to wait, at most a minute more than asked for at once."""
+    """Seconds that the server asks to wait, in seconds or as a date; ten minutes at most."""
     headers = error.response.headers
+    try:
+        wait = (parsedate_to_datetime(headers["retry-after"]) - datetime.now(UTC)).total_seconds()
+        return min(max(0.0, wait), 10 * LONGEST_WAIT)
+    except (KeyError, ValueError, TypeError):
+        pass
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             return min(max(0.0, float(headers[name]) * unit), 10 * LONGEST_WAIT)

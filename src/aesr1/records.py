@@ -173,8 +173,13 @@ class Appender:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_torn_line(path)
         self._file: IO[str] = path.open("a", encoding="utf-8")
+        try:
+            _lock(self._file, path)
+            _cut_torn_line(path)
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> Appender:
         return self
@@ -189,6 +194,18 @@ class Appender:
         self._file.write("".join(_line(row) for row in rows))
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def _lock(file: IO[str], path: Path) -> None:
+    """AesError where another process appends to the same file; the lock ends with the process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has none
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise AesError(f"another run is writing {path}", fix="wait for it, or choose another output") from error
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -22,7 +22,8 @@ _DIMENSIONS = {
 
 _NUMBER = r"(?:one|two|three|four|five|six|seven|eight|nine|ten)"
 _LEAKS = re.compile(
-    rf"\d|\bper ?cent\b|\bout of (?:ten|five|a hundred)\b|\b{_NUMBER}[- ]stars?\b"
+    rf"\d|\bper ?cent\b|\b{_NUMBER} out of (?:ten|five|a hundred)\b(?! \w)"
+    rf"|\b{_NUMBER}[- ]stars?\b(?=[.,;:!?]|$| (?:rating|at best|at most|picture|photo))"
     r"|\b(?:score[sd]?|scoring|ratings?|rated|ground truth|mean opinion|top marks)\b"
     r"|\b(?:high|low|top|failing|passing|middling) grades?\b"
     r"|\b(?:many|few|full|bonus|loses?|lost|earns?|gains?|deduct\w*) points?\b"
@@ -33,6 +34,7 @@ _LEAKS = re.compile(
     re.IGNORECASE,
 )
 """A numeral anywhere, or words of one who argues backwards from a score."""
+_DECADES = re.compile(r"\b(?:1[89]|20)\d0s\b")
 
 LEXICON = {
     "praise": "appealing attractive balanced beautiful beautifully charming clean clear crisp decent delicate "
@@ -77,7 +79,7 @@ def dimensions_of(text: str) -> list[str]:
 
 def leak_in(text: str) -> str | None:
     """The first numeral or phrase that speaks of a rating, a score or having been told; None where there is none."""
-    found = _LEAKS.search(text)
+    found = _LEAKS.search(_DECADES.sub("then", text))
     return found.group() if found else None
 
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from aesr1.aescot.filters import refuse
 from aesr1.aescot.findings import see
 from aesr1.aescot.prompts import data_url, teacher_messages, version
-from aesr1.aescot.teacher import Plan, critique_in, left_to_ask
+from aesr1.aescot.teacher import NOT_ASKED, Plan, critique_in, left_to_ask
 from aesr1.contract import LEVELS, level_of
-from aesr1.endpoint import answer_in
+from aesr1.endpoint import answer_in, filtered
 from aesr1.errors import AesError
 from aesr1.folders import staged
 from aesr1.images import open_image
@@ -99,10 +99,11 @@ def read_answers(plan: Plan, ratings: Sequence[Rating], drafts: list[Draft], fil
     AesError names a line that is no answer.
     """
     asked = {request_id(r.image, n): _Asked(r, n) for r in ratings for n in range(plan.attempts)}
-    done = {request_id(draft.image, draft.attempt) for draft in drafts}
+    answered = [draft for draft in drafts if not (draft.refused or "").startswith(NOT_ASKED)]
+    done = {request_id(draft.image, draft.attempt) for draft in answered}
     known = unknown = failed = 0
     before = len(drafts)
-    for where, name, answer in _lines(file):
+    for name, answer in _lines(file):
         job = asked.get(name)
         if job is None:
             unknown += 1
@@ -111,15 +112,19 @@ def read_answers(plan: Plan, ratings: Sequence[Rating], drafts: list[Draft], fil
         elif answer is None:
             failed += 1
         else:
+            try:
+                draft = _draft(plan, job, answer)
+            except AesError:  # its picture is gone
+                failed += 1
+                continue
             done.add(name)
-            draft = _draft(plan, job, answer, where)
             raw.append(draft)
             drafts.append(draft)
     return Read(len(drafts) - before, known, unknown, failed)
 
 
-def _lines(file: Path) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
-    """Where, the request's name, and the completion; None where the service had none."""
+def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """The request's name, and the completion or the refusal of a content filter; None where the service had neither."""
     if not file.is_file():
         raise AesError(f"there is no file {file}", fix="pass the file of answers that the service gave")
     with file.open(encoding="utf-8") as opened:
@@ -130,15 +135,16 @@ def _lines(file: Path) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
             try:
                 row = json.loads(line)
                 name, response = row["custom_id"], row.get("response") or {}
+                code, body = response.get("status_code", 200), response.get("body")
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 raise AesError(
                     f"{where} is no answer of a batch: {error}", fix="get the file again; it may be cut off"
                 ) from error
-            body = response.get("body") if response.get("status_code", 200) == 200 else None
-            yield where, str(name), body if isinstance(body, dict) else None
+            known = isinstance(body, dict) and (code == 200 or filtered(json.dumps(body)))
+            yield str(name), body if known else None
 
 
-def _draft(plan: Plan, job: _Asked, body: dict[str, Any], where: str) -> Draft:
+def _draft(plan: Plan, job: _Asked, body: dict[str, Any]) -> Draft:
     answer = answer_in(body)
     rating = job.rating
     text = critique_in(answer.text or "")

@@ -19,7 +19,7 @@ from aesr1.aescot.critics import Critic, embedded
 from aesr1.aescot.filters import EMBEDDED, FilterSettings, refuse
 from aesr1.aescot.findings import see
 from aesr1.aescot.prompts import version
-from aesr1.aescot.teacher import Plan, Teacher, teach, tokens_of_a_request
+from aesr1.aescot.teacher import NOT_ASKED, Plan, Teacher, teach, tokens_of_a_request
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
 from aesr1.folders import claim, write_run
@@ -140,8 +140,17 @@ def _teach_all(plan: Plan, begun: Begun, raw: Appender) -> tuple[list[str], str 
         unreadable += asked.unreadable
         taken = _taken(begun.drafts, plan.filters)
         if asked.stopped or taken == plan.taken:
-            return list(dict.fromkeys(unreadable)), asked.stopped
+            return list(dict.fromkeys(unreadable)), asked.stopped or _unanswered(plan, begun)
         plan = replace(plan, taken=taken)
+
+
+def _unanswered(plan: Plan, begun: Begun) -> str | None:
+    """Why the same command ought to be given again: a level is short, and pictures of it were not answered."""
+    standing = Counter(level_of(draft.score) for draft in sift(begun.drafts, plan.filters).standing)
+    last = {draft.image: draft for draft in begun.drafts}
+    open_ = [draft for draft in last.values() if (draft.refused or "").startswith(NOT_ASKED)]
+    lacking = sum(standing[level_of(draft.score)] < plan.wanted for draft in open_)
+    return f"{lacking} pictures were not answered: the same command asks about them again." if lacking else None
 
 
 def _taken(drafts: Sequence[Draft], filters: FilterSettings) -> Counter[str]:

@@ -108,6 +108,9 @@ def to_markdown(summary: CotSummary) -> str:
         cells = [str(by_level[level]) for level in LEVELS]
         lines.append(f"| {name} | {' | '.join(cells)} | {sum(by_level.values())} |")
     lines.append(f"\nWanted {summary.wanted} a level; {len(summary.unreadable)} pictures could not be opened.")
+    short = [f"{level} {summary.wanted - kept}" for level, kept in summary.kept.items() if kept < summary.wanted]
+    if short:
+        lines.append(f"Lacking: {', '.join(short)}.")
     if summary.stopped:
         lines.append(summary.stopped)
     return "\n".join(lines + summary.unreadable[:3])

@@ -13,13 +13,23 @@ from dataclasses import dataclass
 from aesr1.aescot.phrases import Findings
 from aesr1.contract import LEVELS, TAGS, level_of
 from aesr1.errors import AesError
-from aesr1.texts import DIMENSIONS, common_sentences, dimensions_of, english, leak_in, sentences, side_of, words
+from aesr1.texts import (
+    DIMENSIONS,
+    NEGATIONS,
+    common_sentences,
+    dimensions_of,
+    english,
+    leak_in,
+    sentences,
+    side_of,
+    words,
+)
 
 REASONS = (
     *("leak", "align", "fact", "form", "language", "length", "dimensions", "near", "template"),
-    *("filtered", "refused", "unreachable"),
+    *("filtered", "refused", "rejected", "unreachable"),
 )
-"""What a reason begins with. The last three are the teacher's: a content filter, a refusal, no answer at all."""
+"""What a reason begins with. The last are the teacher's: a content filter, a refusal, a wrong request, no answer."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +60,10 @@ EMBEDDED = FilterSettings(shortest=8, dimensions=1, near=1.0, template=1.0)
 
 _VERDICTS = {
     "bad": r"poor|weak|fails?|disappoint\w*|hardly anything|faults outweigh|unsuccessful|ugly|terrible|bad",
-    "fair": r"ordinary|average|balance|pleasing|decent|merits outweigh|mediocre|acceptable|passable|moderate",
-    "good": r"fine|lovely|merits carry|outstanding|beautiful|everything holds|excellent|stunning|superb|masterful",
+    "fair": r"ordinary|pleasing|decent|merits outweigh|mediocre|acceptable|passable|moderate|"
+    r"average (?:picture|photograph|image)|(?:faults|merits|strengths|weaknesses|flaws)[^.]{0,40} balance",
+    "good": r"fine (?:picture|photograph|image|one)|lovely|merits carry|outstanding|beautiful|everything holds|"
+    r"excellent|stunning|superb|masterful",
 }
 _VERDICT = {level: re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for level, words in _VERDICTS.items()}
 
@@ -81,6 +93,10 @@ _CLAIMS: tuple[tuple[str, str, frozenset[int]], ...] = (
 _CLAIM = tuple((re.compile(rf"\b(?:{words})\b", re.IGNORECASE), name, steps) for words, name, steps in _CLAIMS)
 
 
+BEHIND = ("background", "backdrop", "behind", "bokeh", "foreground", "depth of field")
+"""What a photographer blurs on purpose."""
+
+
 def leak(text: str) -> str | None:
     """The critique names a number or betrays that it was told the score."""
     found = leak_in(text)
@@ -88,20 +104,17 @@ def leak(text: str) -> str | None:
 
 
 def align(text: str, score: float) -> str | None:
-    """The last sentence's verdict is of another level than the human score (0–1), or there is no verdict.
+    """The last sentence's verdict is of another level than the human score (0–1).
 
-    A sentence that holds none of the verdict words may still praise (then the level must not be bad) or find fault
-    (not good).
+    Where it holds none of the verdict words, it must not praise a bad picture nor blame a good one, as the whole does.
     """
     last = re.split(r"(?<=[.!?])\s+", text.strip())[-1]
     wanted = level_of(score)
     said = [level for level in LEVELS if _VERDICT[level].search(last)]
     if said:
         return None if wanted in said else f"align: the verdict is {said[0]}, people said {wanted}"
-    side = side_of(last)
-    if not side:
-        return "align: ends without a verdict"
-    if wanted == (LEVELS[0] if side > 0 else LEVELS[-1]):
+    side, whole = side_of(last), sum(side_of(sentence) for sentence in sentences(text))
+    if side and side * whole > 0 and wanted == (LEVELS[0] if side > 0 else LEVELS[-1]):
         return f"align: ends with {'praise' if side > 0 else 'blame'}, people said {wanted}"
     return None
 
@@ -113,7 +126,7 @@ def fact(text: str, findings: Findings) -> str | None:
     the wrong side is also a contradiction.
     """
     for pattern, name, steps in _CLAIM:
-        found = pattern.search(text)
+        found = next((match for match in pattern.finditer(text) if _claimed(match, name)), None)
         if not found:
             continue
         measured = int(getattr(findings, name))
@@ -133,6 +146,8 @@ def form(text: str) -> str | None:
     """Nothing at all, or text that could not stand in a reply under the contract."""
     if not text.strip():
         return "form: no text"
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        return "form: holds half a character"
     tag = next((tag for tag in TAGS if tag in text), None)
     return f"form: holds the tag {tag[1:-1]}" if tag else None
 
@@ -165,13 +180,24 @@ def judged(answers: Mapping[str, str], score: float, settings: FilterSettings) -
         if not re.match(r"\W*none\b", said, re.IGNORECASE):
             return f"{name}: the judge says {said[:120]!r}"
     if "align" in answers:
-        found = re.search(r"\d+(?:\.\d+)?", answers["align"])
+        found = re.search(r"\d+(?:\.\d+)?", re.sub(r"(?i)(?:out of|/)\s*100\b", "", answers["align"]))
         if not found:
             return f"align: the judge says {answers['align'][:60]!r}, no number"
         blind = float(found.group()) / 100
         if abs(blind - score) > settings.tolerance:
             return f"align: read blind it sounds like {blind:.2f}, people said {score:.2f}"
     return None
+
+
+def _claimed(match: re.Match[str], name: str) -> bool:
+    """Whether the words say it of the picture: not where they are negated, nor of what lies out of focus on purpose."""
+    before = words(match.string[: match.start()])[-3:]
+    if NEGATIONS.intersection(before) or any(word.startswith(("avoid", "resist")) for word in before):
+        return False
+    start = max(match.string.rfind(mark, 0, match.start()) for mark in ".,;") + 1
+    ends = [end for mark in ".,;" if (end := match.string.find(mark, match.end())) >= 0]
+    clause = match.string[start : min(ends, default=len(match.string))].lower()
+    return name != "focus" or not any(word in clause for word in BEHIND)
 
 
 def refuse(

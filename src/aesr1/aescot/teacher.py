@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections import Counter, deque
@@ -37,10 +38,10 @@ from aesr1.records import Appender, Draft, Rating
 
 FINAL = ("filtered", "refused")
 """Answers that another attempt would not change."""
-NOT_ASKED = "unreachable"
+NOT_ASKED = ("unreachable", "rejected")
 """Rows that say so do not count: the picture is asked about again by the next run."""
-PATIENCE = 100
-"""Pictures in a row without any answer after which the server is taken to be gone."""
+PATIENCE = 50
+"""Pictures in a row without any answer after which the server is taken to be gone, or to want something else."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,15 @@ class Teacher:
     price_in: float = 0.0  # for a million tokens, in whatever currency
     price_out: float = 0.0
     max_cost: float | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.judges if name not in JUDGES]
+        if unknown:
+            raise AesError(f"{unknown[0]!r} is no judge", fix=f"choose among {', '.join(JUDGES)}")
+        if self.max_cost is not None and not 0 < self.max_cost < math.inf:
+            raise AesError(f"max_cost is {self.max_cost}", fix="give a sum above 0")
+        if self.max_pixels < 28 * 28:
+            raise AesError(f"max_pixels is {self.max_pixels}", fix="a model sees little in fewer than 784 pixels")
 
     def cost(self, tokens_in: int, tokens_out: int) -> float:
         """What these tokens cost."""
@@ -101,9 +111,6 @@ def prepare(image: str, domain: str, max_pixels: int) -> Prepared | str:
 
 def teach(plan: Plan, ratings: Sequence[Rating], drafts: list[Draft], raw: Appender) -> Asked:
     """Ask until every level has enough kept drafts or its pictures are spent; `drafts` grows. AesError as `ask`."""
-    unknown = [name for name in plan.teacher.judges if name not in JUDGES]
-    if unknown:
-        raise AesError(f"{unknown[0]!r} is no judge", fix=f"choose among {', '.join(JUDGES)}")
     return asyncio.run(_Lesson(plan, drafts).run(ratings, raw))
 
 
@@ -136,7 +143,8 @@ class _Lesson:
         self.tokens_in = sum(draft.tokens_in for draft in drafts)
         self.tokens_out = sum(draft.tokens_out for draft in drafts)
         self.refused = sum(draft.refused is not None for draft in drafts)
-        self.answered, self.unanswered = 0, 0
+        self.charged = sum(draft.tokens_in + draft.tokens_out > 0 for draft in drafts)
+        self.answered, self.unanswered, self.spent_up = 0, 0, False
         self.changed = asyncio.Condition()
 
     async def run(self, ratings: Sequence[Rating], raw: Appender) -> Asked:
@@ -152,14 +160,16 @@ class _Lesson:
                         tasks.create_task(self._work(asker, workers, ledger, progress))
             except BaseExceptionGroup as group:  # the first is the cause, the others what came of it
                 raise group.exceptions[0] from None
+        if self.spent_up:
+            limit, spent = self.plan.teacher.max_cost, self.plan.teacher.cost(self.tokens_in, self.tokens_out)
+            self.asked.stopped = f"Stopped at {spent:.2f}: more might cost over {limit:.2f}. Raise --max-cost to go on."
         return self.asked
 
     async def _next(self) -> tuple[Rating, int] | None:
         """A picture of a level that needs one more than are in flight; None where no more are needed or left."""
         async with self.changed:
             while True:
-                self._check_cost()
-                if self.asked.stopped:
+                if self._too_dear():
                     return None
                 for level in sorted(LEVELS, key=lambda name: self.kept[name] + self.flying[name]):
                     if self.todo[level] and self.kept[level] + self.flying[level] < self.plan.of(level):
@@ -169,15 +179,14 @@ class _Lesson:
                     return None
                 await self.changed.wait()
 
-    def _check_cost(self) -> None:
-        """Stop in time: what is in flight will cost what the others did on average."""
-        limit = self.plan.teacher.max_cost
-        if limit is None or self.asked.stopped:
-            return
-        spent = self.plan.teacher.cost(self.tokens_in, self.tokens_out)
-        coming = spent / max(1, self.answered) * (self.flying.total() + 1) if self.answered else 0.0
-        if spent + coming > limit:
-            self.asked.stopped = f"Stopped at {spent:.2f}: more would cost over {limit:.2f}. Raise --max-cost to go on."
+    def _too_dear(self, *, more: int = 1) -> bool:
+        """Whether what is in flight, and `more`, may go over the limit: each costs what the others did on average."""
+        teacher = self.plan.teacher
+        if teacher.max_cost is not None and not self.spent_up:
+            spent = teacher.cost(self.tokens_in, self.tokens_out)
+            each = spent / self.charged if self.charged else teacher.cost(*tokens_of_a_request(teacher))
+            self.spent_up = spent + each * (self.flying.total() + more) > teacher.max_cost
+        return self.spent_up
 
     async def _work(self, asker: Asker, workers: ThreadPoolExecutor, ledger: Ledger, progress: Advance) -> None:
         """Picture after picture, until there is nothing more to do."""
@@ -207,16 +216,19 @@ class _Lesson:
             self.asked.unreadable.append(prepared)
             return False
         for attempt in range(first, self.plan.attempts):
+            if attempt > first and self._too_dear(more=0):
+                break
             draft = await self._draft(rating, attempt, prepared, asker)
             await ledger.append(draft)
             self.drafts.append(draft)
             self.tokens_in += draft.tokens_in
             self.tokens_out += draft.tokens_out
             self.answered += 1
+            self.charged += draft.tokens_in + draft.tokens_out > 0
             if draft.refused is None:
                 return True
             self.refused += 1
-            if draft.refused.startswith((*FINAL, NOT_ASKED)):
+            if draft.refused.startswith(FINAL + NOT_ASKED):
                 break
         return False
 
@@ -238,8 +250,11 @@ class _Lesson:
             for judge in self.plan.teacher.judges:
                 said = await asker.ask(judge_messages(judge, text, prepared.url))
                 tokens_in, tokens_out = tokens_in + said.tokens_in, tokens_out + said.tokens_out
-                judged[judge] = said.text or said.failure or ""
-            reason = refuse(text, **checks, answers=judged)
+                if said.failure:
+                    reason = f"unreachable: the judge of {judge}: {said.failure}"
+                    break
+                judged[judge] = said.text or ""
+            reason = reason or refuse(text, **checks, answers=judged)
         return Draft(
             image=rating.image,
             score=rating.score,
@@ -257,7 +272,7 @@ class _Lesson:
 
     def _watch(self, answer: Answer) -> None:
         """AesError where picture after picture is not answered at all."""
-        unreachable = (answer.failure or "").startswith(NOT_ASKED)
+        unreachable = answer.failure is not None and answer.failure.startswith(NOT_ASKED)
         self.unanswered = self.unanswered + 1 if unreachable else 0
         if self.unanswered >= PATIENCE:
             raise AesError(
