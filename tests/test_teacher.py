@@ -255,6 +255,19 @@ def test_other_thresholds_ask_nobody(settings, tmp_path):
     assert read_rows(tmp_path / "same" / "rationales.jsonl", Rationale) == rows(config)
 
 
+def test_a_judge_that_does_not_answer_leaves_the_text_for_another_run(settings, tmp_path):
+    def plan(_number, body, _times):
+        return "500" if "Answer with the number only" in json.dumps(body) else None
+
+    with Faults(plan) as server:
+        config = settings(server, n=3, attempts=1, retries=0, judges=("align",))
+        assert "asks about them again" in build(config).stopped
+        drafts = rows(config, "raw", Draft)
+        assert all(draft.refused.startswith("unreachable: the judge of align") and draft.text for draft in drafts)
+        filtered = refilter(config.output / "raw.jsonl", tmp_path / "filtered", n=3, filters=LOOSE)
+        assert sum(filtered.kept.values()) == 0  # nobody has judged them
+
+
 def test_a_scorer_as_teacher_gives_its_reasoning():
     assert critique_in(render_reply(Judgement(0.4, "Soft light."))) == "Soft light."
     assert critique_in("Soft\n\n light.") == "Soft light."

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aesr1.aescot.filters import refuse
+from aesr1.aescot.filters import NOT_ASKED, refuse
 from aesr1.aescot.findings import see
 from aesr1.aescot.prompts import data_url, teacher_messages, version
-from aesr1.aescot.teacher import NOT_ASKED, Plan, critique_in, left_to_ask
+from aesr1.aescot.teacher import Plan, critique_in, left_to_ask
 from aesr1.contract import LEVELS, level_of
 from aesr1.endpoint import answer_in, filtered
 from aesr1.errors import AesError

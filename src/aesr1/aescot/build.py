@@ -16,10 +16,10 @@ import numpy as np
 from aesr1.aescot.batch import Read, Written, read_answers, write_requests
 from aesr1.aescot.choose import RESULTS, CotSummary, choose, sift, summarise, write_choice
 from aesr1.aescot.critics import Critic, embedded
-from aesr1.aescot.filters import EMBEDDED, FilterSettings, refuse
+from aesr1.aescot.filters import EMBEDDED, NOT_ASKED, FilterSettings, refuse
 from aesr1.aescot.findings import see
 from aesr1.aescot.prompts import version
-from aesr1.aescot.teacher import NOT_ASKED, Plan, Teacher, teach, tokens_of_a_request
+from aesr1.aescot.teacher import Plan, Teacher, teach, tokens_of_a_request
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
 from aesr1.folders import claim, write_run

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from aesr1.aescot.filters import REASONS, FilterSettings, refuse, refuse_among
+from aesr1.aescot.filters import NOT_ASKED, REASONS, FilterSettings, refuse, refuse_among
 from aesr1.aescot.findings import see
 from aesr1.aescot.phrases import Findings
 from aesr1.contract import LEVELS, Judgement, level_of, render_reply
@@ -147,7 +147,9 @@ def _see(image: str, domain: str) -> Findings | str:
 
 def _judged_anew(drafts: Sequence[Draft], seen: dict[str, Findings], filters: FilterSettings) -> Iterator[Draft]:
     for draft in drafts:
-        if draft.text and draft.image in seen:
+        if not draft.text or (draft.refused or "").startswith(NOT_ASKED):  # a judge may never have seen it
+            yield draft
+        elif draft.image in seen:
             reason = refuse(
                 draft.text,
                 score=draft.score,
@@ -157,8 +159,6 @@ def _judged_anew(drafts: Sequence[Draft], seen: dict[str, Findings], filters: Fi
                 answers=draft.judged,
             )
             yield replace(draft, refused=reason)
-        elif not draft.text:
-            yield draft
 
 
 def _chosen(standing: Sequence[Draft], wanted: int) -> list[Rationale]:

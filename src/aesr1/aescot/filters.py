@@ -32,6 +32,12 @@ REASONS = (
 """What a reason begins with. The last are the teacher's: a content filter, a refusal, a wrong request, no answer."""
 
 
+FINAL = ("filtered", "refused")
+"""Reasons that another attempt would not change."""
+NOT_ASKED = ("unreachable", "rejected")
+"""Rows with these reasons do not count: the picture is asked about again by the next run."""
+
+
 @dataclass(frozen=True)
 class FilterSettings:
     """Every threshold. Changed ones are applied to the raw answers again by `aesr1 cot filter`."""

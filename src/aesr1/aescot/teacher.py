@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from aesr1.aescot.filters import FilterSettings, refuse
+from aesr1.aescot.filters import FINAL, NOT_ASKED, FilterSettings, refuse
 from aesr1.aescot.findings import see
 from aesr1.aescot.ledger import Ledger
 from aesr1.aescot.phrases import Findings
@@ -36,10 +36,6 @@ from aesr1.images import open_image
 from aesr1.progress import Advance, bar
 from aesr1.records import Appender, Draft, Rating
 
-FINAL = ("filtered", "refused")
-"""Answers that another attempt would not change."""
-NOT_ASKED = ("unreachable", "rejected")
-"""Rows that say so do not count: the picture is asked about again by the next run."""
 PATIENCE = 50
 """Pictures in a row without any answer after which the server is taken to be gone, or to want something else."""
 
