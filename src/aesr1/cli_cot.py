@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +25,7 @@ Dimensions = Annotated[int | None, typer.Option(help="Filter: of five dimensions
 English = Annotated[float | None, typer.Option(help="Filter: share of English function words at least.")]
 Near = Annotated[float | None, typer.Option(help="Filter: share of word triples of an earlier text at most; 1 is off.")]
 Template = Annotated[float | None, typer.Option(help="Filter: share of common sentences at most; 1 is off.")]
+Common = Annotated[float | None, typer.Option(help="Filter: share of texts from which a sentence is a common one.")]
 Tolerance = Annotated[float | None, typer.Option(help="Filter: how far a blind judge's score may lie off, 0–1.")]
 
 
@@ -98,6 +99,7 @@ def cot_build(
     english: English = None,
     near: Near = None,
     template: Template = None,
+    common: Common = None,
     tolerance: Tolerance = None,
     batch_file: Annotated[
         Path | None, typer.Option(help="Write the questions here for a Batch API or vllm run-batch; ask nobody.")
@@ -142,8 +144,7 @@ def cot_build(
             raise AesError("judges cannot be asked by file", fix="leave out --judge, or ask a server")
     elif model or judge or dry_run:
         raise AesError("there is no teacher to ask", fix="pass --teacher URL")
-    changed = _given(shortest, longest, dimensions, english, near, template, tolerance)
-    filters = replace(EMBEDDED if asked is None else FilterSettings(), **changed)
+    filters = replace(EMBEDDED if asked is None else FilterSettings(), **_thresholds(context))
     chosen = CotConfig(ratings_file, output, n, split, attempts, seed, filters, asked)
     if dry_run:
         print(estimate(chosen))
@@ -163,6 +164,7 @@ def cot_build(
 
 @cot.command("filter")
 def cot_filter(
+    context: typer.Context,
     raw: Annotated[Path, typer.Argument(metavar="RAW", help="raw.jsonl, or the folder of a build")],
     output: Output,
     n: Count = 3_000,
@@ -172,6 +174,7 @@ def cot_filter(
     english: English = None,
     near: Near = None,
     template: Template = None,
+    common: Common = None,
     tolerance: Tolerance = None,
     as_json: Json = False,
 ) -> None:
@@ -179,7 +182,7 @@ def cot_filter(
     from aesr1.aescot.choose import refilter, to_markdown
     from aesr1.aescot.filters import FilterSettings
 
-    filters = replace(FilterSettings(), **_given(shortest, longest, dimensions, english, near, template, tolerance))
+    filters = replace(FilterSettings(), **_thresholds(context))
     ledger = raw / "raw.jsonl" if raw.is_dir() else raw
     summary = refilter(ledger, output, n=n, filters=filters)
     print(json.dumps(summary._asdict()) if as_json else f"{to_markdown(summary)}\n{output / 'rationales.jsonl'}")
@@ -212,23 +215,9 @@ def cot_show(
     print(f"{output}: {shown.shown:,} of {shown.drafts:,} drafts, {shown.missing:,} pictures missing")
 
 
-def _given(
-    shortest: int | None,
-    longest: int | None,
-    dimensions: int | None,
-    english: float | None,
-    near: float | None,
-    template: float | None,
-    tolerance: float | None,
-) -> dict[str, Any]:
-    """The thresholds that the command line names."""
-    named = {
-        "shortest": shortest,
-        "longest": longest,
-        "dimensions": dimensions,
-        "english": english,
-        "near": near,
-        "template": template,
-        "tolerance": tolerance,
-    }
+def _thresholds(context: typer.Context) -> dict[str, Any]:
+    """The filters' settings that the command line or the recipe names."""
+    from aesr1.aescot.filters import FilterSettings
+
+    named = {field.name: context.params.get(field.name) for field in fields(FilterSettings)}
     return {name: value for name, value in named.items() if value is not None}

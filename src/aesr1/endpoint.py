@@ -25,6 +25,7 @@ from openai.types.chat import ChatCompletion
 from aesr1.errors import AesError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+NO_KEY = "none"  # what servers that want no key are sent
 FILTERED = (
     *("content_filter", "content_policy_violation", "data_inspection_failed", "responsibleaipolicyviolation"),
     *("moderation", "flagged"),
@@ -95,7 +96,7 @@ class Asker:
     def __init__(self, config: EndpointConfig) -> None:
         self.config = config
         self.pace = Pace(config.in_flight, rpm=config.rpm, tpm=config.tpm)
-        self._key = os.environ.get(config.key_variable, "").strip() or "none"
+        self._key = os.environ.get(config.key_variable, "").strip() or NO_KEY
         if not self._key.isascii() or not self._key.isprintable():
             raise AesError(
                 f"{config.key_variable} holds no key", fix="a key is plain letters and digits; export it again"
@@ -143,16 +144,20 @@ class Asker:
                         continue
                     failure = _final(error, self.config)
                     if failure is not None:
-                        return used.failed(failure.replace(self._key, "***"))
+                        return used.failed(self._without_key(failure))
                     trouble = f"HTTP {error.status_code}"
                     told_to_wait = _retry_after(error)
                     if error.status_code in (429, 503, 529):
                         self.pace.too_much()
                 except (openai.APIError, TimeoutError, *BROKEN) as error:
-                    trouble = f"{type(error).__name__}: {str(error)[:120]}"
+                    trouble = self._without_key(f"{type(error).__name__}: {str(error)[:120]}")
             if attempt < self.config.retries:
                 await asyncio.sleep(max(told_to_wait or 0.0, backoff(attempt)))
         return used.failed(f"unreachable: {trouble}, {self.config.retries + 1} tries")
+
+    def _without_key(self, text: str) -> str:
+        """A server's words, less the key that some repeat: they go into the ledger."""
+        return text if self._key == NO_KEY else text.replace(self._key, "***")
 
 
 def filtered(said: str) -> bool:
@@ -179,8 +184,8 @@ def backoff(attempt: int) -> float:
 def _read(reply: Any, used: _Used) -> Answer | None:
     """The answer in a reply; None where there is none and another try may bring it."""
     usage = getattr(reply, "usage", None)
-    used.tokens_in += int(getattr(usage, "prompt_tokens", None) or 0)
-    used.tokens_out += int(getattr(usage, "completion_tokens", None) or 0)
+    used.tokens_in += _tokens(usage, "prompt_tokens")
+    used.tokens_out += _tokens(usage, "completion_tokens")
     choice = reply.choices[0] if isinstance(reply.choices, list) and reply.choices else None
     if choice is None or choice.message is None:
         return None
@@ -194,6 +199,12 @@ def _read(reply: Any, used: _Used) -> Answer | None:
     if not isinstance(text, str) or not text.strip():
         return None
     return Answer(text.strip(), None, used.tokens_in, used.tokens_out, choice.finish_reason)
+
+
+def _tokens(usage: Any, name: str) -> int:
+    """A count of tokens; 0 where the server gives none or nonsense, which is no reason to lose its answer."""
+    count = getattr(usage, name, None)
+    return count if isinstance(count, int) else 0
 
 
 def _final(error: openai.APIStatusError, config: EndpointConfig) -> str | None:

@@ -97,8 +97,10 @@ class Prepared(NamedTuple):
 
 
 def prepare(image: str, domain: str, max_pixels: int) -> Prepared | str:
-    """Open a picture, shrink, encode and measure it; or why that cannot be done. Runs in a thread: a killed
-    run would leave worker processes behind."""
+    """Open a picture, shrink, encode and measure it; or why that cannot be done.
+
+    Runs in a thread: a killed run would leave worker processes behind.
+    """
     try:
         return Prepared(data_url(open_image(image, max_pixels=max_pixels)), see(open_image(image), domain=domain))
     except AesError as error:
