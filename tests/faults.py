@@ -48,6 +48,9 @@ BROKEN: dict[str, tuple[dict[str, Any] | bytes, int]] = {
     "filtered": (completion("", finish="content_filter"), 200),
     "policy": ({"error": {"message": "It met our policy.", "code": "content_policy_violation"}}, 400),
     "quota": ({"error": {"message": "You are out of quota.", "code": "insufficient_quota"}}, 429),
+    "busy as 200": ({"error": {"message": "Provider is busy.", "code": 503}}, 200),
+    "policy as 200": ({"error": {"message": "It met our policy.", "code": "content_policy_violation"}}, 200),
+    "spent as 200": ({"error": {"message": "Insufficient credits.", "code": 402}}, 200),
     "newer": ({"error": {"message": "Use 'max_completion_tokens' instead.", "code": "unsupported_parameter"}}, 400),
     "choices": ({**completion("x"), "choices": {"a": 1}}, 200),
     "deep": (b'{"choices": ' + b"[" * 100_000, 200),
@@ -161,7 +164,7 @@ class Faults:
                 await asyncio.sleep(0.05)
             return False
         else:
-            self._send(writer, *BROKEN[name])
+            self._send(writer, *BROKEN[fault])
         await writer.drain()
         return True
 

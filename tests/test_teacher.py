@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aesr1 import endpoint
+from aesr1 import endpoint, pace
 from aesr1.aescot.build import CotConfig, build, read_batch, write_batch
 from aesr1.aescot.choose import refilter
 from aesr1.aescot.export import export
@@ -21,7 +21,7 @@ from aesr1.aescot.filters import FilterSettings
 from aesr1.aescot.prompts import SCORER, TEACHER, template
 from aesr1.aescot.teacher import Teacher, critique_in
 from aesr1.contract import LEVELS, PROMPT, Judgement, parse_reply, render_reply
-from aesr1.endpoint import EndpointConfig, backoff
+from aesr1.endpoint import EndpointConfig
 from aesr1.errors import AesError
 from aesr1.records import Appender, Draft, Rationale, read_rows
 from faults import Faults, completion, critique
@@ -32,7 +32,7 @@ LOOSE = FilterSettings(near=1.0, template=1.0)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Waits of hundredths of a second."""
-    monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(pace, "FIRST_WAIT", 0.02)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_the_score_is_asked_for_as_a_secret_with_the_picture(settings):
 
 TRANSIENT = [
     "429", "429 0", "429 0.05", "429 soon", "500", "502", "503", "529", "408", "hang", "close", "drip", "json", "html",
-    "empty", "null", "ids",
+    "empty", "null", "ids", "busy as 200",
 ]  # fmt: skip
 
 
@@ -113,6 +113,7 @@ def test_all_of_them_at_once(settings):
     [
         ("filtered", "filtered: the answer met"),
         ("policy", "filtered: "),
+        ("policy as 200", "filtered: "),
         ("refusal", "refused: I cannot judge"),
         ("400", "rejected: HTTP 400"),
         ("413", "rejected: HTTP 413"),
@@ -139,7 +140,12 @@ def test_a_text_that_was_cut_off_is_refused_and_asked_for_again(settings):
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("401", "refuses the key in OPENAI_API_KEY"), ("404", "knows no model test"), ("quota", "the account is spent")],
+    [
+        ("401", "refuses the key in OPENAI_API_KEY"),
+        ("404", "knows no model test"),
+        ("quota", "the account is spent"),
+        ("spent as 200", "the account is spent"),
+    ],
 )
 def test_what_no_request_can_mend_stops_at_once(settings, fault, message):
     with Faults(lambda *_: fault) as server, pytest.raises(AesError, match=message):
@@ -271,14 +277,6 @@ def test_a_judge_that_does_not_answer_leaves_the_text_for_another_run(settings, 
 def test_a_scorer_as_teacher_gives_its_reasoning():
     assert critique_in(render_reply(Judgement(0.4, "Soft light."))) == "Soft light."
     assert critique_in("Soft\n\n light.") == "Soft light."
-
-
-def test_waits_double_and_have_a_limit(monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.5)
-    for attempt, most in ((0, 0.5), (3, 4.0), (20, 60.0)):
-        waits = [backoff(attempt) for _ in range(200)]
-        assert most / 2 <= min(waits) <= max(waits) <= most
-        assert max(waits) - min(waits) > most / 4
 
 
 @pytest.mark.parametrize(

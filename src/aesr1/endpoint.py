@@ -8,13 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import random
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -23,6 +17,7 @@ import openai
 from openai.types.chat import ChatCompletion
 
 from aesr1.errors import AesError
+from aesr1.pace import Pace, backoff, retry_after
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 NO_KEY = "none"  # what servers that want no key are sent
@@ -31,10 +26,10 @@ FILTERED = (
     *("moderation", "flagged"),
 )
 """Codes by which services say that picture or text met their content filter."""
+OVERLOAD = (429, 503, 529)
+"""States by which a server says that it is asked too much."""
 BROKEN = (ValueError, AttributeError, TypeError, LookupError, RecursionError)
 """What reading an answer of another form than OpenAI's may raise."""
-FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
-STINT = 1.0  # seconds within which several refusals are one sign of overload
 
 
 @dataclass(frozen=True)
@@ -136,24 +131,38 @@ class Asker:
                     if answer is not None:
                         self.pace.went_well(used.tokens_in + used.tokens_out)
                         return answer
-                    trouble = "an empty or broken answer"
+                    failure, trouble = self._complaint(reply)
+                    if failure is not None:
+                        return used.failed(failure)
                 except openai.APIStatusError as error:
                     if "max_completion_tokens" in str(error.message) and self._limit == "max_tokens":
                         self._limit = "max_completion_tokens"
                         told_to_wait = 0.0
                         continue
-                    failure = _final(error, self.config)
+                    failure = _final(error.status_code, f"{error.code or ''} {error.message}", self.config)
                     if failure is not None:
                         return used.failed(self._without_key(failure))
                     trouble = f"HTTP {error.status_code}"
-                    told_to_wait = _retry_after(error)
-                    if error.status_code in (429, 503, 529):
-                        self.pace.too_much()
+                    told_to_wait = retry_after(error.response.headers)
+                    if error.status_code in OVERLOAD:
+                        self.pace.too_much(told_to_wait or 0.0)
                 except (openai.APIError, TimeoutError, *BROKEN) as error:
                     trouble = self._without_key(f"{type(error).__name__}: {str(error)[:120]}")
             if attempt < self.config.retries:
                 await asyncio.sleep(max(told_to_wait or 0.0, backoff(attempt)))
         return used.failed(f"unreachable: {trouble}, {self.config.retries + 1} tries")
+
+    def _complaint(self, reply: Any) -> tuple[str | None, str]:
+        """Why an answer holds no text: for good, or for now. Some services send their errors with HTTP 200."""
+        error = getattr(reply, "error", None)
+        if not isinstance(error, dict):
+            return None, "an empty or broken answer"
+        status = error["code"] if isinstance(error.get("code"), int) else 0
+        failure = _final(status, f"{error.get('code') or ''} {error.get('message') or ''}", self.config)
+        if status in OVERLOAD:
+            self.pace.too_much(0.0)
+        trouble = f"an error as the answer: {str(error)[:120]}"
+        return self._without_key(failure) if failure else None, self._without_key(trouble)
 
     def _without_key(self, text: str) -> str:
         """A server's words, less the key that some repeat: they go into the ledger."""
@@ -174,11 +183,6 @@ def answer_in(body: dict[str, Any]) -> Answer:
     except BROKEN:
         answer = None
     return answer or Answer(None, "refused: the answer is empty or broken", 0, 0)
-
-
-def backoff(attempt: int) -> float:
-    """Seconds before the next try: doubled each time, at random between half of it and all, a minute at most."""
-    return float(min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1.0))
 
 
 def _read(reply: Any, used: _Used) -> Answer | None:
@@ -207,94 +211,24 @@ def _tokens(usage: Any, name: str) -> int:
     return count if isinstance(count, int) else 0
 
 
-def _final(error: openai.APIStatusError, config: EndpointConfig) -> str | None:
+def _final(status: int, said: str, config: EndpointConfig) -> str | None:
     """Why this request is not worth another try; None where it is. AesError where no other request is either."""
-    said = f"{error.code or ''} {error.message}".lower()
     if filtered(said):
-        return f"filtered: {error.message[:200]}"
-    if error.status_code in (401, 403) or (error.status_code == 400 and "api key" in said.replace("_", " ")):
+        return f"filtered: {said.strip()[:200]}"
+    if status in (401, 403) or (status == 400 and "api key" in said.lower().replace("_", " ")):
         raise AesError(
-            f"{config.url} refuses the key in {config.key_variable} (HTTP {error.status_code})",
+            f"{config.url} refuses the key in {config.key_variable} (HTTP {status})",
             fix=f"export {config.key_variable}=… with a key for that service; what is answered stays",
         ) from None
-    if error.status_code == 404:
+    if status == 404:
         raise AesError(
             f"{config.url} knows no model {config.model}, or is no such address (HTTP 404)",
             fix="check --teacher, which ends in /v1, and --model",
         ) from None
-    if "insufficient_quota" in said:
+    if status == 402 or "insufficient_quota" in said.lower():
         raise AesError(
             f"{config.url} says that the account is spent", fix="top it up; what is answered stays"
         ) from None
-    if error.status_code in (400, 413, 415, 422):
-        return f"rejected: HTTP {error.status_code}, {error.message[:200]}"
+    if status in (400, 413, 415, 422):
+        return f"rejected: HTTP {status}, {said.strip()[:200]}"
     return None
-
-
-def _retry_after(error: openai.APIStatusError) -> float | None:
-    """Seconds that the server asks to wait, in seconds or as a date; ten minutes at most."""
-    headers = error.response.headers
-    try:
-        wait = (parsedate_to_datetime(headers["retry-after"]) - datetime.now(UTC)).total_seconds()
-        return min(max(0.0, wait), 10 * LONGEST_WAIT)
-    except (KeyError, ValueError, TypeError):
-        pass
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return min(max(0.0, float(headers[name]) * unit), 10 * LONGEST_WAIT)
-        except (KeyError, ValueError):
-            continue
-    return None
-
-
-class Pace:
-    """How many requests may be in flight, and how many may start in a minute.
-
-    A server that says "too much" gets a third less at once and one more for every round that went well.
-    """
-
-    def __init__(self, most: int, *, rpm: float | None, tpm: float | None) -> None:
-        self.limit = float(most)
-        self._most, self._rpm, self._tpm = most, rpm, tpm
-        self._running = 0
-        self._free = asyncio.Condition()
-        self._next = 0.0  # when the next request may start
-        self._tokens = 2_000.0  # of a request, running mean
-        self._cut = 0.0  # when the limit was last lowered
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a place, hold it for the block."""
-        async with self._free:
-            await self._free.wait_for(lambda: self._running < max(1, int(self.limit)))
-            self._running += 1
-        try:
-            now = time.monotonic()
-            start = max(now, self._next)
-            self._next = start + self._spacing()
-            if start > now:
-                await asyncio.sleep(start - now)
-            yield
-        finally:
-            async with self._free:
-                self._running -= 1
-                self._free.notify(2)  # one place, and one more where the limit has risen
-
-    def _spacing(self) -> float:
-        """Seconds between two starts."""
-        by_requests = 60 / self._rpm if self._rpm else 0.0
-        by_tokens = 60 * self._tokens / self._tpm if self._tpm else 0.0
-        return max(by_requests, by_tokens)
-
-    def went_well(self, tokens: int) -> None:
-        """A request was answered."""
-        self.limit = min(self._most, self.limit + 1 / max(1.0, self.limit))
-        if tokens:
-            self._tokens += 0.1 * (tokens - self._tokens)
-
-    def too_much(self) -> None:
-        """The server is overloaded. Several refusals at once count as one."""
-        now = time.monotonic()
-        if now - self._cut > STINT:
-            self._cut = now
-            self.limit = max(1.0, self.limit * 2 / 3)

@@ -6,8 +6,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from aesr1.folders import staged
 from aesr1.images import open_image
 from aesr1.progress import bar
 from aesr1.records import Appender, Draft, Rating
+from aesr1.workers import worker_processes
 
 ADDRESS = "/v1/chat/completions"
 
@@ -60,10 +61,10 @@ def write_requests(plan: Plan, ratings: Sequence[Rating], drafts: Sequence[Draft
     with (
         staged(file.parent, file.name) as part,
         (part / file.name).open("w", encoding="utf-8") as out,
-        ThreadPoolExecutor() as workers,
+        worker_processes() as workers,
         bar("batch", total=len(chosen)) as progress,
     ):
-        for line in workers.map(lambda job: _request(plan, *job), chosen):
+        for line in workers.map(partial(_request, plan), *zip(*chosen, strict=True), chunksize=4):
             progress.advance(1)
             if line.startswith("{"):
                 out.write(line + "\n")

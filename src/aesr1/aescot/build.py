@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from aesr1.folders import claim, write_run
 from aesr1.images import open_image
 from aesr1.progress import bar
 from aesr1.records import Appender, Draft, Rating, of_split, read_rows
+from aesr1.workers import worker_processes
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def _write_all(config: CotConfig, critic: Critic, begun: Begun, raw: Appender) -
     kept = Counter(level_of(draft.score) for draft in drafts if draft.refused is None)
     unreadable: list[str] = []
     write = partial(write_drafts, config, critic)
-    with ProcessPoolExecutor() as workers, bar("aescot", total=wanted * len(LEVELS)) as progress:
+    with worker_processes() as workers, bar("aescot", total=wanted * len(LEVELS)) as progress:
         progress.advance(sum(min(wanted, kept[level]) for level in LEVELS))
         for level in LEVELS:
             todo = [row for row in begun.ratings if level_of(row.score) == level and row.image not in done]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from aesr1.folders import staged, write_json, write_run
 from aesr1.images import open_image
 from aesr1.progress import bar
 from aesr1.records import Draft, Rationale, read_rows, write_rows
+from aesr1.workers import worker_processes
 
 RESULTS = ("rationales.jsonl", "refused.jsonl", "summary.json")
 
@@ -123,7 +123,7 @@ def refilter(raw: Path, output: Path, *, n: int, filters: FilterSettings) -> Cot
     places = {draft.image: draft.domain for draft in drafts if draft.text}
     unreadable = []
     seen: dict[str, Findings] = {}
-    with ProcessPoolExecutor() as workers, bar("measure", total=len(places)) as progress:
+    with worker_processes() as workers, bar("measure", total=len(places)) as progress:
         for image, found in zip(places, workers.map(_see, places, places.values(), chunksize=8), strict=True):
             progress.advance(1)
             if isinstance(found, str):

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -35,6 +34,7 @@ from aesr1.errors import AesError
 from aesr1.images import open_image
 from aesr1.progress import Advance, bar
 from aesr1.records import Appender, Draft, Rating
+from aesr1.workers import worker_processes
 
 PATIENCE = 50
 """Pictures in a row without any answer after which the server is taken to be gone, or to want something else."""
@@ -97,10 +97,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(image: str, domain: str, max_pixels: int) -> Prepared | str:
-    """Open a picture, shrink, encode and measure it; or why that cannot be done.
-
-    Runs in a thread: a killed run would leave worker processes behind.
-    """
+    """Open a picture, shrink, encode and measure it; or why that cannot be done."""
     try:
         return Prepared(data_url(open_image(image, max_pixels=max_pixels)), see(open_image(image), domain=domain))
     except AesError as error:
@@ -150,7 +147,7 @@ class _Lesson:
         self.todo = left_to_ask(ratings, self.drafts, self.plan.attempts)
         total = sum(map(self.plan.of, LEVELS))
         endpoint = self.plan.teacher.endpoint
-        with ThreadPoolExecutor(os.cpu_count()) as workers, bar("aescot", total=total) as progress:
+        with worker_processes() as workers, bar("aescot", total=total) as progress:
             progress.advance(sum(min(self.plan.of(level), self.kept[level]) for level in LEVELS))
             try:
                 async with Asker(endpoint) as asker, Ledger(raw) as ledger, asyncio.TaskGroup() as tasks:
@@ -186,7 +183,7 @@ class _Lesson:
             self.spent_up = spent + each * (self.flying.total() + more) > teacher.max_cost
         return self.spent_up
 
-    async def _work(self, asker: Asker, workers: ThreadPoolExecutor, ledger: Ledger, progress: Advance) -> None:
+    async def _work(self, asker: Asker, workers: Executor, ledger: Ledger, progress: Advance) -> None:
         """Picture after picture, until there is nothing more to do."""
         began = time.monotonic()
         while (job := await self._next()) is not None:
@@ -205,7 +202,7 @@ class _Lesson:
             rate = self.answered / max(1e-3, time.monotonic() - began)
             progress.note(f"{rate:.1f} answers/s  {self.refused} refused  cost {spent:.2f}")
 
-    async def _one(self, rating: Rating, first: int, asker: Asker, workers: ThreadPoolExecutor, ledger: Ledger) -> bool:
+    async def _one(self, rating: Rating, first: int, asker: Asker, workers: Executor, ledger: Ledger) -> bool:
         """Attempts at one picture; whether a draft was kept."""
         loop = asyncio.get_running_loop()
         max_pixels = self.plan.teacher.max_pixels

@@ -7,7 +7,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from aesr1.images import open_image, too_small
 from aesr1.progress import bar
 from aesr1.ratings.lookalikes import ALIKE, SIDE, look_alikes, thumbnail
 from aesr1.records import SPLITS, Rating, ratings_in
+from aesr1.workers import worker_processes
 
 KINDS = {
     "row": "rows that cannot be read",
@@ -97,7 +97,7 @@ def check(config: CheckConfig) -> Report:
         first.setdefault(row.image, row)
     paths = list(first)
     looks: dict[str, Look] = {}
-    with ProcessPoolExecutor(config.workers) as workers, bar("check", total=len(paths)) as progress:
+    with worker_processes(config.workers) as workers, bar("check", total=len(paths)) as progress:
         for path, found in zip(paths, workers.map(inspect, paths, chunksize=16), strict=True):
             progress.advance(1)
             if isinstance(found, Problem):

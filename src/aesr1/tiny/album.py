@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from aesr1.progress import bar
 from aesr1.records import Rating, write_rows
 from aesr1.tiny.raters import HIGHEST, LOWEST, cast_votes
 from aesr1.tiny.scenes import DOMAIN, STYLES, draw_scene, sample_scene
+from aesr1.workers import worker_processes
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def make_album(config: AlbumConfig) -> Path:
 
 
 def _drawn(config: AlbumConfig) -> Iterator[tuple[Rating, str]]:
-    with ProcessPoolExecutor() as workers:
+    with worker_processes() as workers:
         yield from workers.map(partial(_one, config), range(config.n), chunksize=16)
 
 

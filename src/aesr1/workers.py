@@ -1,0 +1,31 @@
+"""Worker processes that end with the process they work for, however that ends."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+
+
+def worker_processes(count: int | None = None) -> ProcessPoolExecutor:
+    """A pool of `count` processes, by default one a core, all started now: before the caller starts threads.
+
+    A killed parent tells its workers nothing; they would wait for ever for work, and hold its terminal and pipes.
+    """
+    pool = ProcessPoolExecutor(count, initializer=_end_with_parent)
+    pool.submit(os.getpid).result()
+    return pool
+
+
+def _end_with_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them too; the parent alone is to answer it
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
