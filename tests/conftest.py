@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aesr1.records import Rating, write_rows
+from aesr1.records import Rating, Rationale, read_rows, write_rows
 from aesr1.tiny.scenes import draw_scene, sample_scene
 from browser import started
+
+CPU = [
+    *("--use_cpu", "true", "--bf16", "false", "--gradient_checkpointing", "false"),
+    *("--max_pixels", "4096", "--report_to", "none"),
+]
+"""Settings of every training run here."""
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +47,29 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     processor.save_pretrained(folder)
     stamp_checkpoint(folder, stage="test")
     return folder
+
+
+@pytest.fixture(scope="session")
+def rationales(scene_folder: Path) -> Path:
+    """Eight rationales of one text."""
+    rows = [
+        Rationale(rating.image, rating.score, rating.domain, "Light and shadow are soft.", "test")
+        for rating in read_rows(scene_folder / "ratings.jsonl", Rating)[:8]
+    ]
+    path = scene_folder / "rationales.jsonl"
+    write_rows(path, rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def fluent_model(random_model: Path, rationales: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cold start that has learnt the form by heart."""
+    from aesr1 import cold_start
+
+    folder = tmp_path_factory.mktemp("fluent") / "sft"
+    pace = ["--per_device_train_batch_size", "8", "--num_train_epochs", "80", "--learning_rate", "5e-3"]
+    data = ["--rationales", str(rationales), "--model", str(random_model), "--output_dir", str(folder)]
+    return Path(cold_start.main([*data, *pace, "--save_steps", "1000", *CPU]))
 
 
 @pytest.fixture(scope="session")

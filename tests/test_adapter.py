@@ -1,3 +1,6 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -40,6 +43,25 @@ def test_two_rows_of_one_picture_stay_two_groups_and_domains_apart():
     rows = batch([[0.4, 0.6], [0.1, 0.3]], [0.8, 0.3], ["a", "b"])
     (relative,) = reward_functions(["relative"], SETTINGS)
     assert relative(**rows) == [0.0] * 4
+
+
+def test_domains_meet_and_spreads_count_where_asked():
+    rows = {**batch([[0.4, 0.6], [0.1, 0.3]], [0.8, 0.3], ["a", "b"]), "spread": [0.3, 0.3, None, None]}
+    (across,) = reward_functions(["relative"], replace(SETTINGS, across_domains=True))
+    np.testing.assert_allclose(across(**rows), relative_reward([[0.4, 0.6], [0.1, 0.3]], [0.8, 0.3]).reshape(-1))
+    rows = {**rows, "spread": [0.3, 0.3, 0.4, 0.4]}
+    (soft,) = reward_functions(["relative"], replace(SETTINGS, across_domains=True, soft=True))
+    expected = relative_reward([[0.4, 0.6], [0.1, 0.3]], [0.8, 0.3], spreads=[0.3, 0.4])
+    np.testing.assert_allclose(soft(**rows), expected.reshape(-1))
+
+
+@pytest.mark.parametrize(("step", "sigma"), [(0, 0.2), (50, 0.125), (100, 0.05)])
+def test_sigma_moves_over_the_run(step, sigma):
+    rows = batch([[0.4, 0.6]], [0.8])
+    (absolute,) = reward_functions(["absolute"], replace(SETTINGS, sigma=0.2, sigma_end=0.05))
+    state = SimpleNamespace(global_step=step, max_steps=100)
+    expected = absolute_reward([[0.4, 0.6]], [0.8], sigma=sigma).reshape(-1)
+    np.testing.assert_allclose(absolute(**rows, trainer_state=state), expected)
 
 
 def test_figures_are_logged():

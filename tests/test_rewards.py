@@ -84,6 +84,33 @@ def test_ties_win_in_both_directions_or_in_neither():
     assert half[0, 0] > half[0, 1] and half[1, 0] > half[1, 1]  # ½: equal is best
 
 
+def test_soft_preferences_are_what_one_rater_of_each_would_say():
+    # d = .3 and .4: √(d² + d²) = .5, so t = Φ(.5 / .5) = .8413 for the better image and .1587 for the other.
+    scores = [[0.4, 0.6], [0.1, 0.3]]
+    soft = relative_reward(scores, [0.8, 0.3], spreads=[0.3, 0.4])
+    width = math.sqrt(0.04 + 1e-6)
+    t = norm.cdf(1.0)
+    p = norm.cdf((0.4 - 0.2) / width)
+    assert soft[0, 0] == pytest.approx(math.sqrt(p * t + 1e-6) + math.sqrt((1 - p) * (1 - t) + 1e-6))
+    p = norm.cdf((0.3 - 0.5) / width)
+    assert soft[1, 1] == pytest.approx(math.sqrt(p * (1 - t) + 1e-6) + math.sqrt((1 - p) * t + 1e-6))
+
+
+def test_preferences_are_hard_where_a_spread_is_unknown_or_nought():
+    scores, ratings = [[0.4, 0.6], [0.1, 0.3], [0.5, 0.5]], [0.8, 0.3, 0.3]
+    hard = relative_reward(scores, ratings)
+    for spreads in ([NAN] * 3, [0.0] * 3):
+        np.testing.assert_allclose(relative_reward(scores, ratings, spreads=spreads), hard)
+    certain = relative_reward(scores, ratings, spreads=[1e-9] * 3, tie=0.5)
+    np.testing.assert_allclose(certain, relative_reward(scores, ratings, tie=0.5))  # equal ratings are even
+
+
+@pytest.mark.parametrize("spreads", [[0.1], [0.1, -0.1], [[0.1, 0.1]]])
+def test_spreads_that_are_none_are_refused(spreads):
+    with pytest.raises(AesError, match="spreads"):
+        relative_reward([[0.4, 0.6], [0.1, 0.3]], [0.8, 0.3], spreads=spreads)
+
+
 def test_agreeing_replies_make_a_step():
     reward = relative_reward([[0.6, 0.6], [0.2, 0.2]], [0.8, 0.3])
     np.testing.assert_allclose(reward, math.sqrt(1 + 1e-6) + 1e-3, atol=1e-9)

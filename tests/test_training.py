@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,56 +13,15 @@ from trl import GRPOConfig, SFTConfig
 
 from aesr1 import cold_start
 from aesr1.errors import AesError
+from aesr1.launch import Launch, from_file
 from aesr1.rapo import train
-from aesr1.records import Rating, Rationale, read_rows, write_rows
-from aesr1.training import parse_recipe
+from aesr1.recipe import parse_recipe
+from aesr1.records import Rationale, SampledReply, read_rows, write_rows
+from conftest import CPU
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
-
-CPU = [
-    "--use_cpu",
-    "true",
-    "--bf16",
-    "false",
-    "--gradient_checkpointing",
-    "false",
-    "--max_pixels",
-    "4096",
-    "--report_to",
-    "none",
-]
-
-
-@pytest.fixture(scope="module")
-def rationales(scene_folder):
-    rows = [
-        Rationale(rating.image, rating.score, rating.domain, "Light and shadow are soft.", "test")
-        for rating in read_rows(scene_folder / "ratings.jsonl", Rating)[:8]
-    ]
-    path = scene_folder / "rationales.jsonl"
-    write_rows(path, rows)
-    return path
-
-
-@pytest.fixture(scope="module")
-def started(random_model, rationales, tmp_path_factory):
-    """A cold start that has learnt the form by heart."""
-    folder = tmp_path_factory.mktemp("runs") / "sft"
-    settings = [
-        "--per_device_train_batch_size",
-        "8",
-        "--num_train_epochs",
-        "80",
-        "--learning_rate",
-        "5e-3",
-        "--save_steps",
-        "1000",
-    ]
-    return cold_start.main(
-        ["--rationales", str(rationales), "--model", str(random_model), "--output_dir", str(folder), *settings, *CPU]
-    )
 
 
 def rapo_arguments(scene_folder, model, output, *more):
@@ -104,74 +58,82 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def test_the_cold_start_overfits_and_leaves_the_eyes_alone(started, random_model):
-    losses = [row["loss"] for row in map(json.loads, (started / "figures.jsonl").open()) if "loss" in row]
+def test_the_cold_start_overfits_and_leaves_the_eyes_alone(fluent_model, random_model):
+    losses = [row["loss"] for row in map(json.loads, (fluent_model / "figures.jsonl").open()) if "loss" in row]
     assert losses[-1] < 0.5 < losses[0]
-    before, after = weights(random_model), weights(started)
+    before, after = weights(random_model), weights(fluent_model)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and not any("visual" in name for name in changed)
-    assert json.loads((started / "run.json").read_text())["config"]["freeze_vision"]
+    assert json.loads((fluent_model / "run.json").read_text())["config"]["freeze_vision"]
 
 
-def test_the_cold_start_teaches_the_form(started, scene_folder):
+def test_the_cold_start_teaches_the_form(fluent_model, scene_folder):
     from aesr1.predict import PredictSettings, predict
     from aesr1.vlm import load
 
-    vlm = load(str(started), device="cpu", max_pixels=4096)
+    vlm = load(str(fluent_model), device="cpu", max_pixels=4096)
     rows = list(predict(vlm, [scene_folder / f"{n:02d}.png" for n in range(4)], PredictSettings(max_new_tokens=24)))
     assert all(row.readable for row in rows)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(started, scene_folder, tmp_path_factory):
-    return train.main(rapo_arguments(scene_folder, started, tmp_path_factory.mktemp("runs") / "rapo"))
+def uninterrupted(fluent_model, scene_folder, tmp_path_factory):
+    return train.main(rapo_arguments(scene_folder, fluent_model, tmp_path_factory.mktemp("runs") / "rapo"))
 
 
-def test_rapo_trains_everything_and_logs_each_part(uninterrupted, started):
+def test_rapo_trains_everything_and_logs_each_part(uninterrupted, fluent_model):
     rows = [json.loads(line) for line in (uninterrupted / "figures.jsonl").open()]
     steps = [row for row in rows if "reward" in row]
     for name in ("relative", "absolute", "format"):
         assert f"rewards/{name}/mean" in steps[0]
     assert {"readable", "score/spread", "kl", "entropy", "frac_reward_zero_std"} <= set(steps[0])
     assert [row["step"] for row in rows if "validation/srcc" in row] == [2, 4]
-    before, after = weights(started), weights(uninterrupted)
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]  # a validation takes no step's row away
+    replies = read_rows(uninterrupted / "replies.jsonl", SampledReply)
+    assert [reply.step for reply in replies] == [2] * 4 + [4] * 4
+    assert len({reply.image for reply in replies}) == 4 and all(reply.reply for reply in replies)
+    before, after = weights(fluent_model), weights(uninterrupted)
     assert any("visual" in name for name in before if not torch.equal(before[name], after[name]))
 
 
-def test_rapo_leaves_the_eyes_alone_when_asked(started, scene_folder, tmp_path):
-    frozen = train.main(rapo_arguments(scene_folder, started, tmp_path / "rapo", "--freeze_vision", "true"))
-    before, after = weights(started), weights(frozen)
+def test_rapo_leaves_the_eyes_alone_when_asked(fluent_model, scene_folder, tmp_path):
+    frozen = train.main(rapo_arguments(scene_folder, fluent_model, tmp_path / "rapo", "--freeze_vision", "true"))
+    before, after = weights(fluent_model), weights(frozen)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and not any("visual" in name for name in changed)
 
 
-def test_a_killed_run_resumes_to_the_same_weights(uninterrupted, started, scene_folder, tmp_path):
-    output = tmp_path / "killed"
-    arguments = rapo_arguments(scene_folder, started, output)
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "aesr1", "rapo", *arguments], stderr=subprocess.DEVNULL
-    )
-    while not (output / "checkpoint-2" / "aesr1.json").exists() and process.poll() is None:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (output / "aesr1.json").exists()
-    train.main(arguments)
-    killed, whole = weights(output), weights(uninterrupted)
-    for name in whole:
-        torch.testing.assert_close(killed[name], whole[name], atol=1e-6, rtol=0)
+def test_a_loss_that_is_no_number_ends_the_run(rationales, random_model, tmp_path):
+    arguments = ["--rationales", str(rationales), "--model", str(random_model), "--output_dir", str(tmp_path)]
+    wild = ["--learning_rate", "1e30", "--logging_steps", "1", "--save_steps", "1", "--max_steps", "4"]
+    with pytest.raises(AesError, match="the loss is nan at step") as caught:
+        cold_start.main([*arguments, *wild, *CPU])
+    step = json.loads((tmp_path / "figures.jsonl").read_text().splitlines()[-1])["step"]
+    assert f"checkpoint-{step - 1}" in caught.value.fix and not (tmp_path / f"checkpoint-{step}").exists()
 
 
-def test_a_run_begun_with_other_settings_is_not_resumed(uninterrupted, started, scene_folder, tmp_path):
+@pytest.mark.parametrize("stage", [cold_start.main, train.main])
+def test_a_logger_that_is_not_installed_is_refused_before_a_model_loads(
+    stage, rationales, scene_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    arguments = rapo_arguments(scene_folder, tmp_path / "no-model", tmp_path / "out")
+    if stage is cold_start.main:
+        arguments = ["--rationales", str(rationales), "--model", "no-model", "--output_dir", str(tmp_path), *CPU]
+    with pytest.raises(AesError, match="report_to: wandb needs a package"):
+        stage([*arguments, "--report_to", "wandb"])
+
+
+def test_a_run_begun_with_other_settings_is_not_resumed(uninterrupted, fluent_model, scene_folder, tmp_path):
     shutil.copytree(uninterrupted, tmp_path / "rapo")
     (tmp_path / "rapo" / "aesr1.json").unlink()
     with pytest.raises(AesError, match=r"begun with sigma = 0\.1"):
-        train.main(rapo_arguments(scene_folder, started, tmp_path / "rapo", "--sigma", "0.2"))
+        train.main(rapo_arguments(scene_folder, fluent_model, tmp_path / "rapo", "--sigma", "0.2"))
 
 
-def test_a_finished_run_is_not_overwritten(uninterrupted, started, scene_folder):
+def test_a_finished_run_is_not_overwritten(uninterrupted, fluent_model, scene_folder):
     with pytest.raises(AesError, match="finished run"):
-        train.main(rapo_arguments(scene_folder, started, uninterrupted))
+        train.main(rapo_arguments(scene_folder, fluent_model, uninterrupted))
 
 
 @pytest.mark.parametrize(
@@ -189,6 +151,22 @@ def test_a_finished_run_is_not_overwritten(uninterrupted, started, scene_folder)
         (["--sigma", "0"], "sigma is"),
         (["--tie", "2"], "tie is"),
         (["--max_steps", "many"], "invalid"),
+        (["--sigma_end", "-1"], "sigma_end is"),
+        (["--resample", "-1"], "resample is"),
+        (["--lora_rank", "-1"], "lora_rank is"),
+        (["--images_together", "3"], "3 images × 4 replies do not divide by a micro-batch of 8"),
+        (["--images_together", "4", "--steps_per_generation", "1"], "means steps_per_generation 2"),
+        (["--images_together", "1", "--per_device_train_batch_size", "4"], "only 1 image"),
+        (["--rewards", "absolute", "--soft_preferences", "true"], "relative reward, which it is about"),
+        (["--rewards", "relative", "--sigma_end", "0.05"], "absolute reward, which it is about"),
+        (["--per_device_train_batch_size", "6", "--steps_per_generation", "2", "--num_generations", "5"], "settings"),
+        (
+            ["--steps_per_generation", "2", "--gradient_accumulation_steps", "3"],
+            "would fall between the passes",
+        ),
+        (["--per_device_train_batch_size", "128"], "24 images to train on, and 32 are asked about"),
+        (["--dtype", "bfloat16"], "nothing keeps a float32 copy"),
+        (["--report_to", "diary"], "no logger"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_a_model_loads(scene_folder, tmp_path, more, message):
@@ -199,17 +177,75 @@ def test_what_cannot_be_trained_is_refused_before_a_model_loads(scene_folder, tm
 @pytest.mark.parametrize(
     "recipe", sorted({*RECIPES.glob("*.yaml")} - {RECIPES / "aescot.yaml"}), ids=lambda path: path.name
 )
-def test_every_recipe_can_be_read_and_ranked(recipe, tmp_path):
+def test_every_recipe_can_be_read_and_trained(recipe, tmp_path):
     run = ["--config", str(recipe), "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"]
+    launch = Launch() if "lora" in recipe.name else from_file(RECIPES / "accelerate" / "zero3-offload.yaml")
     if "rapo" in recipe.name:
-        settings = parse_recipe([train.RapoConfig, GRPOConfig], [*run, "--ratings", "r.jsonl"], **train.PAPER)
-        train.check(*settings)
-        assert settings[1].loss_type == "grpo" and settings[1].epsilon_high == 0.28
+        kinds = [train.RapoConfig, GRPOConfig]
+        config, training = parse_recipe(kinds, [*run, "--ratings", "r.jsonl"], derive=train.derive, **train.PAPER)
+        train.check(config, training, launch)
+        assert training.loss_type == "grpo" and training.epsilon_high == 0.28 and training.beta == 0.01
+        assert not training.use_bias_correction_kl and training.num_generations == 4
     else:
-        settings = parse_recipe(
-            [cold_start.ColdStartConfig, SFTConfig], [*run, "--rationales", "r.jsonl"], **cold_start.PAPER
+        kinds = [cold_start.ColdStartConfig, SFTConfig]
+        config, training = parse_recipe(kinds, [*run, "--rationales", "r.jsonl"], **cold_start.PAPER)
+        assert training.max_length is None
+    if "paper" in recipe.name:
+        images = training.per_device_train_batch_size * training.gradient_accumulation_steps * launch.processes
+        assert images == (512 if "rapo" in recipe.name else 64)
+
+
+def test_a_recipe_that_says_a_thing_twice_is_refused(tmp_path, scene_folder):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("sigma: 0.1\nbeta: 0.1\nsigma: 0.2\n")
+    with pytest.raises(AesError, match="says sigma twice"):
+        train.main(["--config", str(recipe), *rapo_arguments(scene_folder, "no-model", tmp_path / "out")])
+
+
+def test_which_images_meet_and_the_micro_batch_are_separate_settings(tmp_path):
+    for micro_batch, passes in (("4", 8), ("2", 16), ("32", 1)):
+        flags = ["--images_together", "8", "--per_device_train_batch_size", micro_batch, "--num_generations", "4"]
+        run = ["--gradient_accumulation_steps", "16", "--output_dir", str(tmp_path), "--use_cpu", "--bf16", "false"]
+        _, training = parse_recipe(
+            [train.RapoConfig, GRPOConfig], ["--ratings", "r", *flags, *run], derive=train.derive, **train.PAPER
         )
-        assert settings[1].max_length is None
+        assert training.steps_per_generation == passes
+        assert training.generation_batch_size == 32
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_refused(fluent_model, scene_folder, tmp_path):
+    output = tmp_path / "run"
+    shutil.copytree(fluent_model, output / "checkpoint-2")
+    for rank in range(4):
+        (output / "checkpoint-2" / f"rng_state_{rank}.pth").touch()
+    with pytest.raises(AesError, match="written by 4 processes, and now there are 1") as error:
+        train.main(rapo_arguments(scene_folder, fluent_model, output))
+    assert "--num_processes 4" in error.value.fix
+
+
+SMALLEST = ["--images_together", "2", "--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "8"]
+
+
+@pytest.mark.parametrize(
+    ("more", "advice"),
+    [
+        ([], "gradient_checkpointing: true"),
+        (
+            ["--gradient_checkpointing", "true"],
+            "per_device_train_batch_size from 8 to 4 and raise gradient_accumulation_steps from 1 to 2",
+        ),
+        (["--gradient_checkpointing", "true", *SMALLEST], "LoRA"),
+    ],
+)
+def test_a_full_memory_says_what_to_lower(monkeypatch, scene_folder, random_model, tmp_path, more, advice):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
+
+    monkeypatch.setattr(train.RapoTrainer, "training_step", full)
+    more = [*more, "--validate_every", "0", "--save_steps", "100"]
+    with pytest.raises(AesError, match="memory is full: CUDA out of memory") as error:
+        train.main(rapo_arguments(scene_folder, random_model, tmp_path / "out", *more))
+    assert advice in error.value.fix
 
 
 def test_missing_pictures_and_empty_rationales_are_clear_errors(random_model, tmp_path):

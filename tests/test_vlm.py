@@ -1,20 +1,30 @@
 import json
+import shutil
+from math import isqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 from aesr1.contract import SCORE_TEXTS, VERSION, reply_until_score
 from aesr1.errors import AesError
+from aesr1.expectation import expect_scores
 from aesr1.images import open_image
 from aesr1.predict import PredictSettings, predict
-from aesr1.vlm import _inputs, expect_scores, generate, load
+from aesr1.processor import fit
+from aesr1.vlm import generate, inputs_about, load
 
 
 @pytest.fixture(scope="module")
 def vlm(random_model):
     return load(str(random_model), device="cpu")
+
+
+def copied(model, tmp_path):
+    return Path(shutil.copytree(model, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +36,9 @@ def test_the_expectation_equals_a_sum_over_all_answers_one_by_one(vlm, pictures)
     """Brute force: the log-probability of each of the 101 answers by its own full forward pass."""
     prefix = reply_until_score("Light and shadow are soft.")
     log_p = []
-    start = _inputs(vlm, pictures[:1], [prefix], "Describe this picture.")["input_ids"].shape[1]
+    start = inputs_about(vlm, pictures[:1], [prefix], "Describe this picture.")["input_ids"].shape[1]
     for text in SCORE_TEXTS:
-        inputs = _inputs(vlm, pictures[:1], [prefix + text], "Describe this picture.")
+        inputs = inputs_about(vlm, pictures[:1], [prefix + text], "Describe this picture.")
         with torch.inference_mode():
             logits = torch.log_softmax(vlm.model(**inputs).logits[0], dim=-1)
         ids = inputs["input_ids"][0]
@@ -82,12 +92,69 @@ def test_pictures_are_capped(random_model):
     assert small.processor.image_processor(picture, return_tensors="pt")["image_grid_thw"].prod() == (64 // 8) ** 2
 
 
+@pytest.mark.parametrize(
+    ("family", "published", "views"),
+    [
+        (
+            "SmolVLM",
+            {"size": {"longest_edge": 2048}, "max_image_size": {"longest_edge": 512}},
+            {262_144: 1, 1_048_576: 5},
+        ),
+        ("Idefics3", {}, {262_144: 1, 1_048_576: 5}),  # tiles of 364
+        ("GotOcr2", {"size": {"height": 448, "width": 448}, "crop_to_patches": True}, {262_144: 1, 1_048_576: 5}),
+        ("LlavaOnevision", {}, {262_144: 2, 1_048_576: 5}),
+        (
+            "LlavaNext",
+            {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}},
+            {200_000: 3, 262_144: 3, 1_048_576: 5},
+        ),
+        ("Gemma3", {"size": {"height": 896, "width": 896}}, {262_144: 1, 1_048_576: 1}),
+    ],
+)
+def test_no_family_cuts_a_picture_into_more_tiles_than_the_pixels_warrant(family, published, views):
+    """Tiles and overview of a square picture, by the pixels allowed; LLaVA-NeXT's smallest grid is two tiles."""
+    for pixels, count in views.items():
+        image_processor = getattr(transformers, f"{family}ImageProcessorPil")(**published)
+        fit(image_processor, max_pixels=pixels)
+        seen = image_processor([[Image.new("RGB", (isqrt(pixels),) * 2)]], return_tensors="pt")["pixel_values"]
+        assert seen.reshape(-1, *seen.shape[-3:]).shape[0] == count
+
+
+def test_a_text_model_is_refused_before_its_weights_load(tmp_path):
+    transformers.Qwen2Config(num_hidden_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(AesError, match="no vision-language model: qwen2 does not take a picture"):
+        load(str(tmp_path))
+
+
+def test_a_checkpoint_that_says_right_is_padded_left(random_model, tmp_path):
+    folder = copied(random_model, tmp_path)
+    settings = json.loads((folder / "tokenizer_config.json").read_text()) | {"padding_side": "right"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = load(str(folder), device="cpu").processor.tokenizer
+    assert tokenizer(["a", "a b c"], padding=True)["attention_mask"][0][0] == 0
+
+
+def test_a_tokenizer_that_pads_right_all_the_same_is_refused(random_model, monkeypatch):
+    stubborn = property(lambda _: "right", lambda *_: None)
+    monkeypatch.setattr(transformers.PreTrainedTokenizerFast, "padding_side", stubborn, raising=False)
+    with pytest.raises(AesError, match="pads right"):
+        load(str(random_model), device="cpu")
+
+
+def test_settings_for_video_outlive_a_save(random_model, tmp_path):
+    """transformers' own processor asks for them where torchvision is."""
+    folder = copied(random_model, tmp_path)
+    settings = json.loads((folder / "processor_config.json").read_text())
+    assert settings["video_processor"] == {} and settings["processor_class"] == "Qwen2_5_VLProcessor"
+    video = {"video_processor_type": "Qwen2VLVideoProcessor", "patch_size": 8}
+    (folder / "processor_config.json").write_text(json.dumps({**settings, "video_processor": video}))
+    load(str(folder), device="cpu").processor.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "processor_config.json").read_text())["video_processor"] == video
+
+
 def test_a_hub_folders_own_processor_settings_load_without_video(random_model, tmp_path):
     """As Qwen's repository has it: the image processor's file alone, in its published name."""
-    import shutil
-
-    folder = tmp_path / "hub"
-    shutil.copytree(random_model, folder)
+    folder = copied(random_model, tmp_path)
     settings = json.loads((folder / "processor_config.json").read_text())["image_processor"]
     (folder / "processor_config.json").unlink()
     settings["image_processor_type"] = "Qwen2VLImageProcessor"
@@ -112,9 +179,7 @@ def test_a_folder_that_is_no_checkpoint_is_a_clear_error(tmp_path):
 
 
 def test_a_checkpoint_of_another_contract_is_refused(random_model, tmp_path):
-    import shutil
-
-    shutil.copytree(random_model, tmp_path / "old")
-    (tmp_path / "old" / "aesr1.json").write_text('{"contract": "0", "stage": "rapo"}')
+    folder = copied(random_model, tmp_path)
+    (folder / "aesr1.json").write_text('{"contract": "0", "stage": "rapo"}')
     with pytest.raises(AesError, match="contract version 0"):
-        load(str(tmp_path / "old"))
+        load(str(folder))

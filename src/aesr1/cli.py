@@ -155,6 +155,21 @@ def report(
 
 
 @app.command()
+def curves(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Output folders of sft or rapo, finished or not.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A .html or .png; default: curves.html in the first RUN.")
+    ] = None,
+) -> None:
+    """Draw how training runs went, over each other: rewards, replies, held-out agreement, alarms with advice."""
+    from aesr1.app.curves import draw_curves
+
+    print(draw_curves(runs, output))
+
+
+@app.command()
 def serve(
     model: Annotated[str | None, typer.Option(help="A folder or hub id; default: the embedded toy.")] = None,
     host: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,21 +12,24 @@ from typing import Any
 from trl import SFTConfig, SFTTrainer
 
 from aesr1.contract import MAX_PIXELS, Judgement, render_reply
+from aesr1.dry_run import DryRun, body_of, bytes_of_a_weight, launch_of, report, steps_of
 from aesr1.errors import AesError
+from aesr1.estimate import Work
 from aesr1.folders import claim
+from aesr1.launch import Launch, launched
+from aesr1.recipe import parse_recipe
 from aesr1.records import Rationale, read_rows
+from aesr1.trainable import check_dtype, check_lora, freeze_vision, lora_config
 from aesr1.training import (
-    Progressing,
     Resuming,
     as_dataset,
     check_images,
     finish,
-    freeze_vision,
-    parse_recipe,
     resume_point,
     run,
 )
 from aesr1.vlm import BACKBONE, load
+from aesr1.watch import Progressing, check_loggers
 
 PAPER: dict[str, Any] = {
     "learning_rate": 1e-5,
@@ -52,19 +56,22 @@ class ColdStartConfig:
     max_pixels: int = MAX_PIXELS
     dtype: str = "float32"  # of the weights that are trained; bf16 then comes from TRL's bf16: true
     freeze_vision: bool = True
+    lora_rank: int = 0  # 0 trains all weights of the language model
+    lora_alpha: int = 32
 
 
 def cold_start(config: ColdStartConfig, training: SFTConfig) -> Path:
     """Tune the language model on rationales; the folder of the checkpoint. Resumes an unfinished run."""
     started = time.time()
     output = Path(training.output_dir)
-    rationales = read_rows(Path(config.rationales), Rationale)
-    if not rationales:
-        raise AesError(f"{config.rationales} holds no rationales", fix="build them with `aesr1 cot build`")
+    launch = launched(training.world_size)
+    check_loggers(training.report_to)
+    _check(config, launch)
+    rationales = _rationales(config)
     check_images([rationale.image for rationale in rationales])
-    resume = resume_point(output)
+    resume = resume_point(output, training.world_size)
     claim(output, config)
-    vlm = load(config.model, max_pixels=config.max_pixels, device=str(training.device), dtype=config.dtype)
+    vlm = load(config.model, max_pixels=config.max_pixels, device=launch.device(training), dtype=config.dtype)
     vlm.model.train()
     if config.freeze_vision:
         freeze_vision(vlm.model)
@@ -75,9 +82,22 @@ def cold_start(config: ColdStartConfig, training: SFTConfig) -> Path:
         train_dataset=as_dataset(_rows(rationales), max_pixels=config.max_pixels),
         processing_class=vlm.processor,
         callbacks=[progress],
+        peft_config=lora_config(vlm.model, rank=config.lora_rank, alpha=config.lora_alpha),
     )
     run(trainer, progress, resume=resume)
     return finish(trainer, vlm.processor, config, stage="cold start", started=started)
+
+
+def _check(config: ColdStartConfig, launch: Launch) -> None:
+    check_lora(config.lora_rank, launch)
+    check_dtype(config.dtype, config.lora_rank, launch)
+
+
+def _rationales(config: ColdStartConfig) -> list[Rationale]:
+    rationales = read_rows(Path(config.rationales), Rationale)
+    if not rationales:
+        raise AesError(f"{config.rationales} holds no rationales", fix="build them with `aesr1 cot build`")
+    return rationales
 
 
 class ColdStartTrainer(Resuming, SFTTrainer):  # type: ignore[misc]  # TRL is untyped
@@ -94,7 +114,29 @@ def _rows(rationales: Sequence[Rationale]) -> list[dict[str, Any]]:
     ]
 
 
-def main(arguments: Sequence[str]) -> Path:
-    """`aesr1 sft --config recipe.yaml [--any_setting value]`."""
-    config, training = parse_recipe([ColdStartConfig, SFTConfig], arguments, **PAPER)
-    return cold_start(config, training)
+def plan(config: ColdStartConfig, training: SFTConfig, dry: DryRun) -> str:
+    """What a cold start would be, in words and numbers. AesError for one that cannot be."""
+    launch = launch_of(dry, training)
+    _check(config, launch)
+    rationales = _rationales(config)
+    micro_batch = training.per_device_train_batch_size
+    steps = steps_of(training, math.ceil(len(rationales) / (micro_batch * launch.processes)))
+    body = body_of(
+        config.model,
+        max_pixels=config.max_pixels,
+        frozen=config.freeze_vision,
+        lora_rank=config.lora_rank,
+        weight_bytes=bytes_of_a_weight(config.dtype, training, launch),
+    )
+    longest = max(len(row.reasoning) for row in rationales) // 4  # four characters a token, as English is
+    tokens = body.picture_tokens + body.text_tokens + longest
+    work = Work(micro_batch, tokens, 0, False, training.gradient_checkpointing, training.bf16)
+    batch = micro_batch * training.gradient_accumulation_steps * launch.processes
+    lines = [f"rationales: {len(rationales):,}, {batch} a step; micro-batch: {micro_batch}"]
+    return report(body, work, launch, training, steps=steps, lines=lines)
+
+
+def main(arguments: Sequence[str]) -> Path | str:
+    """`aesr1 sft --config recipe.yaml [--any_setting value]`; the checkpoint's folder, or the plan of a dry run."""
+    config, training, dry = parse_recipe([ColdStartConfig, SFTConfig, DryRun], arguments, **PAPER)
+    return plan(config, training, dry) if dry.dry_run else cold_start(config, training)

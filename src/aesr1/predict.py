@@ -13,9 +13,10 @@ from PIL import Image
 
 from aesr1.contract import Judgement, parse_reply, reply_prefix, reply_until_score
 from aesr1.errors import AesError
+from aesr1.expectation import expect_scores
 from aesr1.images import open_image, prepare
 from aesr1.records import Prediction, read_rows, write_rows
-from aesr1.vlm import Vlm, expect_scores, generate
+from aesr1.vlm import Vlm, generate
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,139 @@
-"""A Qwen-VL processor without its video half, which alone needs torchvision."""
+"""The processor of any model family, for one picture a row: no video, no more tiles than the pixels warrant."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+from math import isqrt
 from typing import Any
 
-from transformers import Qwen2_5_VLProcessor
+import transformers
+from transformers import PROCESSOR_MAPPING, Idefics3Processor, ProcessorMixin
+from transformers.models.auto.video_processing_auto import get_video_processor_config
+
+from aesr1.errors import AesError
+
+VIDEO = "video_processor"
+_STAND_INS = {"SmolVLMProcessor": Idefics3Processor}
+"""SmolVLM's processor cannot be made without num2words, which spells the number of a video's frames; it reads
+pictures as Idefics3's does."""
 
 
-class ImageOnlyProcessor(Qwen2_5_VLProcessor):  # type: ignore[misc]  # transformers is untyped here
-    """Qwen2.5-VL's processor for pictures alone, on transformers' PIL backend."""
+class PictureProcessor:
+    """What is changed in a family's own processor; `picture_processor` puts it before the family's class."""
+
+    tokenizer: Any
+    family: type  # transformers' class
+    video_settings: dict[str, Any] | None = None  # the checkpoint's; None where the family has no video
 
     @classmethod
     def get_attributes(cls) -> list[str]:
-        """The parts that are saved and loaded: all of Qwen's but the video processor."""
-        return ["image_processor", "tokenizer"]
+        """The parts that are saved and loaded: all but the video processor, which alone needs torchvision."""
+        return [name for name in super().get_attributes() if name != VIDEO]  # type: ignore[misc]
 
-    def __init__(
-        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **_: Any
-    ) -> None:
-        # chat_template is positional: from_pretrained passes on only what it finds among the positional names
-        super().__init__(image_processor, tokenizer, None, chat_template=chat_template)
+    @property
+    def unused_input_names(self) -> list[str]:
+        """LLaVA-OneVision counts each row's pictures; here it is always one, and TRL knows no such input."""
+        return [*super().unused_input_names, "batch_num_images"]  # type: ignore[misc]
+
+    def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
+        """As the family's; a beginning-of-text token that the text holds already is not put before it again."""
+        first = text[0] if isinstance(text, list) and text else text
+        start = self.tokenizer.bos_token
+        if start and isinstance(first, str) and first.startswith(start):
+            kwargs.setdefault("add_special_tokens", False)
+        return super().__call__(images=images, text=text, **kwargs)  # type: ignore[misc]
+
+    def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
+        """As the family's, but the same tokens in training (TRL adds none to a text) as when the model is asked.
+
+        A beginning-of-text token that the tokenizer would add is written out. A given reply begins where the
+        generation prompt ends: SmolVLM's and LLaVA-OneVision's templates put a space or a line break between,
+        which training would teach, so that no reply could be read.
+        """
+        render = super().apply_chat_template  # type: ignore[misc]
+        whole = render(conversation, *args, **kwargs)
+        if not isinstance(whole, str) or kwargs.get("continue_final_message"):
+            return whole
+        if len(conversation) > 1 and conversation[-1]["role"] == "assistant":
+            content = conversation[-1]["content"]
+            reply = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+            question = render(conversation[:-1], *args, **{**kwargs, "add_generation_prompt": True})
+            if reply and reply in whole:
+                whole = question + reply + whole.rpartition(reply)[2]
+        start = self.tokenizer.bos_token
+        added = bool(start) and self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]
+        return start + whole if added and not whole.startswith(start) else whole
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the family's, with the settings for video, which transformers' own class asks for."""
+        settings: dict[str, Any] = super().to_dict()  # type: ignore[misc]
+        return settings if self.video_settings is None else {**settings, VIDEO: self.video_settings}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For a data loader's workers: a class made at run time cannot be pickled by its name."""
+        return _blank, (self.family,), self.__dict__
+
+
+@lru_cache
+def picture_processor(family: type) -> Any:
+    """A family's processor class (transformers') with the changes of `PictureProcessor`, under the same name."""
+    parts = (PictureProcessor, _STAND_INS.get(family.__name__, family))
+    has_video = VIDEO in family.get_attributes()  # type: ignore[attr-defined]
+    return type(family.__name__, parts, {"family": family, "video_settings": {} if has_video else None})
+
+
+def _blank(family: type) -> Any:
+    made = picture_processor(family)
+    return made.__new__(made)
+
+
+def load_processor(where: str, config: Any, *, max_pixels: int) -> Any:
+    """A processor that pads left and spends on a picture what `max_pixels` warrant, as `fit` says.
+
+    `config` is the model's. AesError where transformers has no processor for it, or where it pads right all the same.
+    """
+    named = ProcessorMixin.get_processor_dict(where)[0].get("processor_class") or ""
+    family = getattr(transformers, named, None) or PROCESSOR_MAPPING.get(type(config), None)
+    if family is None:
+        raise AesError(
+            f"transformers has no processor for {where}, whose model type is {config.model_type}",
+            fix="choose a model whose pictures transformers itself prepares",
+        )
+    processor = picture_processor(family).from_pretrained(where, padding_side="left")
+    processor.tokenizer.padding_side = "left"
+    if processor.tokenizer(["a", "a a a"], padding=True)["attention_mask"][0][-1] == 0:
+        raise AesError(
+            f"the tokenizer of {where} pads right whatever it is told, so that replies would begin after padding",
+            fix="choose another checkpoint of this model, or one whose tokenizer is of a class of transformers' own",
+        )
+    if processor.video_settings is not None:
+        processor.video_settings = get_video_processor_config(where)
+    fit(processor.image_processor, max_pixels=max_pixels)
+    return processor
+
+
+def fit(image_processor: Any, *, max_pixels: int) -> None:
+    """Have a picture cost no more tokens than `max_pixels` warrant, each family by its own measure.
+
+    Qwen-VL: pictures are shrunk to max_pixels. Families that cut a picture into square tiles of a fixed size, and
+    show an overview beside them: no more tiles than max_pixels hold, and at least one, or the smallest grid that
+    the model knows. At 262,144 pixels that is one view for SmolVLM (512², 64 tokens), Idefics3 (364², 169) and
+    InternVL (448², 256); a tile of 384² and an overview for LLaVA-OneVision (at most 1,485), two tiles of 336²
+    and an overview for LLaVA-NeXT (at most 1,776). Gemma 3 sees every picture as 896² in 256 tokens, and its
+    processor never pans and scans.
+    """
+    size = getattr(image_processor, "size", None) or {}
+    grid = getattr(image_processor, "image_grid_pinpoints", None)
+    if grid:
+        areas = sorted((height * width, [height, width]) for height, width in grid)
+        image_processor.image_grid_pinpoints = [shape for area, shape in areas if area <= max_pixels] or [areas[0][1]]
+    elif hasattr(image_processor, "do_image_splitting"):
+        tile = image_processor.max_image_size["longest_edge"]
+        side = max(1, isqrt(max_pixels) // tile) * tile
+        image_processor.size = {"longest_edge": min(size.get("longest_edge") or side, side)}
+    elif hasattr(image_processor, "crop_to_patches"):
+        tiles = max_pixels // (size["height"] * size["width"])
+        image_processor.max_patches = max(1, min(image_processor.max_patches, tiles))
+        image_processor.min_patches = min(image_processor.min_patches, image_processor.max_patches)
+    elif size.get("longest_edge") and size.get("shortest_edge"):
+        image_processor.size = {name: min(size[name], max_pixels) for name in ("shortest_edge", "longest_edge")}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from aesr1 import __version__
 from aesr1.contract import VERSION, check_version
@@ -99,13 +99,26 @@ class Prediction:
     aesr1: str = __version__
 
 
+@dataclass(frozen=True)
+class SampledReply:
+    """What a model in training said of one held-out image, to be read beside its earlier replies."""
+
+    step: int
+    image: str
+    rating: float  # the human score
+    score: float | None
+    readable: bool
+    reasoning: str | None
+    reply: str  # raw
+
+
 def _check_score(score: float) -> None:
     if not 0 <= score <= 1:
         raise ValueError(f"score is {score}, outside 0–1")
 
 
-Record = Rating | Draft | Rationale | Prediction
-Row = TypeVar("Row", Rating, Draft, Rationale, Prediction)
+Record = Rating | Draft | Rationale | Prediction | SampledReply
+Row = TypeVar("Row", Rating, Draft, Rationale, Prediction, SampledReply)
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
@@ -131,6 +144,20 @@ def each_row(path: Path, kind: type[Row]) -> Iterator[Row]:
         if isinstance(row, Draft | Rationale):
             check_version(row.contract, where=f"{path}, line {number},")
         yield row
+
+
+def read_values(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file that holds no rows of ours, a run's figures say. AesError names a bad line."""
+    values = []
+    for number, line in _whole_lines(path):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise AesError(f"{path}, line {number} is no JSON: {error}", fix="delete the line") from error
+        if not isinstance(value, dict):
+            raise AesError(f"{path}, line {number} is no JSON object", fix="delete the line")
+        values.append(value)
+    return values
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[int, str]]:

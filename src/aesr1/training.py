@@ -1,77 +1,27 @@
-"""What both training stages share: rows for TRL, the frozen eyes, resuming, whole checkpoints, a progress bar."""
+"""What both training stages share: rows for TRL, the frozen eyes, resuming, the run itself."""
 
 from __future__ import annotations
 
 import ctypes
-import json
 import sys
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
 from datasets import Dataset
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from transformers import (
-    AutoModelForImageTextToText,
-    PrinterCallback,
-    ProgressCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import AutoModelForImageTextToText, PrinterCallback, ProgressCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
-from trl import TrlParser
 
 from aesr1.contract import PROMPT
 from aesr1.errors import AesError
-from aesr1.folders import write_run, write_text
+from aesr1.folders import write_run
 from aesr1.images import open_image
+from aesr1.trainable import save_merged
 from aesr1.vlm import STAMP, check_stamp, stamp_checkpoint
-
-VISION_PARTS = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "connector", "vision_embed")
-"""How the model families name their vision tower and projector."""
-
-
-def parse_recipe(kinds: Sequence[type], arguments: Sequence[str], **defaults: Any) -> tuple[Any, ...]:
-    """Settings from `--config recipe.yaml` and flags that override it, into one object of each dataclass.
-
-    `defaults` replace TRL's own. Unknown keys are an AesError that names them.
-    """
-    # TRL still uses the names that transformers has deprecated; nobody who runs a recipe can act on that.
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
-    parser = TrlParser(list(kinds))
-
-    def refuse(message: str) -> None:
-        raise AesError(message, fix="give it in the recipe or as a flag; `--help` lists every setting")
-
-    parser.error = refuse
-    parser.set_defaults_with_config(**defaults)
-    arguments = list(arguments)
-    try:
-        *settings, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
-    except (FileNotFoundError, IndexError) as error:
-        raise AesError(
-            f"there is no such recipe: {error}", fix="pass --config a YAML file; the project's lie in recipes/"
-        ) from error
-    except yaml.YAMLError as error:
-        raise AesError(f"the recipe is no YAML: {error}", fix="mend the line it names") from error
-    except (ValueError, TypeError) as error:
-        raise AesError(
-            f"the settings contradict each other or are of the wrong kind: {error}", fix="mend the recipe or the flag"
-        ) from error
-    if unknown:
-        names = [text for text in unknown if text.startswith("--")] or unknown
-        raise AesError(
-            f"unknown settings: {' '.join(names)}", fix="see `--help` for every setting, or remove them from the recipe"
-        )
-    return tuple(settings)
+from aesr1.watch import Progressing, Watching, whole_checkpoints
 
 
 def as_dataset(rows: Sequence[dict[str, Any]], *, max_pixels: int) -> Dataset:
@@ -114,33 +64,28 @@ def _is_picture(path: str) -> bool:
         return False
 
 
-def freeze_vision(model: Any) -> int:
-    """Freeze vision tower and projector (the paper's cold start); the number of frozen parameters."""
-    frozen = 0
-    for name, parameter in model.named_parameters():
-        if any(part in VISION_PARTS for part in name.split(".")):
-            parameter.requires_grad_(False)
-            frozen += parameter.numel()
-    if not frozen:
-        raise AesError(
-            "no vision part was found in this model",
-            fix=f"its parameters are named by none of {', '.join(VISION_PARTS)}",
-        )
-    return frozen
+def resume_point(output: Path, processes: int) -> str | None:
+    """The last whole checkpoint of an unfinished run, None for a new one.
 
-
-def resume_point(output: Path) -> str | None:
-    """The last whole checkpoint of an unfinished run, None for a new one. AesError for a finished run."""
+    AesError for a finished run, and for one of another number of processes: its images would come in another order.
+    """
     if (output / STAMP).is_file():
         raise AesError(f"{output} holds a finished run", fix="choose another output folder; nothing is overwritten")
     if not output.is_dir():
         return None
-    whole = [path for path in output.glob("checkpoint-*") if (path / STAMP).is_file()]
+    whole = whole_checkpoints(output)
     if not whole:
         return None
     last = get_last_checkpoint(str(output))
-    newest = max(whole, key=lambda path: int(path.name.split("-")[1]))
+    newest = whole[-1]
     check_stamp(newest)
+    before = len(list(newest.glob("rng_state*.pth")))
+    if before and before != processes:
+        raise AesError(
+            f"{newest} was written by {before} processes, and now there are {processes}",
+            fix=f"launch with --num_processes {before}, or begin anew from its weights: --model {newest} and another "
+            "--output_dir",
+        )
     if last is not None and Path(last) != newest:
         print(f"{last} is unfinished and left out; going on from {newest}", file=sys.stderr)
     return str(newest)
@@ -167,65 +112,38 @@ class Resuming:
         target.load_state_dict(saved.state_dict())
 
 
-@dataclass
-class Progressing(TrainerCallback):  # type: ignore[misc]  # transformers' callbacks are untyped
-    """A rich bar with time left on stderr; marks every checkpoint as whole once all of it is written."""
-
-    stage: str
-
-    def __post_init__(self) -> None:
-        self.bar = Progress(
-            TextColumn(self.stage),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True),
-        )
-        self.task = self.bar.add_task(self.stage, note="")
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Show the bar on the first process."""
-        if state.is_world_process_zero:
-            self.bar.update(self.task, total=state.max_steps, completed=state.global_step)
-            self.bar.start()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Move on by a step."""
-        self.bar.update(self.task, completed=state.global_step)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
-        """Show the figures that say how the run goes."""
-        shown = ("loss", "reward", "readable", "validation/srcc")
-        note = "  ".join(f"{key} {logs[key]:.3f}" for key in shown if logs and isinstance(logs.get(key), float))
-        if note:
-            self.bar.update(self.task, note=note)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Called after the last file of a checkpoint."""
-        if state.is_world_process_zero:
-            stamp_checkpoint(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}", stage=self.stage)
-
-
 def run(trainer: Any, progress: Progressing, *, resume: str | None) -> None:
-    """Train with our bar in place of the stock ones; it is taken away whatever happens."""
+    """Train with our bar in place of the stock ones, and watched; the bar is taken away whatever happens."""
     if trainer.args.device.type == "cpu":
         _keep_freed_memory()
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(Watching(Path(trainer.args.output_dir)))
     try:
         trainer.train(resume_from_checkpoint=resume)
+    except torch.OutOfMemoryError as error:
+        raise AesError(f"the GPU's memory is full: {str(error).split('. ')[0]}", fix=_smaller(trainer.args)) from error
     finally:
         progress.bar.stop()
+
+
+def _smaller(training: TrainingArguments) -> str:
+    """What to lower so that a step fits, and by how much: first what changes nothing but the time it takes."""
+    micro_batch, rounds = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    where = "the run goes on from its last checkpoint if its other settings stay"
+    if not training.gradient_checkpointing:
+        return f"set gradient_checkpointing: true; {where}"
+    if micro_batch > 1:
+        smaller = next(size for size in range(micro_batch // 2, 0, -1) if micro_batch % size == 0)
+        more = rounds * micro_batch // smaller
+        return (
+            f"lower per_device_train_batch_size from {micro_batch} to {smaller} and raise gradient_accumulation_steps "
+            f"from {rounds} to {more}, which is the same step; {where}"
+        )
+    return (
+        "halve max_pixels or the length of replies, divide the model among more GPUs (recipes/accelerate/zero3.yaml), "
+        "or train by LoRA (lora_rank: 32)"
+    )
 
 
 def _keep_freed_memory() -> None:
@@ -243,12 +161,15 @@ def _keep_freed_memory() -> None:
 
 
 def finish(trainer: Any, processor: Any, config: Any, *, stage: str, started: float) -> Path:
-    """Write the trained model, its processor, the figures and `run.json`; stamped last. The folder."""
+    """Write the trained model, its processor and `run.json`; stamped last. The folder."""
     output = Path(trainer.args.output_dir)
-    trainer.save_model(str(output))
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not hasattr(model, "merge_and_unload"):
+        trainer.save_model(str(output))
+    elif trainer.is_world_process_zero():
+        save_merged(model, output)
     if trainer.is_world_process_zero():
         processor.save_pretrained(output)
-        write_text(output / "figures.jsonl", "".join(json.dumps(row) + "\n" for row in trainer.state.log_history))
         write_run(output, stage, config, started=started, training=trainer.args.to_sanitized_dict())
         stamp_checkpoint(output, stage=stage)
     return output

@@ -1,4 +1,4 @@
-"""A local vision-language model: load it, let it reply, read the expectation over its score tokens.
+"""A local vision-language model: load it, let it reply.
 
 The only module that imports transformers' models; nothing of the training stack is imported here.
 """
@@ -15,17 +15,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
-from aesr1.contract import ANSWER_OPEN, MAX_PIXELS, PROMPT, SCORE_TEXTS, VERSION, check_version
+from aesr1.contract import MAX_PIXELS, PROMPT, VERSION, check_version
 from aesr1.errors import AesError
 from aesr1.folders import write_json
-from aesr1.processor import ImageOnlyProcessor
+from aesr1.processor import load_processor
 
 TINY = "tiny"
 BACKBONE = "tiny-backbone"
@@ -33,7 +32,8 @@ REAL = "aes-r1"
 REAL_MODELS = ("ssssmark/Aes-R1", "Qwen/Qwen2.5-VL-7B-Instruct")
 """What `aes-r1` stands for: the authors' checkpoint or, failing that, its backbone under the same prompt."""
 STAMP = "aesr1.json"
-_QWEN_VL = frozenset({"qwen2_vl", "qwen2_5_vl"})
+LOADING = (OSError, ValueError, ImportError, SafetensorError)
+"""What transformers raises for files that are missing, broken or of another kind."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,6 @@ class Vlm:
     name: str
     revision: str
     max_pixels: int
-
-
-class Expectation(NamedTuple):
-    """Mean and standard deviation of the score under the model, both 0–1."""
-
-    score: float
-    spread: float
 
 
 def load(name: str = TINY, *, max_pixels: int = MAX_PIXELS, device: str | None = None, dtype: str = "auto") -> Vlm:
@@ -68,34 +61,44 @@ def load(name: str = TINY, *, max_pixels: int = MAX_PIXELS, device: str | None =
             return load(REAL_MODELS[1], max_pixels=max_pixels, device=device, dtype=dtype)
     transformers_logging.disable_progress_bar()
     where = _locate(name)
+    config, processor = configured(name, max_pixels=max_pixels)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     precision = torch.float32 if dtype == "auto" and device == "cpu" else dtype
     try:
-        config = AutoConfig.from_pretrained(where)
-        processor = load_processor(where, config.model_type, max_pixels=max_pixels)
-        model = AutoModelForImageTextToText.from_pretrained(where, dtype=precision)
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
-        raise AesError(
-            f"no vision-language model could be loaded from {name}: {str(error).splitlines()[0]}",
-            fix="pass --model a folder with config.json and weights, a hub id such as "
-            f"{REAL_MODELS[0]}, or leave it out for the embedded toy",
-        ) from error
+        model = AutoModelForImageTextToText.from_pretrained(where, config=config, dtype=precision)
+    except LOADING as error:
+        raise _not_loaded(name, error) from error
     revision = getattr(config, "_commit_hash", None) or _fingerprint(Path(where))
     return Vlm(model.to(device).eval(), processor, name, revision, max_pixels)
 
 
-def load_processor(where: str, model_type: str, *, max_pixels: int) -> Any:
-    """A processor that pads left and shrinks pictures to `max_pixels` at most."""
-    loader = ImageOnlyProcessor if model_type in _QWEN_VL else AutoProcessor
-    processor = loader.from_pretrained(where, padding_side="left")
-    processor.tokenizer.padding_side = "left"
-    size = getattr(processor.image_processor, "size", None)
-    if size is not None and size.get("longest_edge", 0) and size.get("shortest_edge", 0):
-        processor.image_processor.size = {
-            "shortest_edge": min(size["shortest_edge"], max_pixels),
-            "longest_edge": min(size["longest_edge"], max_pixels),
-        }
-    return processor
+class Configured(NamedTuple):
+    """All of a checkpoint but its weights."""
+
+    config: Any
+    processor: Any
+
+
+def configured(name: str, *, max_pixels: int) -> Configured:
+    """A model's config and its processor, fitted to each other; no weights are read. AesError as `load`."""
+    where = _locate(name)
+    try:
+        config = AutoConfig.from_pretrained(where)
+        _check_sees(config, name)
+        processor = load_processor(where, config, max_pixels=max_pixels)
+    except LOADING as error:
+        raise _not_loaded(name, error) from error
+    if grid := getattr(processor.image_processor, "image_grid_pinpoints", None):
+        config.image_grid_pinpoints = grid  # LLaVA's model works the tiles out again from its own list
+    return Configured(config, processor)
+
+
+def _not_loaded(name: str, error: Exception) -> AesError:
+    return AesError(
+        f"no vision-language model could be loaded from {name}: {str(error).splitlines()[0]}",
+        fix="pass --model a folder with config.json and weights, a hub id such as "
+        f"{REAL_MODELS[0]}, or leave it out for the embedded toy",
+    )
 
 
 def _locate(name: str) -> str:
@@ -117,6 +120,15 @@ def _locate(name: str) -> str:
         )
     check_stamp(folder)
     return str(folder)
+
+
+def _check_sees(config: Any, name: str) -> None:
+    """AesError for a model that is not asked about pictures in text, before its weights are read."""
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise AesError(
+            f"{name} is no vision-language model: {config.model_type} does not take a picture and reply in text",
+            fix=f"pass --model one that does, such as {REAL_MODELS[1]}",
+        )
 
 
 def _fingerprint(folder: Path) -> str:
@@ -146,7 +158,7 @@ def check_stamp(folder: Path) -> None:
     check_version(version, where=str(folder))
 
 
-def _inputs(vlm: Vlm, images: Sequence[Image.Image], answers: Sequence[str], prompt: str) -> Any:
+def inputs_about(vlm: Vlm, images: Sequence[Image.Image], answers: Sequence[str], prompt: str) -> Any:
     """Left-padded model inputs of the prompt about each image, each followed by the beginning of an answer."""
     message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
     question = vlm.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
@@ -178,7 +190,7 @@ def generate(
         raise AesError(
             f"{samples} samples at temperature 0 would all be the same", fix="give a temperature, the paper's is 0.6"
         )
-    inputs = _inputs(vlm, images, [""] * len(images), prompt)
+    inputs = inputs_about(vlm, images, [""] * len(images), prompt)
     drawing: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if temperature > 0:
         torch.manual_seed(seed)
@@ -198,95 +210,5 @@ def generate(
 
 def picture_tokens(config: Any) -> list[int] | None:
     """Tokens that stand for pictures: a reply that held one would ask for a picture that is not there."""
-    names = ("image_token_id", "image_token_index", "video_token_id")
-    return [token for name in names if isinstance(token := getattr(config, name, None), int)] or None
-
-
-@torch.inference_mode()
-def expect_scores(
-    vlm: Vlm, images: Sequence[Image.Image], prefixes: Sequence[str], *, prompt: str = PROMPT
-) -> list[Expectation]:
-    """The score's expectation after each prefix (a reply up to where its score is due); NaN from a broken model.
-
-    Every answer of two decimals, 0.00–1.00, is weighed by the product of its tokens' probabilities. One
-    prefill, then one short forward pass of the tree of digits from its cache.
-    """
-    tree = _score_tree(vlm.processor.tokenizer)
-    inputs = _inputs(vlm, images, prefixes, prompt)
-    mask = inputs["attention_mask"]
-    first = vlm.model(**inputs, use_cache=True, logits_to_keep=1)
-    batch, (paths, depth) = len(images), tree.paths.shape
-    cache = first.past_key_values
-    cache.batch_repeat_interleave(paths)
-    tokens = torch.as_tensor(tree.paths, device=mask.device).repeat(batch, 1)
-    mask = torch.cat([mask.repeat_interleave(paths, dim=0), torch.ones_like(tokens)], dim=1)
-    rest = vlm.model(
-        input_ids=tokens,
-        attention_mask=mask,
-        position_ids=_positions(vlm.model, mask, depth),
-        past_key_values=cache,
-        use_cache=True,
-    ).logits
-    root = torch.log_softmax(first.logits[:, -1].float(), dim=-1)
-    inner = torch.log_softmax(rest.float(), dim=-1).reshape(batch, paths, depth, -1)
-    log_p = root[:, tree.tokens[:, 0]]
-    for level in range(1, tree.tokens.shape[1]):
-        step = inner[:, tree.path_of[:, level], level - 1, tree.tokens[:, level]]
-        log_p = log_p + torch.where(torch.as_tensor(tree.lengths > level, device=step.device), step, 0.0)
-    weights = torch.softmax(log_p, dim=-1).double().cpu().numpy()
-    values = np.arange(len(SCORE_TEXTS)) / (len(SCORE_TEXTS) - 1)
-    means = weights @ values
-    spreads = np.sqrt(np.maximum(0.0, weights @ values**2 - means**2))
-    return [Expectation(float(mean), float(spread)) for mean, spread in zip(means, spreads, strict=True)]
-
-
-def _positions(model: Any, mask: torch.Tensor, length: int) -> torch.Tensor:
-    """Position ids of the last `length` columns; Qwen-VL's three-axis positions go on from the picture's offset."""
-    positions = (mask.cumsum(-1) - 1)[:, -length:]
-    deltas: torch.Tensor | None = getattr(getattr(model, "model", None), "rope_deltas", None)
-    if deltas is None:
-        return positions
-    return (positions + deltas.repeat_interleave(len(mask) // len(deltas), dim=0)).expand(3, -1, -1)
-
-
-class _ScoreTree(NamedTuple):
-    """The 101 answers as token sequences, and the fewest sequences whose forward pass shows all their steps."""
-
-    tokens: Any  # (101, L) ids, padded with 0
-    lengths: Any  # (101,)
-    paths: Any  # (P, L − 1) ids
-    path_of: Any  # (101, L) the path that passes through an answer's first l tokens
-
-
-def _score_tree(tokenizer: Any) -> _ScoreTree:
-    head = tokenizer(ANSWER_OPEN, add_special_tokens=False)["input_ids"]
-    answers = []
-    for text in SCORE_TEXTS:
-        whole = tokenizer(ANSWER_OPEN + text, add_special_tokens=False)["input_ids"]
-        if whole[: len(head)] != head:
-            raise AesError(
-                f"this model's tokenizer joins the answer tag and the score {text}, so its score tokens cannot be read",
-                fix="score with --samples 1 or more at a temperature instead of the expectation",
-            )
-        answers.append(tuple(whole[len(head) :]))
-    longest = max(map(len, answers))
-    inner = {answer[:-1] for answer in answers}
-    paths = sorted(path for path in inner if not any(other[: len(path)] == path for other in inner - {path}))
-    return _ScoreTree(
-        tokens=np.array([answer + (0,) * (longest - len(answer)) for answer in answers]),
-        lengths=np.array([len(answer) for answer in answers]),
-        paths=np.array([path + (path[-1],) * (longest - 1 - len(path)) for path in paths]),
-        path_of=np.array(
-            [
-                [
-                    next(
-                        i
-                        for i, path in enumerate(paths)
-                        if path[: min(level, len(answer) - 1)] == answer[: min(level, len(answer) - 1)]
-                    )
-                    for level in range(longest)
-                ]
-                for answer in answers
-            ]
-        ),
-    )
+    names = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+    return sorted({token for name in names if isinstance(token := getattr(config, name, None), int)}) or None

@@ -28,6 +28,13 @@ class RewardSettings:
     sigma: float
     threshold: float
     tie: float
+    soft: bool = False  # preferences from the raters' spread
+    across_domains: bool = False  # images of different data sets meet as well
+    sigma_end: float | None = None  # sigma moves to it over the run in equal steps
+
+    def sigma_at(self, done: float) -> float:
+        """Sigma after a share of the run, 0–1."""
+        return self.sigma if self.sigma_end is None else self.sigma + (self.sigma_end - self.sigma) * done
 
 
 class Reply(NamedTuple):
@@ -37,6 +44,7 @@ class Reply(NamedTuple):
     score: float
     rating: float
     domain: str
+    spread: float  # of the row's votes, NaN where unknown
 
 
 def reward_functions(parts: Sequence[str], settings: RewardSettings) -> list[Reward]:
@@ -48,17 +56,24 @@ def reward_functions(parts: Sequence[str], settings: RewardSettings) -> list[Rew
     def relative(completions: list[Any], **columns: Any) -> list[float]:
         local = _replies(completions, columns)
         everywhere = gather_object(local) if settings.scope == "global" else local
-        grid, ratings, domains = _grid(everywhere)
-        rewards = relative_reward(grid, ratings, domains=domains, tie=settings.tie).reshape(-1)
-        return list(rewards[_own_slice(len(local), len(everywhere))])
+        groups = _groups(everywhere)
+        rewards = relative_reward(
+            groups.scores,
+            groups.ratings,
+            domains=None if settings.across_domains else groups.domains,
+            tie=settings.tie,
+            spreads=groups.spreads if settings.soft else None,
+        )
+        return list(rewards.reshape(-1)[_own_slice(len(local), len(everywhere))])
 
     def absolute(completions: list[Any], **columns: Any) -> list[float]:
-        grid, ratings, _ = _grid(_replies(completions, columns), width=1)
-        return list(absolute_reward(grid, ratings, sigma=settings.sigma).reshape(-1))
+        groups = _groups(_replies(completions, columns), width=1)
+        sigma = settings.sigma_at(_done(columns.get("trainer_state")))
+        return list(absolute_reward(groups.scores, groups.ratings, sigma=sigma).reshape(-1))
 
     def binary(completions: list[Any], **columns: Any) -> list[float]:
-        grid, ratings, _ = _grid(_replies(completions, columns), width=1)
-        return list(binary_reward(grid, ratings, threshold=settings.threshold).reshape(-1))
+        groups = _groups(_replies(completions, columns), width=1)
+        return list(binary_reward(groups.scores, groups.ratings, threshold=settings.threshold).reshape(-1))
 
     def format(completions: list[Any], **_: Any) -> list[float]:
         return list(format_reward([completion[-1]["content"] for completion in completions]))
@@ -71,17 +86,38 @@ def reward_functions(parts: Sequence[str], settings: RewardSettings) -> list[Rew
     return [_logging(first), *others]
 
 
+def _done(state: Any) -> float:
+    """The share of the run that lies behind, 0–1."""
+    return float(state.global_step / state.max_steps) if state is not None and state.max_steps > 0 else 0.0
+
+
 def _replies(completions: list[Any], columns: dict[str, Any]) -> list[Reply]:
     judged = [parse_reply(completion[-1]["content"]) for completion in completions]
-    rows = zip(judged, columns["sample"], columns["rating"], columns["domain"], strict=True)
+    spreads = columns.get("spread") or [None] * len(judged)
+    rows = zip(judged, columns["sample"], columns["rating"], columns["domain"], spreads, strict=True)
     return [
-        Reply(sample, np.nan if judgement is None else judgement.score, rating, domain)
-        for judgement, sample, rating, domain in rows
+        Reply(
+            sample,
+            np.nan if judgement is None else judgement.score,
+            rating,
+            domain,
+            np.nan if spread is None else spread,
+        )
+        for judgement, sample, rating, domain, spread in rows
     ]
 
 
-def _grid(replies: Sequence[Reply], *, width: int | None = None) -> tuple[Grid, Grid, list[str]]:
-    """Scores (N, K), ratings (N,), domains of N; K is the length of the first run of one row's replies."""
+class _Groups(NamedTuple):
+    """Replies by image."""
+
+    scores: Grid  # (N, K)
+    ratings: Grid  # (N,)
+    spreads: Grid  # (N,)
+    domains: list[str]
+
+
+def _groups(replies: Sequence[Reply], *, width: int | None = None) -> _Groups:
+    """The grid of images × replies; K is `width`, or the length of the first run of one row's replies."""
     if width is None:
         width = next((i for i, reply in enumerate(replies) if reply.sample != replies[0].sample), len(replies))
     samples = np.array([reply.sample for reply in replies])
@@ -90,9 +126,13 @@ def _grid(replies: Sequence[Reply], *, width: int | None = None) -> tuple[Grid, 
             f"{len(replies)} replies do not fall into groups of {width}",
             fix=GROUP_FIX,
         )
-    scores = np.array([reply.score for reply in replies]).reshape(-1, width)
     heads = replies[::width]
-    return scores, np.array([reply.rating for reply in heads]), [reply.domain for reply in heads]
+    return _Groups(
+        np.array([reply.score for reply in replies]).reshape(-1, width),
+        np.array([reply.rating for reply in heads]),
+        np.array([reply.spread for reply in heads]),
+        [reply.domain for reply in heads],
+    )
 
 
 def _own_slice(local: int, everywhere: int) -> slice:

@@ -20,7 +20,12 @@ GAMMA = 1e-6
 
 
 def relative_reward(
-    scores: ArrayLike, ratings: ArrayLike, *, domains: Sequence[str] | None = None, tie: float = 1.0
+    scores: ArrayLike,
+    ratings: ArrayLike,
+    *,
+    domains: Sequence[str] | None = None,
+    tie: float = 1.0,
+    spreads: ArrayLike | None = None,
 ) -> Grid:
     """Thurstone comparison with every other image, scored by fidelity (eq. 3–5). (N, K), in [0, 1 + 2e-3].
 
@@ -30,6 +35,8 @@ def relative_reward(
     scores (N, K), NaN = unreadable; ratings (N,) or (N, 1). μ and v are the mean and unbiased variance of an
     image's readable scores (v = 0 for a single one). Only images of the same domain meet; an image that meets
     none earns 0 here, all its replies alike. tie = 1 is the paper's `≥`, ½ says that neither ought to win.
+    spreads (N,): the standard deviation d of an image's votes, NaN where unknown. Where both are known, t is what
+    one rater of each would say, Φ((s[i] − s[j]) / √(d[i]² + d[j]²)), instead of 0 or 1 (ours, not the paper's).
     """
     grid, human = _grid_and_column(scores, ratings)
     readable = ~np.isnan(grid)
@@ -44,7 +51,7 @@ def relative_reward(
             raise AesError(f"{len(domains)} domains for {len(grid)} images", fix="give one domain an image")
         names = np.asarray(domains)
         meets &= names[:, None] == names[None, :]
-    wins = np.where(human[:, None] > human[None, :], 1.0, np.where(human[:, None] < human[None, :], 0.0, tie))
+    wins = _preferences(human, tie, spreads)
     width = np.sqrt(variance[:, None] + variance[None, :] + GAMMA)
     partners = np.maximum(meets.sum(axis=1), 1)
     reward = np.zeros_like(grid)
@@ -53,6 +60,23 @@ def relative_reward(
         fidelity = np.sqrt(better * wins + GAMMA) + np.sqrt((1 - better) * (1 - wins) + GAMMA)
         reward[:, reply] = np.where(meets, fidelity, 0.0).sum(axis=1) / partners
     return np.where(readable, reward, 0.0)
+
+
+def _preferences(human: NDArray[np.float64], tie: float, spreads: ArrayLike | None) -> Grid:
+    """t[i, j]: how far people put image i above image j. (N, N), 0–1."""
+    difference = human[:, None] - human[None, :]
+    hard = np.where(difference > 0, 1.0, np.where(difference < 0, 0.0, tie))
+    if spreads is None:
+        return hard
+    spread = np.asarray(spreads, dtype=np.float64)
+    if spread.shape != human.shape or np.any(spread < 0):
+        raise AesError(
+            f"spreads have shape {spread.shape} for {len(human)} images, or lie below 0",
+            fix="give one standard deviation an image, NaN where it is unknown",
+        )
+    width = np.hypot(spread[:, None], spread[None, :])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(width > 0, ndtr(difference / width), hard)
 
 
 def absolute_reward(scores: ArrayLike, ratings: ArrayLike, *, sigma: float = 0.1) -> Grid:

@@ -8,11 +8,16 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from aesr1.contract import PROMPT, TAGS
-from aesr1.processor import ImageOnlyProcessor
+from aesr1.processor import picture_processor
 from aesr1.vlm import stamp_checkpoint
 
 PATCH = 8
@@ -44,7 +49,7 @@ CHAT_TEMPLATE = (
 """Qwen2.5-VL's template, less its default system message and video."""
 
 
-def build_processor(corpus: Iterable[str], *, prompts: tuple[str, ...], vocab_size: int = 768) -> ImageOnlyProcessor:
+def build_processor(corpus: Iterable[str], *, prompts: tuple[str, ...], vocab_size: int = 768) -> Any:
     """A processor whose byte-level BPE vocabulary is learnt from a corpus, digits one by one as in Qwen's.
 
     The contract's prompt, the other fixed prompts and the tags are one token each: a toy should not spend
@@ -77,7 +82,7 @@ def build_processor(corpus: Iterable[str], *, prompts: tuple[str, ...], vocab_si
         merge_size=2,
         size={"shortest_edge": (4 * PATCH) ** 2, "longest_edge": VIEW_PIXELS},
     )
-    return ImageOnlyProcessor(image_processor, fast, chat_template=CHAT_TEMPLATE)
+    return picture_processor(Qwen2_5_VLProcessor)(image_processor, fast, chat_template=CHAT_TEMPLATE)
 
 
 def build_model(processor: Any, *, seed: int, width: int = 192, layers: int = 4) -> Qwen2_5_VLForConditionalGeneration:

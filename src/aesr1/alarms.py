@@ -1,0 +1,217 @@
+"""What goes wrong with a training run, seen in its figures alone, and which setting to change then. All of it pure.
+
+Rows are those of transformers' `log_history`: a dictionary a log, with `step`; what was not measured is absent or None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+LogRow = Mapping[str, Any]
+Finding = tuple[str, str]
+"""A problem and the advice."""
+RAISE_BETA = "raise beta fourfold (0.01 → 0.04)"
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Something that a person ought to look at."""
+
+    step: int  # of the log that raised it
+    name: str  # of the figure that it is about
+    problem: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From where on a figure is an alarm. Means of several logs are compared, so that one odd batch is none."""
+
+    shortest: int = 3  # logs that are averaged: 15 steps at the recipes' logging_steps
+    longest: int = 20  # a tenth of all logs, but no more: averaging longer would see a sudden fall too late
+    warm_up: int = 5  # logs before levels count: a model may begin badly
+    readable: float = 0.5  # below, most of the advantage goes to form; runs from .45 ended worse than they began
+    readable_gain: float = 0.1  # … unless the share has risen by so much since the start
+    readable_fall: float = 0.15  # healthy runs waver by .06
+    collapsed: float = (
+        0.02  # standard deviation of scores; that of the human ones is about .08 on AVA, .2 on drawn scenes
+    )
+    evenness: float = 0.5  # share of groups whose replies all earn the same; healthy runs stay below .17
+    kl: float = (
+        0.12  # a token; healthy runs end at .02 to .08, from .13 on the held-out SRCC fell while the reward rose
+    )
+    clipped: float = 0.2  # share of replies cut at the cap; healthy runs stay below .04
+    entropy: float = 0.1  # nats a token: next to no choice is left …
+    entropy_share: float = 0.25  # … and of the highest only so much; healthy runs keep .8
+    srcc_fall: float = 0.05  # twice in a row; on 128 images two validations of one model differ by .01 to .02
+    loss_rise: float = 1.3  # times the lowest, in a cold start
+
+
+DEFAULT = Thresholds()
+
+
+def standing(rows: Sequence[LogRow], thresholds: Thresholds = DEFAULT) -> list[Alarm]:
+    """The alarms that hold after the last of these rows; none of no rows."""
+    checks: dict[str, Callable[[Sequence[LogRow], Thresholds], Finding | None]] = {
+        "loss": _loss,
+        "grad_norm": _gradient,
+        "readable": _readable,
+        "score/spread": _collapse,
+        "frac_reward_zero_std": _evenness,
+        "kl": _kl,
+        "completions/clipped_ratio": _clipped,
+        "entropy": _entropy,
+        "validation/srcc": _validation,
+    }
+    found = ((name, check(rows, thresholds)) for name, check in checks.items())
+    return [Alarm(int(rows[-1]["step"]), name, *finding) for name, finding in found if finding]
+
+
+def raised(rows: Sequence[LogRow], thresholds: Thresholds = DEFAULT) -> list[Alarm]:
+    """Every alarm in the order of the logs: each when it begins to hold, and again where it ceased and came back."""
+    alarms: list[Alarm] = []
+    before: set[str] = set()
+    for end in range(1, len(rows) + 1):
+        now = standing(rows[:end], thresholds)
+        alarms += [alarm for alarm in now if alarm.name not in before]
+        before = {alarm.name for alarm in now}
+    return alarms
+
+
+def not_finite(row: LogRow, name: str) -> bool:
+    """Whether a figure was measured and is NaN or infinite."""
+    return row.get(name) is not None and not math.isfinite(row[name])
+
+
+def _loss(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
+    last = _last(rows, "loss")
+    if not_finite(last, "loss"):
+        return f"the loss is {last['loss']}", f"{_halve(rows)}; where fp16 is true, set bf16: true in its place"
+    if any("reward" in row for row in rows):  # of RAPO the loss says nothing: it begins at 0 and grows with the KL
+        return None
+    means = _means(rows, "loss", limits)
+    if len(means) > limits.warm_up and means[-1] > limits.loss_rise * min(means):
+        return f"the loss rose from {min(means):.3g} to {means[-1]:.3g}", f"{_halve(rows)}, or give warmup_steps"
+    return None
+
+
+def _gradient(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
+    last = _last(rows, "grad_norm")
+    if not not_finite(last, "grad_norm"):
+        return None
+    return (
+        f"the gradient's norm is {last['grad_norm']}",
+        f"{_halve(rows)}; under fp16 such a step is skipped and one does no harm, else the next loss is no number",
+    )
+
+
+def _readable(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
+    means = _means(rows, "readable", limits)
+    if not means:
+        return None
+    now, best = means[-1], max(means)
+    if now < best - limits.readable_fall:
+        return f"readable replies fell from {best:.0%} to {now:.0%}", f"{_halve(rows)}, or {RAISE_BETA}"
+    late = len(_values(rows, "readable")) >= limits.warm_up
+    if late and now < min(limits.readable, means[0] + limits.readable_gain):
+        return (
+            f"only {now:.0%} of replies are readable, and the share hardly rises",
+            "begin from a longer cold start (more rationales or num_train_epochs): as it is, nearly all of the "
+            "advantage goes to form; or raise max_completion_length if replies are cut",
+        )
+    return None
+
+
+def _collapse(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
+    means = _means(rows, "score/spread", limits)
+    if not means or means[-1] >= limits.collapsed or max(means) < 2 * limits.collapsed:
+        return None
+    return (
+        f"scores collapse to one value: their standard deviation fell from {max(means):.2f} to {means[-1]:.3f}",
+        f"weigh relative more in reward_weights (a constant score wins nothing of it), or {_halve(rows)}",
+    )
+
+
+def _evenness(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
+    means = _means(rows, "frac_reward_zero_std", limits)
+    if not means or means[-1] <= limits.evenness:
+        return None
+    return (
+        f"in {means[-1]:.0%} of groups all replies earn the same, so that they teach nothing",
+        "double num_generations or raise temperature; absolute instead of binary tells near from far",
+    )
+
+
+def _kl(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
+    means = _means(rows, "kl", limits)
+    if not means or means[-1] <= limits.kl:
+        return None
+    return (
+        f"KL from the model that it began with is {means[-1]:.2f} a token, above {limits.kl}",
+        f"{_halve(rows)}, or {RAISE_BETA}; warmup_steps: 5 tames the first steps",
+    )
+
+
+def _clipped(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
+    means = _means(rows, "completions/clipped_ratio", limits)
+    if not means or means[-1] <= limits.clipped:
+        return None
+    lengths = _values(rows, "completions/max_length")
+    cap = f" (from {max(lengths):.0f} to {2 * max(lengths):.0f})" if lengths else ""
+    return (
+        f"{means[-1]:.0%} of replies are cut at the longest length, and a cut one is unreadable",
+        f"double max_completion_length{cap}",
+    )
+
+
+def _entropy(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
+    means = _means(rows, "entropy", limits)
+    if not any("reward" in row for row in rows) or not means:  # a cold start's ought to fall
+        return None
+    if means[-1] >= min(limits.entropy, limits.entropy_share * max(means)):
+        return None
+    return (
+        f"entropy fell from {max(means):.2f} to {means[-1]:.3f} nats a token: replies hardly differ any more",
+        f"raise temperature (to 1.2) or epsilon_high (to 0.35), or {_halve(rows)}",
+    )
+
+
+def _validation(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
+    judged = [row for row in rows if row.get("validation/srcc") is not None]
+    if len(judged) < 3:
+        return None
+    best = max(judged[:-2], key=lambda row: float(row["validation/srcc"]))
+    high, last = best["validation/srcc"], [row["validation/srcc"] for row in judged[-2:]]
+    if max(last) >= high - limits.srcc_fall:
+        return None
+    then = _means([row for row in rows if row["step"] <= best["step"]], "reward", limits)
+    now = _means(rows, "reward", limits)
+    rose = f", although the reward rose from {then[-1]:.2f} to {now[-1]:.2f}" if then and now[-1] > then[-1] else ""
+    return (
+        f"SRCC on held-out images fell from {high:.3f} (step {best['step']}) to {last[-1]:.3f}{rose}",
+        f"judge the checkpoint nearest step {best['step']} (save_total_limit keeps more of them); {_halve(rows)}, "
+        f"or {RAISE_BETA}",
+    )
+
+
+def _halve(rows: Sequence[LogRow]) -> str:
+    rates = _values(rows, "learning_rate")
+    return f"halve learning_rate (to {max(rates) / 2:.2g})" if rates else "halve learning_rate"
+
+
+def _last(rows: Sequence[LogRow], name: str) -> LogRow:
+    return next((row for row in reversed(rows) if row.get(name) is not None), {})
+
+
+def _values(rows: Sequence[LogRow], name: str) -> list[float]:
+    return [float(row[name]) for row in rows if row.get(name) is not None and math.isfinite(row[name])]
+
+
+def _means(rows: Sequence[LogRow], name: str, limits: Thresholds) -> list[float]:
+    """Running means of a figure, oldest first; empty while there are fewer values than one mean takes."""
+    values = _values(rows, name)
+    width = min(limits.longest, max(limits.shortest, len(values) // 10))
+    return [math.fsum(values[end - width : end]) / width for end in range(width, len(values) + 1)]

@@ -1,0 +1,46 @@
+"""What a RAPO run would be: `aesr1 rapo --dry_run`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trl import GRPOConfig
+
+from aesr1.dry_run import DryRun, body_of, bytes_of_a_weight, launch_of, report, steps_of
+from aesr1.estimate import Work
+from aesr1.rapo.settings import RapoConfig, check, passes_of
+from aesr1.records import Rating
+
+
+def plan(config: RapoConfig, training: GRPOConfig, dry: DryRun, ratings: Sequence[Rating]) -> str:
+    """The run on these training ratings in words and numbers. AesError for one that cannot be."""
+    launch = launch_of(dry, training)
+    check(config, training, launch)
+    replies = training.num_generations or 1
+    rows = training.per_device_train_batch_size * (training.steps_per_generation or 1)
+    steps = steps_of(training, passes_of(training, launch, len(ratings)))
+    body = body_of(
+        config.model,
+        max_pixels=config.max_pixels,
+        frozen=config.freeze_vision,
+        lora_rank=config.lora_rank,
+        weight_bytes=bytes_of_a_weight(config.dtype, training, launch),
+    )
+    work = Work(
+        micro_batch=training.per_device_train_batch_size,
+        tokens=body.picture_tokens + body.text_tokens + (training.max_completion_length or 0),
+        rollout=rows,
+        reference=bool(training.beta) and not config.lora_rank,
+        checkpointing=training.gradient_checkpointing,
+        autocast=training.bf16,
+    )
+    everywhere = rows * launch.processes // replies
+    meeting = everywhere if config.scope == "global" else rows // replies
+    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * launch.processes
+    rounds = training.gradient_accumulation_steps
+    lines = [
+        f"images: {len(ratings):,} to train on; {everywhere} at a time with {replies} replies each, of which {meeting} "
+        f"meet in the ranking (scope: {config.scope}); {batch // replies} a step",
+        f"micro-batch: {training.per_device_train_batch_size} replies, {rounds} times a step",
+    ]
+    return report(body, work, launch, training, steps=steps, lines=lines)

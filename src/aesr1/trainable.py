@@ -1,0 +1,96 @@
+"""Which parameters a stage trains: all, all but the eyes, or LoRA's small matrices, merged in at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+
+from aesr1.errors import AesError
+from aesr1.launch import ALL, Launch
+
+VISION_PARTS = (
+    "visual",
+    "vision_tower",
+    "vision_model",
+    "multi_modal_projector",
+    "connector",
+    "vision_embed",
+    "image_newline",
+)
+"""How the model families name their vision tower and projector (LLaVA's mark of a row's end is the projector's)."""
+
+
+def freeze_vision(model: Any) -> int:
+    """Freeze vision tower and projector (the paper's cold start); the number of frozen parameters."""
+    frozen = 0
+    for name, parameter in model.named_parameters():
+        if any(part in VISION_PARTS for part in name.split(".")):
+            parameter.requires_grad_(False)
+            frozen += parameter.numel()
+    if not frozen:
+        raise AesError(
+            "no vision part was found in this model",
+            fix=f"its parameters are named by none of {', '.join(VISION_PARTS)}",
+        )
+    return frozen
+
+
+def lora_targets(model: Any) -> list[str]:
+    """The language model's linear layers by full name: no eyes, no output head."""
+    head = model.get_output_embeddings()
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and module is not head
+        and not any(part in VISION_PARTS for part in name.split("."))
+    ]
+
+
+def lora_config(model: Any, *, rank: int, alpha: int) -> LoraConfig | None:
+    """LoRA of this rank on all of `lora_targets`; None for rank 0."""
+    if not rank:
+        return None
+    kinds = sorted({name.rsplit(".", 1)[-1] for name in lora_targets(model)})
+    eyes = "|".join(VISION_PARTS)
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=rf"(?!(?:.*\.)?(?:{eyes})\.).*\.(?:{'|'.join(kinds)})",
+        task_type="CAUSAL_LM",
+    )
+
+
+def lora_parameters(model: Any, rank: int) -> int:
+    """How many parameters `lora_config` adds."""
+    layers = dict(model.named_modules())
+    return sum(rank * (layers[name].in_features + layers[name].out_features) for name in lora_targets(model))
+
+
+def check_lora(rank: int, launch: Launch) -> None:
+    """AesError where the rank is none, or the weights are divided: the adapter could not be merged into them."""
+    if rank < 0:
+        raise AesError(f"lora_rank is {rank}", fix="give 0 to train all weights, or a rank such as 32")
+    if rank and launch.shards == ALL:
+        raise AesError(
+            "lora_rank is set and the weights are divided among the processes (ZeRO-3 or FSDP)",
+            fix="LoRA needs no division: launch with recipes/accelerate/ddp.yaml or zero2.yaml, or set lora_rank: 0",
+        )
+
+
+def save_merged(model: Any, output: Path) -> None:
+    """Write the adapter to output/adapter, and the model with it merged in to output, where any tool can load it."""
+    model.save_pretrained(output / "adapter")
+    model.merge_and_unload().save_pretrained(output)
+
+
+def check_dtype(dtype: str, rank: int, launch: Launch) -> None:
+    """AesError where 16-bit weights would be trained directly: steps of 1e-6 vanish in their rounding."""
+    if dtype in ("bfloat16", "float16") and not rank and not launch.deepspeed:
+        raise AesError(
+            f"dtype is {dtype}, and nothing keeps a float32 copy of the trained weights",
+            fix="set dtype: float32 (bf16: true keeps the arithmetic fast), launch with DeepSpeed, or train by LoRA",
+        )

@@ -1,0 +1,239 @@
+"""The curves of runs: what is drawn, whose file is replaced, nothing of a model's text ever run; in a real browser."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from aesr1.alarms import Alarm
+from aesr1.app.curves import draw_curves
+from aesr1.app.panels import Points, limits, points, sections, shown, smoothed, thinned, ticks
+from aesr1.cli import app
+from aesr1.errors import AesError
+from aesr1.records import SampledReply, write_rows
+from browser import HOSTILE, HOSTILE_NAME, opened, resize
+from test_cot_show import Page
+
+ALARM = Alarm(30, "kl", "KL runs away " + HOSTILE, "halve learning_rate " + HOSTILE)
+
+
+def write_run(folder: Path, *, logs: int = 30, lift: float = 0.0, finished: bool = True) -> Path:
+    """A run's files, as training leaves them; a torn line at the end, where it was killed."""
+    folder.mkdir(parents=True)
+    rows: list[dict[str, Any]] = []
+    for number in range(1, logs + 1):
+        row = {"reward": 2 + number / 100 + lift, "rewards/relative/mean": 0.8, "kl": number / 500, "readable": 0.95}
+        rows.append({**row, "loss": math.nan if number == 3 else 1e-4, "learning_rate": 1e-4, "step": 5 * number})
+        if number % 10 == 0:
+            rows.append({"validation/srcc": 0.9 + lift / 10, "step": 5 * number})
+    torn = "" if finished else '{"reward": 2.'
+    (folder / "figures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + torn)
+    if finished:
+        (folder / "run.json").write_text(json.dumps({"stage": "rapo", "seconds": 480.0}, indent=2))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs of one name; the second was killed and holds whatever a model may say."""
+    base = tmp_path_factory.mktemp("curves")
+    first, second = write_run(base / "a" / "rapo"), write_run(base / "b" / "rapo", logs=8, lift=0.3, finished=False)
+    (first / "alarms.jsonl").write_text("")
+    (second / "alarms.jsonl").write_text(json.dumps(vars(ALARM)) + "\n")
+    picture = base / "pictures" / HOSTILE_NAME
+    picture.parent.mkdir()
+    Image.new("RGB", (300, 200), "teal").save(picture, "PNG")
+    for folder in (first, second):
+        write_rows(
+            folder / "replies.jsonl",
+            [
+                SampledReply(step, image, 0.7, score, readable, HOSTILE if readable else None, HOSTILE)
+                for step, score, readable in ((10, 0.25, True), (20, None, False))
+                for image in (str(picture), str(base / "pictures" / "gone.png"))
+            ],
+        )
+    return [first, second]
+
+
+@pytest.fixture(scope="module")
+def file(runs: list[Path]) -> Path:
+    output = runs[0].parent.parent / "out" / "curves.html"
+    assert draw_curves(runs, output) == output
+    assert [path.name for path in output.parent.iterdir()] == ["curves.html"]
+    return output
+
+
+def test_hostile_text_stays_text(file: Path) -> None:
+    page = Page(file)
+    assert [script.get("type") for script in page.named("script")] == ["application/json", None]
+    # Two runs' replies about two pictures at two steps, and an alarm's two sentences; its problem marks a panel too.
+    assert page.text.count(HOSTILE) == 8 + 2 + 1
+    assert all((image.get("src") or "").startswith("data:image/jpeg;base64,") for image in page.named("img"))
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on") or name == "style"]
+
+
+def test_nothing_outside_the_file_is_asked_for(file: Path) -> None:
+    page = Page(file)
+    assert not [a for _, a in page.tags for name in ("src", "href") if not (a.get(name) or "data:").startswith("data:")]
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest", file.read_text(encoding="utf-8"))
+    policy = next(m["content"] for m in page.named("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and policy.startswith("default-src 'none'; img-src data:;") and "unsafe" not in policy
+
+
+def test_the_page_says_how_each_run_went(file: Path) -> None:
+    words = Page(file).words
+    for part in (
+        "a/rapo rapo 150 1e-4 → 1e-4 2.010 → 2.300 0.950 → 0.950 0.002 → 0.060 0.900 → 0.900 0 finished in 8.0 min",
+        "b/rapo – 40 1e-4 → 1e-4 2.310 → 2.380 0.950 → 0.950 0.002 → 0.016 – 1 unfinished; last figures 20",
+        "b/rapo · step 30 · KL divergence KL runs away",
+        "→ halve learning_rate",
+        "People: 0.70",
+        "step 10 score 0.25 -0.45",
+        "step 20 unreadable",
+        "gone.png does not exist",
+    ):
+        assert part in words, part
+    assert str(file.parent.parent) not in file.read_text(encoding="utf-8")
+
+
+def test_a_run_in_which_all_is_well_says_so(runs: list[Path]) -> None:
+    words = Page(draw_curves(runs[:1])).words
+    assert "Training curves of rapo" in words and "None was raised." in words
+    assert (runs[0] / "curves.html").is_file()  # the default
+
+
+def test_a_run_that_nobody_watched_has_no_word_of_alarms(tmp_path: Path) -> None:
+    words = Page(draw_curves([write_run(tmp_path / "rapo")])).words
+    assert "None was raised" not in words and "rapo 150 1e-4 → 1e-4 2.010 → 2.300" in words
+
+
+def test_pointing_at_a_curve_reads_all_figures_at_that_step(driver: Any, file: Path) -> None:
+    with opened(driver, file, title="Training curves"):
+        panel = driver.find_element("css selector", ".panel svg")
+        box = panel.rect
+        driver.execute_script(
+            "arguments[0].dispatchEvent(new PointerEvent('pointermove', "
+            "{clientX: arguments[0].getBoundingClientRect().left + arguments[1], bubbles: true}))",
+            panel,
+            box["width"] * (46 + 266 * 100 / 150) / 320,
+        )
+        read = [element.text.split() for element in driver.find_elements("css selector", ".readout")]
+        assert read[:2] == [["2.200", "2.380"], ["0.800", "0.800"]]
+        assert driver.find_element("css selector", ".cross").get_attribute("hidden") is None
+        driver.execute_script("arguments[0].dispatchEvent(new PointerEvent('pointerleave'))", panel)
+        assert driver.find_element("css selector", ".readout").text == ""
+
+
+def test_a_run_can_be_left_out(driver: Any, file: Path) -> None:
+    with opened(driver, file, title="Training curves"):
+        seen = driver.find_elements("css selector", ".panel .run-1 path.curve, .strip.run-1")
+        driver.find_element("css selector", "[data-run='1']").click()
+        assert seen and not any(element.is_displayed() for element in seen)
+        assert driver.find_element("css selector", ".panel .run-0 path.curve").is_displayed()
+
+
+def test_the_page_fits_a_narrow_window(driver: Any, file: Path) -> None:
+    with opened(driver, file, title="Training curves"):
+        for width in (1400, 700, 380):
+            resize(driver, width, 900)
+            assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_a_png_has_content(runs: list[Path], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    odd = write_run(tmp_path / "_$x$ 美")
+    output = draw_curves([*runs, odd], tmp_path / "curves.png")
+    assert draw_curves([*runs, odd], output) == output  # ours, so it is replaced
+    with Image.open(output) as picture:
+        assert picture.width == 2100
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(picture.width * picture.height) or []}
+    assert {(49, 89, 138), (194, 87, 43), (47, 125, 88)} <= colours
+
+
+@pytest.mark.parametrize("name", ["mine.html", "mine.png"])
+def test_what_is_not_ours_is_never_overwritten(runs: list[Path], tmp_path: Path, name: str) -> None:
+    mine = tmp_path / name
+    mine.write_text("<p>mine")
+    with pytest.raises(AesError, match="holds no aesr1 curves"):
+        draw_curves(runs, mine)
+    assert mine.read_text() == "<p>mine"
+
+
+def test_what_cannot_be_drawn_is_a_clear_error(runs: list[Path], tmp_path: Path) -> None:
+    above = runs[0].parent
+    for folders, output, words in (
+        ([tmp_path], None, "holds no figures of a run"),
+        ([above], None, f"pass one of its runs: {runs[0]}"),
+        (runs, tmp_path / "x.gif", "neither a page nor a picture"),
+        (runs * 5, tmp_path / "x.html", "10 runs in one picture"),
+    ):
+        with pytest.raises(AesError, match=re.escape(words)):
+            draw_curves(folders, output)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_prints_the_path(runs: list[Path], tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    output = tmp_path / "x.html"
+    result = CliRunner().invoke(app, ["curves", *map(str, runs), "-o", str(output)])
+    assert result.exit_code == 0 and result.stdout == f"{output}\n"
+
+
+def test_panels_come_in_their_order_and_leave_out_what_nobody_measured() -> None:
+    rows = [{"step": 1, "reward": 1.0, "rewards/absolute/mean": 0.5, "kl": None, "odd": 3, "epoch": 0.1}]
+    found = [(section.title, [panel.title for panel in section.panels]) for section in sections([rows], [[]])]
+    assert found == [("Reward", ["Reward", "Reward: absolute"]), ("Other figures", ["odd"])]
+
+
+def test_values_that_are_no_numbers_are_left_out() -> None:
+    rows = [{"step": 1, "x": 1}, {"step": 2, "x": math.nan}, {"step": 3, "x": None}, {"step": 4, "x": "n"}, {"step": 5}]
+    assert points(rows, "x") == Points([1.0], [1.0])
+
+
+def test_a_running_mean_stays_within_the_curve() -> None:
+    assert smoothed(Points([1.0] * 23, [1.0] * 23)) is None
+    means = smoothed(Points([*map(float, range(24))], [0.0, 3.0, 0.0] * 8))
+    assert means is not None and means.values == pytest.approx([0, *[1] * 22, 0])
+
+
+def test_a_long_curve_is_drawn_by_means_of_neighbours() -> None:
+    long = Points([*map(float, range(1000))], [*map(float, range(1000))])
+    assert thinned(long).steps[:2] == [0.5, 2.5] and len(thinned(long).values) == 500
+
+
+@pytest.mark.parametrize(
+    ("ends", "labels"),
+    [
+        ((0, 130), ["0", "50", "100"]),
+        ((0, 4), ["0", "1", "2", "3", "4"]),
+        ((0.91, 0.96), ["0.91", "0.92", "0.93", "0.94", "0.95", "0.96"]),
+        ((-0.2, 0.9), ["0.00", "0.25", "0.50", "0.75"]),
+        ((0, 1e-4), ["0", "2e-5", "4e-5", "6e-5", "8e-5", "1e-4"]),
+        ((0, 1e-3), ["0.0000", "0.0002", "0.0004", "0.0006", "0.0008", "0.0010"]),
+        ((0, 1.1e-3), ["0", "2.5e-4", "5e-4", "7.5e-4", "1e-3"]),
+        ((0, 2e6), ["0", "5e5", "1e6", "1.5e6", "2e6"]),
+        ((0, 6000), ["0", "2,000", "4,000", "6,000"]),
+    ],
+)
+def test_ticks_are_round(ends: tuple[float, float], labels: list[str]) -> None:
+    assert ticks(*ends).labels == labels
+
+
+def test_axes_leave_room_and_hide_no_zero() -> None:
+    assert limits(0.0, 1.0) == (0.0, 1.08)
+    assert limits(-1.0, 1.0) == pytest.approx((-1.16, 1.16))
+    assert limits(0.0, 0.0) == (0.0, 0.5)
+    assert limits(0.99, 1.0, span=0.05, most=1.0) == pytest.approx((0.97, 1.0))
+
+
+def test_figures_are_said_in_few_digits() -> None:
+    assert [shown(v) for v in (0.0, 0.12345, 66.56, 41127.0, 1e-6, 9.68e-05)] == [
+        *("0.000", "0.123", "66.6", "41,127", "1e-6", "9.68e-5")
+    ]

@@ -1,0 +1,155 @@
+"""A plan before a run: what it counts is what the run then does."""
+
+import json
+
+import pytest
+import torch
+
+from aesr1 import cold_start
+from aesr1.errors import AesError
+from aesr1.estimate import Shape, Work, memory
+from aesr1.launch import ALL, OPTIMIZER, Launch, from_file, launched
+from aesr1.rapo import train
+from aesr1.records import Rating, Rationale, read_rows, write_rows
+from conftest import CPU
+from test_training import RECIPES
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
+
+SHAPE = Shape(
+    parameters=1000, trained=800, weight_bytes=4, hidden=4, intermediate=8, layers=2, cache_width=2, largest_layer=100
+)
+WORK = Work(micro_batch=2, tokens=10, rollout=8, reference=True, checkpointing=False)
+
+
+def test_memory_by_hand():
+    need = memory(SHAPE, WORK, Launch())
+    assert (need.weights, need.gradients, need.optimizer, need.reference) == (4000, 3200, 6400, 4000)
+    assert need.activations == 2 * (2 * 10) * (10 * 4 + 4 * 8) * 2
+    assert need.rollout == 8 * 10 * 2 * 2 * 2 * 2 + 8 * 10 * (4 * 4 + 2 * 8) * 2
+    assert need.peak == 4000 + 3200 + 6400 + 4000 + max(need.activations, need.rollout)
+
+
+def test_memory_of_divided_models_by_hand():
+    divided = memory(SHAPE, WORK, Launch(4, ALL))
+    assert divided.weights == 4000 / 4 + 2 * 100 * 4  # and two layers gathered
+    assert (divided.gradients, divided.optimizer, divided.reference) == (800, 1600, 1000)
+    zero2 = memory(SHAPE, WORK, Launch(4, OPTIMIZER, deepspeed=True))
+    assert (zero2.weights, zero2.gradients, zero2.optimizer, zero2.reference) == (4000, 800, 1600, 4000)
+    offloaded = memory(SHAPE, WORK, Launch(4, ALL, offload=True, deepspeed=True))
+    assert (offloaded.weights, offloaded.optimizer) == (800, 0)
+    assert offloaded.rollout == divided.rollout + 4000  # ZeRO-3 gathers the weights to generate
+
+
+def test_checkpointing_keeps_one_vector_a_layer():
+    kept = memory(SHAPE, Work(2, 10, 0, False, True), Launch())
+    assert kept.activations == 2 * 20 * 4 * 2 + 20 * (10 * 4 + 4 * 8) * 2
+    assert kept.reference == kept.rollout == 0
+
+
+def flags(scene_folder, model, output, *more):
+    sizes = ["--per_device_train_batch_size", "8", "--num_generations", "4", "--max_completion_length", "24"]
+    where = ["--ratings", str(scene_folder / "ratings.jsonl"), "--model", str(model), "--output_dir", str(output)]
+    return [*where, *sizes, "--validate_every", "0", "--save_steps", "100", *CPU, *more]
+
+
+def test_the_plan_of_rapo_is_what_the_run_does(scene_folder, random_model, tmp_path):
+    more = ["--num_train_epochs", "1.5", "--gradient_accumulation_steps", "3", "--steps_per_generation", "3"]
+    settings = flags(scene_folder, random_model, tmp_path / "run", *more, "--logging_steps", "1")
+    text = train.main([*settings, "--dry-run"])
+    assert not (tmp_path / "run").exists()
+    assert (
+        "24 to train on; 6 at a time with 4 replies each, of which 6 meet in the ranking (scope: local); 6 a step"
+        in text
+    )
+    run = train.main(settings)
+    last = [json.loads(line) for line in (run / "figures.jsonl").open()][-1]
+    assert f"steps: {last['step']};" in text
+    model = torch.load(run / "training_args.bin", weights_only=False)
+    assert model.gradient_accumulation_steps == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "trained", "frozen"), [([], "all", 0), (["--freeze_vision", "true"], "language", "eyes")]
+)
+def test_parameters_are_those_of_the_model(scene_folder, random_model, tmp_path, more, trained, frozen):
+    from aesr1.vlm import load
+
+    model = load(str(random_model), device="cpu").model
+    eyes = sum(p.numel() for name, p in model.named_parameters() if "visual" in name)
+    whole = sum(p.numel() for p in model.parameters())
+    language = whole if trained == "all" else whole - eyes
+    text = train.main([*flags(scene_folder, random_model, tmp_path, *more), "--dry_run"])
+    parts = (
+        f"{whole / 1e6:,.1f} M parameters: {language / 1e6:,.1f} M trained, {(whole - language) / 1e6:,.1f} M frozen"
+    )
+    assert parts in text
+
+
+def test_picture_tokens_are_those_of_the_processor(scene_folder, random_model, tmp_path):
+    text = train.main([*flags(scene_folder, random_model, tmp_path), "--dry_run"])
+    assert "tokens: 16 for a picture of max_pixels" in text  # 64 × 64 pixels in squares of 16 × 16
+
+
+def test_the_plan_of_a_cold_start(random_model, scene_folder, tmp_path):
+    rows = [
+        Rationale(rating.image, rating.score, rating.domain, "Light and shadow are soft.", "test")
+        for rating in read_rows(scene_folder / "ratings.jsonl", Rating)[:20]
+    ]
+    write_rows(tmp_path / "r.jsonl", rows)
+    settings = ["--rationales", str(tmp_path / "r.jsonl"), "--model", str(random_model), "--output_dir"]
+    sizes = ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "2", "--num_train_epochs", "2"]
+    text = cold_start.main([*settings, str(tmp_path / "run"), *sizes, *CPU, "--dry_run"])
+    assert "rationales: 20, 16 a step; micro-batch: 8" in text
+    assert "steps: 4;" in text
+    run = cold_start.main([*settings, str(tmp_path / "run"), *sizes, *CPU, "--logging_steps", "1"])
+    assert [json.loads(line) for line in (run / "figures.jsonl").open()][-1]["step"] == 4
+
+
+@pytest.mark.parametrize(
+    ("file", "launch"),
+    [
+        ("ddp", Launch(8)),
+        ("zero2", Launch(8, OPTIMIZER, deepspeed=True)),
+        ("zero3", Launch(8, ALL, deepspeed=True)),
+        ("zero3-offload", Launch(8, ALL, offload=True, deepspeed=True)),
+        ("fsdp2", Launch(8, ALL)),
+    ],
+)
+def test_the_files_of_accelerate_say_what_is_divided(file, launch):
+    assert from_file(RECIPES / "accelerate" / f"{file}.yaml") == launch
+
+
+def test_what_accelerate_launched_is_read_from_the_environment(monkeypatch):
+    assert launched(2) == Launch(2)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert launched(2) == Launch(2, ALL)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "cpu")
+    assert launched(2) == Launch(2, ALL, offload=True, deepspeed=True)
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "num_processes: 2", "num_processes: many\ndistributed_type: NO"])
+def test_a_file_that_is_not_accelerates_is_refused(tmp_path, text):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(AesError, match="no file of accelerate's"):
+        from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("more", "launch", "message"),
+    [
+        ([], {"num_processes": 13}, "24 images to train on, and 26 are asked about"),
+        (["--lora_rank", "8"], {"distributed_type": "FSDP"}, "divided among the processes"),
+        (["--dtype", "bfloat16"], {}, "nothing keeps a float32 copy"),
+    ],
+)
+def test_what_cannot_be_on_those_machines_is_refused(scene_folder, random_model, tmp_path, more, launch, message):
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps({"num_processes": 2, "distributed_type": "MULTI_GPU", **launch}))
+    with pytest.raises(AesError, match=message):
+        train.main(
+            [*flags(scene_folder, random_model, tmp_path / "x", *more), "--dry_run", "--accelerate_config", str(file)]
+        )
