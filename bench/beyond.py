@@ -1,9 +1,9 @@
 """What each setting beyond the paper does on the demo's scenes, over three seeds: the tables of docs/log.md.
 
-    python bench/beyond.py -o DIR --demos SEEDS_DIR [--seeds 0 1 2] [--arms tie soft …] [--steps 40] [--scenes 400]
+    python bench/beyond.py -o DIR --demos SEEDS_DIR [--seeds 0 1 2] [--arms tie soft …] [--steps 30] [--scenes 400]
 
-SEEDS_DIR holds `seed-N/` as bench/seeds.py writes them: every arm starts from that seed's cold start, on its scenes. All
-arms have the same number of steps; each is compared with its own baseline. Arms that are done are not run again.
+SEEDS_DIR holds `seed-N/` as bench/seeds.py writes them: every arm starts from that seed's cold start, on its scenes.
+All arms have the same number of steps; each is compared with its own baseline. Arms that are done are not run again.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def main() -> None:
     parser.add_argument("--demos", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--scenes", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--scenes", type=int, default=300)
     options = parser.parse_args()
     folders = [options.output / f"seed-{seed}" for seed in options.seeds]
     for arm in options.arms:

@@ -14,10 +14,8 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import platform
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,24 +31,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))  # an installed aesr1 comes first
 
 import numpy as np
-import peft
 import torch
 import transformers
-import trl
-from gpu_parts import (
-    PHASES,
-    SHAPES,
-    Batch,
-    Clock,
-    TimedColdStart,
-    TimedRapo,
-    Watch,
-    build,
-    elapsed,
-    forward_operations,
-    processor_for,
-    training_operations,
-)
+from gpu_clock import GIB, PHASES, Clock, TimedColdStart, TimedRapo, Watch, ceilings, elapsed, machine
+from gpu_shape import SHAPES, Batch, build, forward_operations, processor_for, training_operations
 from PIL import Image
 from transformers import PrinterCallback
 from trl import GRPOConfig, SFTConfig
@@ -67,7 +51,6 @@ from aesr1.training import as_dataset
 
 STEPS, RANK, SEED = 3, 16, 0  # measured steps, after one of warm-up
 LEAST = 40  # seconds: with fewer left a row is not begun
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -178,8 +161,9 @@ def trainer_of(row: Row, scale: Scale, folder: Path, watch: Watch) -> Any:
         "callbacks": [watch],
         "peft_config": lora_config(model, rank=row.rank, alpha=2 * RANK),
     }
-    if not row.replies:
+    if row.rank or not row.replies:
         freeze_vision(model)
+    if not row.replies:
         return TimedColdStart(args=SFTConfig(**{**cold_start.PAPER, **settings}), **common)
     # The trainer loads its reference model from the model's folder, and this one has none.
     grpo_trainer.create_model_from_path = lambda _, dtype, **__: make(dtype=dtype)
@@ -265,43 +249,6 @@ def guarded(run: Callable[[], dict[str, Any]], device: str) -> dict[str, Any]:
     return found
 
 
-def ceilings(scale: Scale) -> dict[str, float]:
-    """Measured: bf16 TFLOP/s of a large square product, GB/s of a large copy (bytes read and written)."""
-    clock = Clock(scale.device)
-
-    def median(run: Callable[[], object]) -> float:
-        seconds = []
-        for _ in range(13):
-            began = clock.now()
-            run()
-            seconds.append(clock.now() - began)
-        return statistics.median(seconds[3:])
-
-    torch.manual_seed(SEED)
-    left, right = (torch.randn(scale.matrix, scale.matrix, device=scale.device).bfloat16() for _ in range(2))
-    product = torch.empty_like(left)
-    source = torch.randint(256, (scale.copied,), dtype=torch.uint8, device=scale.device)
-    target = torch.empty_like(source)
-    return {
-        "matmul_tflops": 2 * scale.matrix**3 / median(lambda: torch.mm(left, right, out=product)) / 1e12,
-        "copy_gb_per_second": 2 * scale.copied / median(lambda: target.copy_(source)) / 1e9,
-    }
-
-
-def machine(device: str) -> dict[str, str]:
-    """What it runs on."""
-    found = {module.__name__: module.__version__ for module in (torch, transformers, trl, peft)}
-    if device == "cpu":
-        return {**found, "device": platform.processor() or platform.machine(), "driver": "none"}
-    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        driver = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split("\n")[0]
-    except (OSError, subprocess.CalledProcessError):
-        driver = "unknown"
-    memory = torch.cuda.get_device_properties(0).total_memory / GIB
-    return {**found, "device": f"{torch.cuda.get_device_name(0)}, {memory:.1f} GiB", "driver": driver}
-
-
 def table(report: dict[str, Any]) -> str:
     """The report as Markdown."""
     ceiling, on = report["ceiling"], report["machine"]
@@ -360,7 +307,7 @@ def main() -> None:
         "seed": SEED,
         "reply": scale.reply,
         "pixels": scale.pixels,
-        "ceiling": ceilings(scale),
+        "ceiling": ceilings(scale.device, matrix=scale.matrix, copied=scale.copied),
         "rows": [],
     }
     write_json(arguments.o, report)

@@ -13,9 +13,9 @@ BENCH = Path(__file__).resolve().parents[1] / "bench"
 @pytest.fixture
 def parts(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
-    import gpu_parts
+    import gpu_shape
 
-    return gpu_parts
+    return gpu_shape
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from aesr1.images import open_image
 from aesr1.predict import PredictSettings, predict
 from aesr1.rapo import train
 from aesr1.records import Rating, Rationale, read_rows, write_rows
-from aesr1.trainable import VISION_PARTS
+from aesr1.trainable import VISION_PARTS, lora_config, lora_targets
 from aesr1.vlm import generate, inputs_about, load, picture_tokens
 from families import BUILDERS
 
@@ -172,3 +173,12 @@ def test_a_trained_model_scores(trained, scene_folder):
     again = load(str(trained), device="cpu", max_pixels=PIXELS)
     (row,) = predict(again, [scene_folder / "30.png"], PredictSettings(max_new_tokens=20))
     assert row.readable and 0 <= row.score <= 1 and row.error is None
+
+
+def test_lora_is_on_the_language_model_alone(vlm):
+    kinds = lora_config(vlm.model, rank=2, alpha=4)
+    names = [name for name, _ in vlm.model.named_modules() if re.fullmatch(kinds.target_modules, name)]
+    assert sorted(names) == sorted(lora_targets(vlm.model))
+    assert not any(part in VISION_PARTS for name in names for part in name.split("."))
+    layers = vlm.model.config.get_text_config().num_hidden_layers
+    assert sum(name.endswith("q_proj") for name in names) == layers

@@ -58,6 +58,7 @@ class ColdStartConfig:
     freeze_vision: bool = True
     lora_rank: int = 0  # 0 trains all weights of the language model
     lora_alpha: int = 32
+    attention: str = "sdpa"  # or flash_attention_2, where it is installed
 
 
 def cold_start(config: ColdStartConfig, training: SFTConfig) -> Path:
@@ -71,9 +72,15 @@ def cold_start(config: ColdStartConfig, training: SFTConfig) -> Path:
     check_images([rationale.image for rationale in rationales])
     resume = resume_point(output, training.world_size)
     claim(output, config)
-    vlm = load(config.model, max_pixels=config.max_pixels, device=launch.device(training), dtype=config.dtype)
+    vlm = load(
+        config.model,
+        max_pixels=config.max_pixels,
+        device=launch.device(training),
+        dtype=config.dtype,
+        attention=config.attention,
+    )
     vlm.model.train()
-    if config.freeze_vision:
+    if config.freeze_vision or config.lora_rank:
         freeze_vision(vlm.model)
     progress = Progressing("cold start")
     trainer = ColdStartTrainer(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from transformers import PreTrainedModel
 
 from aesr1.errors import AesError
 from aesr1.launch import ALL, Launch
@@ -35,7 +36,16 @@ def freeze_vision(model: Any) -> int:
             "no vision part was found in this model",
             fix=f"its parameters are named by none of {', '.join(VISION_PARTS)}",
         )
+    for name, module in model.named_modules():
+        if isinstance(module, PreTrainedModel) and any(part in VISION_PARTS for part in name.split(".")):
+            # Gradient checkpointing makes the output of all "input embeddings" require gradients, a tower's patch
+            # embedding among them: a frozen tower would be computed again and gradients sent through it for nothing.
+            module.get_input_embeddings = _nothing_to_train
     return frozen
+
+
+def _nothing_to_train() -> None:
+    raise NotImplementedError("a frozen vision tower has no embeddings to train")
 
 
 def lora_targets(model: Any) -> list[str]:

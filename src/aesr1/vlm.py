@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,26 +48,44 @@ class Vlm:
     max_pixels: int
 
 
-def load(name: str = TINY, *, max_pixels: int = MAX_PIXELS, device: str | None = None, dtype: str = "auto") -> Vlm:
+def load(
+    name: str = TINY,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    device: str | None = None,
+    dtype: str = "auto",
+    attention: str = "sdpa",
+) -> Vlm:
     """Load a model from a folder, a hub id, `aes-r1`, or one of the embedded names `tiny` and `tiny-backbone`.
 
     dtype "auto" is float32 on a CPU and the checkpoint's own elsewhere. AesError where the model is not to be
     had, or was made under another contract.
     """
     if name == REAL:
+        first, second = (
+            partial(load, real, max_pixels=max_pixels, device=device, dtype=dtype, attention=attention)
+            for real in REAL_MODELS
+        )
         try:
-            return load(REAL_MODELS[0], max_pixels=max_pixels, device=device, dtype=dtype)
+            return first()
         except AesError as error:
             print(f"{error.problem}; going on with {REAL_MODELS[1]}", file=sys.stderr)
-            return load(REAL_MODELS[1], max_pixels=max_pixels, device=device, dtype=dtype)
+            return second()
     transformers_logging.disable_progress_bar()
     where = _locate(name)
     config, processor = configured(name, max_pixels=max_pixels)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     precision = torch.float32 if dtype == "auto" and device == "cpu" else dtype
     try:
-        model = AutoModelForImageTextToText.from_pretrained(where, config=config, dtype=precision)
+        model = AutoModelForImageTextToText.from_pretrained(
+            where, config=config, dtype=precision, attn_implementation=attention
+        )
     except LOADING as error:
+        if attention != "sdpa" and "attention" in str(error).lower():
+            raise AesError(
+                f"attention: {attention} cannot be had here: {str(error).splitlines()[0]}",
+                fix="leave attention out (sdpa needs nothing), or install what it names",
+            ) from error
         raise _not_loaded(name, error) from error
     revision = getattr(config, "_commit_hash", None) or _fingerprint(Path(where))
     return Vlm(model.to(device).eval(), processor, name, revision, max_pixels)

@@ -60,6 +60,7 @@ class RapoConfig:
     freeze_vision: bool = False  # the paper trains it
     lora_rank: int = 0  # 0 trains all weights
     lora_alpha: int = 32
+    attention: str = "sdpa"  # or flash_attention_2, where it is installed
     dtype: str = "float32"  # of the weights; bf16 arithmetic comes from TRL's bf16: true
     validate_on: str = "val"  # split
     validate_every: int = 50  # steps; 0 never

@@ -44,8 +44,14 @@ def rapo(config: RapoConfig, training: GRPOConfig) -> Path:
     rewards = reward_functions(config.rewards, _reward_settings(config))
     resume = resume_point(output, training.world_size)
     claim(output, config)
-    vlm = load(config.model, max_pixels=config.max_pixels, device=launch.device(training), dtype=config.dtype)
-    if config.freeze_vision:
+    vlm = load(
+        config.model,
+        max_pixels=config.max_pixels,
+        device=launch.device(training),
+        dtype=config.dtype,
+        attention=config.attention,
+    )
+    if config.freeze_vision or config.lora_rank:
         freeze_vision(vlm.model)
     vlm.model.train()
     progress = Progressing("rapo")

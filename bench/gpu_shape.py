@@ -1,29 +1,18 @@
-"""What bench/gpu.py is made of: Qwen2.5-VL of real dimensions, how many operations it needs, trainers under a clock."""
+"""Qwen2.5-VL of real dimensions with random weights, and how many operations a step of it needs: for bench/gpu.py."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig, TrainerCallback
+from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from aesr1.cold_start import ColdStartTrainer
 from aesr1.contract import PROMPT
-from aesr1.rapo.train import RapoTrainer
 from aesr1.tiny.model import build_processor
-
-BEGAN = time.perf_counter() - time.process_time()
-"""When the process began: the imports until here are little but the processor's work."""
-
-PHASES = ("inputs", "rollout", "logprobs", "backward", "optimizer", "rest")
 
 
 @dataclass(frozen=True)
@@ -222,120 +211,3 @@ def training_operations(
         ),
         recomputed=sum(part.repeated for part, _ in passed),
     )
-
-
-def elapsed() -> float:
-    """Seconds since the process began."""
-    return time.perf_counter() - BEGAN
-
-
-class Clock:
-    """Seconds of each phase, the device waited for; a phase inside another is taken out of the outer one."""
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.steps: list[dict[str, float]] = []
-        self.spent: dict[str, float] = defaultdict(float)
-        self.open: list[str] = []
-        self.last = self.begun = 0.0
-
-    def now(self) -> float:
-        """Wall time once the device is done."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """A phase as a block."""
-        self._pass_to(self.open[-1] if self.open else None)
-        self.open.append(name)
-        try:
-            yield
-        finally:
-            self._pass_to(self.open.pop())
-
-    def _pass_to(self, name: str | None) -> None:
-        now = self.now()
-        if name:
-            self.spent[name] += now - self.last
-        self.last = now
-
-    def lap(self) -> None:
-        """End a step, which began where the one before ended."""
-        now = self.now()
-        step = {name: self.spent[name] for name in PHASES[:-1]}
-        whole = now - self.begun
-        self.steps.append({**step, "rest": whole - sum(step.values()), "step": whole})
-        self.spent.clear()
-        self.begun = now
-
-
-class Watch(TrainerCallback):
-    """Tells the clock of steps and the optimizer; ends the training when enough was measured or time is up."""
-
-    def __init__(self, clock: Clock, budget: float) -> None:
-        self.clock, self.budget = clock, budget
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self.clock.begun = self.clock.now()
-
-    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:  # gradients are clipped by now
-        self.optimizing = self.clock.phase("optimizer")
-        self.optimizing.__enter__()
-
-    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-        self.optimizing.__exit__(None, None, None)
-
-    def on_step_end(self, _: Any, state: Any, control: Any, **__: Any) -> None:
-        self.clock.lap()
-        if elapsed() > self.budget and len(self.clock.steps) > 1:  # the first was the warm-up
-            control.should_training_stop = True
-
-
-class Timed:
-    """For a Trainer: time of forward and backward, and the size of what it sees."""
-
-    clock: Clock
-    lengths: tuple[int, int] = (0, 0)  # tokens of prompt and reply, the same in every row
-    generated: int = 0  # tokens in the last rollout
-
-    def training_step(self, *arguments: Any, **named: Any) -> Any:
-        """A micro-batch; what is prepared inside it has phases of its own."""
-        with self.clock.phase("backward"):
-            return super().training_step(*arguments, **named)  # type: ignore[misc]
-
-    def get_batch_samples(self, *arguments: Any, **named: Any) -> Any:
-        """The step's pictures are opened, a cold start's made into tensors."""
-        with self.clock.phase("inputs"):
-            return super().get_batch_samples(*arguments, **named)  # type: ignore[misc]
-
-    def _prepare_inputs(self, inputs: Any) -> Any:
-        with self.clock.phase("inputs"):
-            prepared = super()._prepare_inputs(inputs)  # type: ignore[misc]
-            reply = prepared["completion_mask"] if "completion_mask" in prepared else prepared["labels"] != -100
-            whole = prepared["prompt_mask"] if "prompt_mask" in prepared else prepared["attention_mask"] - reply.long()
-            self.lengths = int(whole[0].sum()), int(reply[0].sum())
-            if (whole.sum(1) != self.lengths[0]).any() or (reply.sum(1) != self.lengths[1]).any():
-                raise ValueError("the rows of a micro-batch differ in length")
-            return prepared
-
-
-class TimedColdStart(Timed, ColdStartTrainer):
-    """The project's cold start under the clock."""
-
-
-class TimedRapo(Timed, RapoTrainer):
-    """The project's RAPO under the clock."""
-
-    def _generate_single_turn(self, *arguments: Any, **named: Any) -> Any:
-        with self.clock.phase("rollout"):
-            replies, probabilities = super()._generate_single_turn(*arguments, **named)
-        self.generated = sum(map(len, replies))
-        return replies, probabilities
-
-    def _get_per_token_logps_and_entropies(self, *arguments: Any, **named: Any) -> Any:
-        if torch.is_grad_enabled():  # the loss's own
-            return super()._get_per_token_logps_and_entropies(*arguments, **named)
-        with self.clock.phase("logprobs"):
-            return super()._get_per_token_logps_and_entropies(*arguments, **named)
