@@ -24,7 +24,8 @@ from aesr1.records import Rating, read_rows, write_rows
 
 ARMS: dict[str, tuple[str | None, list[str]]] = {
     "paper": (None, []),
-    "tie": ("paper", ["--tie", "0.5"]),
+    "rounded": (None, []),
+    "tie": ("rounded", ["--tie", "0.5"]),
     "soft": ("paper", ["--soft_preferences", "true"]),
     "weights": ("paper", ["--reward_weights", "2", "1", "1"]),
     "sigma": ("paper", ["--sigma", "0.2", "--sigma_end", "0.05"]),
@@ -33,27 +34,34 @@ ARMS: dict[str, tuple[str | None, list[str]]] = {
     "across": (None, ["--across_domains", "true"]),
     "apart": ("across", []),
 }
-"""Name → baseline, flags over tiny/rapo.yaml. The last two are trained on ratings of two data sets."""
+"""Name → baseline, flags over tiny/rapo.yaml. `RATINGS`: which are trained on other ratings than the scenes have."""
 
 
-def two_sets(ratings: Path, target: Path) -> Path:
-    """Ratings of which every second one comes from a kinder data set: the same order, mapped onto the upper half."""
-    rows = [
-        replace(row, domain="kind", score=0.5 + row.score / 2) if number % 2 else row
-        for number, row in enumerate(read_rows(ratings, Rating))
+def two_sets(rows: list[Rating]) -> list[Rating]:
+    """Every second rating comes from a kinder data set: the same order, mapped onto the upper half."""
+    return [
+        replace(row, domain="kind", score=0.5 + row.score / 2) if number % 2 else row for number, row in enumerate(rows)
     ]
-    if not target.exists():
-        write_rows(target, rows)
-    return target
+
+
+def rounded(rows: list[Rating]) -> list[Rating]:
+    """Ratings in tenths, so that many are equal."""
+    return [replace(row, score=round(row.score, 1)) for row in rows]
+
+
+RATINGS = {"across": two_sets, "apart": two_sets, "rounded": rounded, "tie": rounded}
 
 
 def run_arm(demo: Path, output: Path, arm: str, *, seed: int, steps: int, scenes: int) -> None:
     """Train one arm and let it judge the seed's first held-out scenes."""
     flags = ARMS[arm][1]
     ratings = demo / "train" / "ratings.jsonl"
-    if arm in ("across", "apart"):
-        output.mkdir(parents=True, exist_ok=True)
-        ratings = two_sets(ratings, output / "two-sets.jsonl")
+    if arm in RATINGS:
+        made = output / f"{RATINGS[arm].__name__}.jsonl"
+        made.parent.mkdir(parents=True, exist_ok=True)
+        if not made.exists():
+            write_rows(made, RATINGS[arm](read_rows(ratings, Rating)))
+        ratings = made
     test = output / "test" / "ratings.jsonl"
     if not test.exists():
         test.parent.mkdir(parents=True, exist_ok=True)

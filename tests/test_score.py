@@ -1,18 +1,25 @@
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from aesr1 import Scorer
+from aesr1.ahead import openers
 from aesr1.app.score import ScoreConfig, score_files
 from aesr1.cli import main
+from aesr1.contract import reply_until_score
 from aesr1.errors import AesError
-from aesr1.predict import PredictSettings
+from aesr1.expectation import expect_scores
+from aesr1.images import open_image
+from aesr1.predict import PredictSettings, predict
+from aesr1.processor import picture_length
 from aesr1.records import Prediction, read_rows
 
 QUICK = PredictSettings(max_new_tokens=6)
@@ -49,7 +56,7 @@ def test_a_run_resumes_and_skips_what_is_done(random_model, scene_folder, tmp_pa
     second = list(score_files(more))
     assert second[:4] == first and len(second) == 6
     assert len(read_rows(output, Prediction)) == 6
-    monkeypatch.setattr("aesr1.predict.generate", lambda *_, **__: pytest.fail("scored again"))
+    monkeypatch.setattr("aesr1.predict.read_pictures", lambda *_, **__: pytest.fail("scored again"))
     assert list(score_files(more)) == second
 
 
@@ -60,6 +67,94 @@ def test_two_models_never_share_a_file(random_model, scene_folder, tmp_path):
     output.write_text(json.dumps({**row.__dict__, "revision": "other"}) + "\n")
     with pytest.raises(AesError, match="was written by"):
         list(score_files(config))
+
+
+def test_fast_scores_are_the_expectation_after_an_empty_reasoning(scorer, random_model, scene_folder, tmp_path):
+    paths = [scene_folder / "00.png", scene_folder / "01.png"]
+    rows = list(predict(scorer.vlm, paths, PredictSettings(fast=True)))
+    pictures = [open_image(path, max_pixels=scorer.vlm.max_pixels) for path in paths]
+    expected = expect_scores(scorer.vlm, pictures, [reply_until_score("")] * 2)
+    assert [(row.score, row.spread) for row in rows] == [tuple(each) for each in expected]
+    assert {(row.readable, row.reasoning, row.reply, row.error) for row in rows} == {(False, None, "", None)}
+    output = tmp_path / "p.jsonl"
+    kinds = (QUICK, PredictSettings(fast=True))
+    first, second = (ScoreConfig((str(paths[0]),), str(random_model), output, settings=kind) for kind in kinds)
+    list(score_files(first))
+    with pytest.raises(AesError, match="expectation without reasoning"):
+        list(score_files(second))
+    with pytest.raises(AesError, match="no samples"):
+        PredictSettings(fast=True, samples=2)
+
+
+@pytest.fixture(scope="module")
+def album(scene_folder, tmp_path_factory):
+    """Forty-five pictures of all sizes, a broken one and a missing one among them."""
+    folder = tmp_path_factory.mktemp("album")
+    for number in range(45):
+        side = 16 + 37 * number % 50
+        with Image.open(scene_folder / f"{number % 40:02d}.png") as picture:
+            picture.resize((side, 64)).save(folder / f"{number:02d}.png")
+    (folder / "20.png").write_text("no picture")
+    return [folder / f"{number:02d}.png" for number in range(45)] + [folder / "gone.png"]
+
+
+def test_pictures_that_worker_processes_open_are_the_same_in_the_same_order(scorer, album):
+    settings = PredictSettings(batch_size=4, fast=True)
+    alone = list(predict(scorer.vlm, album, replace(settings, batch_size=1)))
+    with openers(len(album)) as pool:
+        images = [Image.open(path) if number == 7 else path for number, path in enumerate(album)]
+        together = list(predict(scorer.vlm, images, settings, pool=pool))
+    assert [row.image for row in together] == [str(path) for path in album] == [row.image for row in alone]
+    assert [row.score is None for row in together] == [path.name in ("20.png", "gone.png") for path in album]
+    assert [row.error for row in together] == [row.error for row in alone]
+    pairs = [(row.score, other.score) for row, other in zip(together, alone, strict=True) if row.score is not None]
+    assert [mine for mine, _ in pairs] == pytest.approx([theirs for _, theirs in pairs], abs=1e-5)
+
+
+def test_a_batch_holds_pictures_of_like_length(scorer, album, monkeypatch):
+    lengths = []
+
+    def scored(vlm, pictures, settings):
+        lengths.append([picture_length(vlm.processor, picture.size) for picture in pictures])
+        return [Prediction("", 0.5, 0.1, False, None, "", "", "", "") for _ in pictures]
+
+    monkeypatch.setattr("aesr1.predict._scored", scored)
+    rows = list(predict(scorer.vlm, album, PredictSettings(batch_size=4)))
+    assert [row.image for row in rows] == [str(path) for path in album]
+    window = [length for batch in lengths[:4] for length in batch]
+    assert window == sorted(window) and len(set(window)) > 3
+
+
+@pytest.mark.parametrize("end", ["an error", "nobody asks for more"])
+def test_worker_processes_end_with_the_scoring(scorer, album, end):
+    def score():
+        with openers(len(album)) as pool:
+            yield from predict(scorer.vlm, album, PredictSettings(batch_size=1, fast=True), pool=pool)
+
+    rows = score()
+    next(rows)
+    assert multiprocessing.active_children()
+    if end == "an error":
+        with pytest.raises(ZeroDivisionError):
+            rows.throw(ZeroDivisionError())
+    else:
+        rows.close()
+    assert not multiprocessing.active_children()
+
+
+def test_a_killed_worker_process_is_a_clear_error(scorer, album):
+    with openers(len(album)) as pool:
+        rows = predict(scorer.vlm, album, PredictSettings(batch_size=1, fast=True), pool=pool)
+        next(rows)
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        with pytest.raises(AesError, match="was killed"):
+            list(rows)
+
+
+def test_few_pictures_are_opened_without_processes():
+    with openers(31) as pool:
+        assert pool is None
 
 
 def aesr1(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -92,6 +187,7 @@ def test_the_command_prints_a_table(random_model, scene_folder):
     ("arguments", "problem", "fix"),
     [
         (["score"], "no pictures were named", "name files"),
+        (["score", "x.jpg", "--fast", "--samples", "2"], "fast scoring draws no samples", "leave out one"),
         (["score", "x.jpg", "--model", "./nowhere"], "no folder ./nowhere", "pass --model"),
         (["score", "nothing/*.jpg"], "holds no pictures", "looked for"),
         (["report", "nothing.jsonl", "-o", "x.html"], "does not exist", "check the path"),

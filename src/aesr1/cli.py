@@ -33,6 +33,7 @@ Output = Annotated[
 ]
 Samples = Annotated[int, typer.Option(min=0, help="Mean of so many sampled replies instead of the expectation.")]
 Temperature = Annotated[float, typer.Option(help="For --samples.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Scores alone, many times sooner: no reasoning is written.")]
 
 
 @app.command()
@@ -75,6 +76,7 @@ def evaluate(
     samples: Samples = 0,
     temperature: Temperature = 0.6,
     seed: Seed = 0,
+    fast: Fast = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
 ) -> None:
     """Score held-out images and compare with people: PLCC, SRCC, KRCC, MAE, pair accuracy, with intervals."""
@@ -95,6 +97,7 @@ def evaluate(
                 temperature=temperature,
                 max_new_tokens=max_new_tokens,
                 seed=seed,
+                fast=fast,
             ),
         )
     )
@@ -116,6 +119,7 @@ def score(
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 16,
     max_pixels: Annotated[int, typer.Option(help="Picture size cap.")] = 262_144,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 512,
+    fast: Fast = False,
 ) -> None:
     """Score pictures, 0 (ugly) to 1 (beautiful), with a spread and the reasons. One bad picture stops nothing."""
     from aesr1.app.score import TOY_NOTE, ScoreConfig, score_files
@@ -127,7 +131,12 @@ def score(
     if not inputs:
         raise AesError("no pictures were named", fix="name files, folders or globs, or pass --files-from LIST")
     settings = PredictSettings(
-        batch_size=batch_size, samples=samples, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens
+        batch_size=batch_size,
+        samples=samples,
+        temperature=temperature,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        fast=fast,
     )
     if model is None:
         print(TOY_NOTE, file=sys.stderr)

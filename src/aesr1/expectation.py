@@ -11,7 +11,8 @@ from PIL import Image
 
 from aesr1.contract import ANSWER_OPEN, PROMPT, SCORE_TEXTS
 from aesr1.errors import AesError
-from aesr1.vlm import Vlm, inputs_about
+from aesr1.sampling import Prefill, advance, prefill
+from aesr1.vlm import Reading, Vlm, inputs_about, question_of
 
 
 class Expectation(NamedTuple):
@@ -31,22 +32,46 @@ def expect_scores(
     prefill, then one short forward pass of the tree of digits from its cache.
     """
     tree = _score_tree(vlm.processor.tokenizer)
-    inputs = inputs_about(vlm, images, prefixes, prompt)
-    mask = inputs["attention_mask"]
-    first = vlm.model(**inputs, **_first_positions(vlm.model, mask), use_cache=True, logits_to_keep=1)
-    batch, (paths, depth) = len(images), tree.paths.shape
-    cache = first.past_key_values
-    cache.batch_repeat_interleave(paths)
-    tokens = torch.as_tensor(tree.paths, device=mask.device).repeat(batch, 1)
-    mask = torch.cat([mask.repeat_interleave(paths, dim=0), torch.ones_like(tokens)], dim=1)
-    rest = vlm.model(
-        input_ids=tokens,
-        attention_mask=mask,
-        position_ids=_positions(vlm.model, mask, depth),
-        past_key_values=cache,
-        use_cache=True,
-    ).logits
-    root = torch.log_softmax(first.logits[:, -1].float(), dim=-1)
+    return _weigh(vlm.model, prefill(vlm.model, inputs_about(vlm, images, prefixes, prompt)), tree)
+
+
+@torch.inference_mode()
+def expect_after(vlm: Vlm, reading: Reading, prefixes: Sequence[str]) -> list[Expectation]:
+    """As `expect_scores`, from pictures that were read already; K prefixes a picture, the first picture's first."""
+    replies = len(prefixes) // len(reading.images)
+    tokens = _tokens_after(vlm, question_of(vlm, reading.prompt), prefixes)
+    if reading.start is None or tokens is None:
+        images = [image for image in reading.images for _ in range(replies)]
+        return expect_scores(vlm, images, prefixes, prompt=reading.prompt)
+    tree = _score_tree(vlm.processor.tokenizer)
+    lengths = [len(ids) for ids in tokens]
+    found: dict[int, Expectation] = {}
+    for length in sorted(set(lengths)) if reading.start.slides else [max(lengths)]:
+        rows = [row for row, own in enumerate(lengths) if own == length or not reading.start.slides]
+        device = reading.start.mask.device
+        ids = torch.tensor([[0] * (length - lengths[row]) + tokens[row] for row in rows], device=device)
+        mask = torch.tensor([[0] * (length - lengths[row]) + [1] * lengths[row] for row in rows], device=device)
+        start = reading.start.repeated(1, torch.tensor([row // replies for row in rows], device=device))
+        after = advance(vlm.model, start, ids, mask=mask, keep=1).after
+        found.update(zip(rows, _weigh(vlm.model, after, tree), strict=True))
+    return [found[row] for row in range(len(prefixes))]
+
+
+def _tokens_after(vlm: Vlm, question: str, prefixes: Sequence[str]) -> list[list[int]] | None:
+    """Each prefix's tokens as they follow the question; None where a tokenizer joins the two."""
+    asked, *whole = vlm.processor.tokenizer(
+        [question, *(question + prefix for prefix in prefixes)], add_special_tokens=False
+    )["input_ids"]
+    if any(ids[: len(asked)] != asked or len(ids) == len(asked) for ids in whole):
+        return None
+    return [ids[len(asked) :] for ids in whole]
+
+
+def _weigh(model: Any, start: Prefill, tree: _ScoreTree) -> list[Expectation]:
+    batch, (paths, depth) = len(start.mask), tree.paths.shape
+    tokens = torch.as_tensor(tree.paths, device=start.mask.device).repeat(batch, 1)
+    rest = advance(model, start.repeated(paths), tokens, keep=depth).logits
+    root = torch.log_softmax(start.logits.float(), dim=-1)
     inner = torch.log_softmax(rest.float(), dim=-1).reshape(batch, paths, depth, -1)
     log_p = root[:, tree.tokens[:, 0]]
     for level in range(1, tree.tokens.shape[1]):
@@ -57,22 +82,6 @@ def expect_scores(
     means = weights @ values
     spreads = np.sqrt(np.maximum(0.0, weights @ values**2 - means**2))
     return [Expectation(float(mean), float(spread)) for mean, spread in zip(means, spreads, strict=True)]
-
-
-def _first_positions(model: Any, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Position ids of left-padded inputs, which most families would count from the padding on; Qwen-VL does not."""
-    if hasattr(getattr(model, "model", None), "rope_deltas"):
-        return {}
-    return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
-
-
-def _positions(model: Any, mask: torch.Tensor, length: int) -> torch.Tensor:
-    """Position ids of the last `length` columns; Qwen-VL's three-axis positions go on from the picture's offset."""
-    positions = (mask.cumsum(-1) - 1)[:, -length:]
-    deltas: torch.Tensor | None = getattr(getattr(model, "model", None), "rope_deltas", None)
-    if deltas is None:
-        return positions
-    return (positions + deltas.repeat_interleave(len(mask) // len(deltas), dim=0)).expand(3, -1, -1)
 
 
 class _ScoreTree(NamedTuple):

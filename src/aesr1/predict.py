@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
 from PIL import Image
 
+from aesr1.ahead import FEW, open_ahead
 from aesr1.contract import Judgement, parse_reply, reply_prefix, reply_until_score
 from aesr1.errors import AesError
-from aesr1.expectation import expect_scores
-from aesr1.images import open_image, prepare
+from aesr1.expectation import Expectation, expect_after, expect_scores
+from aesr1.processor import picture_length
 from aesr1.records import Prediction, read_rows, write_rows
-from aesr1.vlm import Vlm, generate
+from aesr1.vlm import Vlm, read_pictures, write_replies
+
+WINDOW = 4
+"""Batches whose pictures are sorted by length together: more would save little padding and hold rows back longer."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +33,21 @@ class PredictSettings:
     samples: int = 0
     temperature: float = 0.6  # the paper's, used with samples alone
     max_new_tokens: int = 512
-    seed: int = 0  # of the samples; a batch draws together, so their scores depend on batch_size too
+    seed: int = 0  # of the samples; a batch draws together, so their scores depend on its company too
+    fast: bool = False  # no reply: the score that the model expects of a reply without reasoning
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.samples < 0 or self.max_new_tokens < 1:
             raise AesError(
                 f"these settings score nothing: {self}", fix="batch_size and max_new_tokens begin at 1, samples at 0"
             )
+        if self.fast and self.samples:
+            raise AesError("fast scoring draws no samples", fix="leave out one of fast and samples")
 
     def describe(self, max_pixels: int) -> str:
         """How scores are read, for every row: numbers read in two ways must not be compared unawares."""
+        if self.fast:
+            return f"expectation without reasoning; {max_pixels} pixels"
         way = (
             f"mean of {self.samples} at temperature {self.temperature:g}, seed {self.seed}"
             if self.samples
@@ -46,63 +57,82 @@ class PredictSettings:
 
 
 def predict(
-    vlm: Vlm, images: Sequence[str | Path | Image.Image], settings: PredictSettings | None = None
+    vlm: Vlm,
+    images: Sequence[str | Path | Image.Image],
+    settings: PredictSettings | None = None,
+    *,
+    pool: Executor | None = None,
 ) -> Iterator[Prediction]:
     """One prediction an image, in order. A picture that cannot be read gives a row with its error.
 
     Default: one greedy reply, and as score the expectation over the score tokens after its reasoning. Where the
     reply is unreadable the model is asked once more with the answer forced, and the row says `readable: false`.
+    Fast: no reply is written, the answer is forced after an empty reasoning; `readable: false`, no reasoning.
     With samples: the mean and standard deviation of the readable replies' scores, and the reasoning of the
     reply nearest to the mean.
+
+    Pictures of like length make a batch, chosen among those of a few batches; `pool` opens as many ahead.
     """
     settings = settings or PredictSettings()
-    for start in range(0, len(images), settings.batch_size):
-        batch = images[start : start + settings.batch_size]
-        rows: list[Prediction | None] = []
-        pictures: list[Image.Image] = []
-        for image in batch:
-            try:
-                pictures.append(_opened(image, vlm.max_pixels))
-                rows.append(None)
-            except AesError as error:
-                rows.append(Prediction(**_unscored(vlm, settings, error.problem), image=_name(image)))
-        scored = iter(_scored(vlm, pictures, settings) if pictures else [])
-        for image, row in zip(batch, rows, strict=True):
-            yield row if row is not None else replace(next(scored), image=_name(image))
+    window = WINDOW * settings.batch_size
+    opened = open_ahead(images, max_pixels=vlm.max_pixels, pool=pool, ahead=max(window, FEW))
+    for start in range(0, len(images), window):
+        names = [_name(image) for image in images[start : start + window]]
+        pictures = list(islice(opened, len(names)))
+        rows = {
+            place: Prediction(**_unscored(vlm, settings, picture.problem), image=names[place])
+            for place, picture in enumerate(pictures)
+            if isinstance(picture, AesError)
+        }
+        due = 0
+        for batch in _batches(vlm, pictures, settings.batch_size):
+            places, readable = zip(*batch, strict=True)
+            for place, row in zip(places, _scored(vlm, readable, settings), strict=True):
+                rows[place] = replace(row, image=names[place])
+            while due in rows:
+                yield rows[due]
+                due += 1
+        yield from (rows[place] for place in range(due, len(names)))
 
 
-def _opened(image: str | Path | Image.Image, max_pixels: int) -> Image.Image:
-    if not isinstance(image, Image.Image):
-        return open_image(image, max_pixels=max_pixels)
-    try:
-        return prepare(image, max_pixels=max_pixels)
-    except (OSError, ValueError, SyntaxError) as error:  # a lazy file is read only now
-        raise AesError(f"the picture cannot be read: {error}", fix="leave it out") from error
+def _batches(
+    vlm: Vlm, pictures: Sequence[Image.Image | AesError], size: int
+) -> Iterator[list[tuple[int, Image.Image]]]:
+    """Those that could be read with their places, the shortest to the model first, so that little is padded."""
+    readable = [(place, picture) for place, picture in enumerate(pictures) if not isinstance(picture, AesError)]
+    readable.sort(key=lambda pair: picture_length(vlm.processor, pair[1].size))
+    yield from (readable[start : start + size] for start in range(0, len(readable), size))
 
 
-def _scored(vlm: Vlm, pictures: list[Image.Image], settings: PredictSettings) -> list[Prediction]:
+def _scored(vlm: Vlm, pictures: Sequence[Image.Image], settings: PredictSettings) -> list[Prediction]:
     if settings.samples:
         return _sampled(vlm, pictures, settings)
-    replies = [texts[0] for texts in generate(vlm, pictures, max_new_tokens=settings.max_new_tokens)]
-    judged = [parse_reply(reply) for reply in replies]
-    prefixes = [
-        reply_until_score("") if judgement is None else reply_prefix(reply) or ""
-        for reply, judgement in zip(replies, judged, strict=True)
-    ]
+    if settings.fast:
+        replies, scores = [""] * len(pictures), expect_scores(vlm, pictures, [reply_until_score("")] * len(pictures))
+        return _expected(vlm, settings, replies, scores)
+    reading = read_pictures(vlm, pictures)
+    replies = [texts[0] for texts in write_replies(vlm, reading, max_new_tokens=settings.max_new_tokens)]
+    prefixes = [reply_until_score("") if parse_reply(reply) is None else reply_prefix(reply) or "" for reply in replies]
+    return _expected(vlm, settings, replies, expect_after(vlm, reading, prefixes))
+
+
+def _expected(
+    vlm: Vlm, settings: PredictSettings, replies: Sequence[str], scores: Sequence[Expectation]
+) -> list[Prediction]:
     rows = []
-    for reply, judgement, (score, spread) in zip(replies, judged, expect_scores(vlm, pictures, prefixes), strict=True):
-        row = Prediction(**_unscored(vlm, settings, None, judgement, reply), image="")
+    for reply, (score, spread) in zip(replies, scores, strict=True):
+        row = Prediction(**_unscored(vlm, settings, None, parse_reply(reply), reply), image="")
         broken = math.isnan(score)
         error = "the model gives no probabilities (NaN): its weights are broken" if broken else None
         rows.append(replace(row, score=None if broken else score, spread=None if broken else spread, error=error))
     return rows
 
 
-def _sampled(vlm: Vlm, pictures: list[Image.Image], settings: PredictSettings) -> list[Prediction]:
+def _sampled(vlm: Vlm, pictures: Sequence[Image.Image], settings: PredictSettings) -> list[Prediction]:
     rows = []
-    for replies in generate(
+    for replies in write_replies(
         vlm,
-        pictures,
+        read_pictures(vlm, pictures),
         samples=settings.samples,
         temperature=settings.temperature,
         max_new_tokens=settings.max_new_tokens,

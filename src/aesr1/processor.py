@@ -137,3 +137,12 @@ def fit(image_processor: Any, *, max_pixels: int) -> None:
         image_processor.min_patches = min(image_processor.min_patches, image_processor.max_patches)
     elif size.get("longest_edge") and size.get("shortest_edge"):
         image_processor.size = {name: min(size[name], max_pixels) for name in ("shortest_edge", "longest_edge")}
+
+
+def picture_length(processor: Any, size: tuple[int, int]) -> int:
+    """How long a picture of this width and height is to the model: its tokens, or its area where none can tell."""
+    try:
+        (tokens,) = processor._get_num_multimodal_tokens(image_sizes=[size[::-1]])["num_image_tokens"]
+    except (AttributeError, NotImplementedError, KeyError, TypeError):  # it is for engines, and some families lack it
+        return size[0] * size[1]
+    return int(tokens)

@@ -19,13 +19,19 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+)
 from transformers.utils import logging as transformers_logging
 
 from aesr1.contract import MAX_PIXELS, PROMPT, VERSION, check_version
 from aesr1.errors import AesError
 from aesr1.folders import write_json
 from aesr1.processor import load_processor
+from aesr1.sampling import Prefill, can_share, draw, drawing_of, ends_of, prefill
 
 TINY = "tiny"
 BACKBONE = "tiny-backbone"
@@ -177,10 +183,15 @@ def check_stamp(folder: Path) -> None:
     check_version(version, where=str(folder))
 
 
+def question_of(vlm: Vlm, prompt: str) -> str:
+    """The prompt about one image in the model's own form, to where its answer begins."""
+    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+    return str(vlm.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+
+
 def inputs_about(vlm: Vlm, images: Sequence[Image.Image], answers: Sequence[str], prompt: str) -> Any:
     """Left-padded model inputs of the prompt about each image, each followed by the beginning of an answer."""
-    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
-    question = vlm.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    question = question_of(vlm, prompt)
     inputs = vlm.processor(
         text=[question + answer for answer in answers],
         images=[[image] for image in images],
@@ -190,7 +201,72 @@ def inputs_about(vlm: Vlm, images: Sequence[Image.Image], answers: Sequence[str]
     return inputs.to(vlm.model.device, dtype=vlm.model.dtype)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Pictures and the prompt as a model has read them: replies and scores start from here, as many as are wanted."""
+
+    images: tuple[Image.Image, ...]
+    prompt: str
+    inputs: Any
+    start: Prefill | None  # None: a family whose cache cannot be shared, which reads again for every reply
+
+
 @torch.inference_mode()
+def read_pictures(vlm: Vlm, images: Sequence[Image.Image], *, prompt: str = PROMPT) -> Reading:
+    """Have the model read the prompt about each image, once."""
+    inputs = inputs_about(vlm, images, [""] * len(images), prompt)
+    start = prefill(vlm.model, inputs) if can_share(vlm.model) else None
+    return Reading(tuple(images), prompt, inputs, start)
+
+
+@torch.inference_mode()
+def write_replies(
+    vlm: Vlm,
+    reading: Reading,
+    *,
+    samples: int = 1,
+    temperature: float = 0.0,
+    max_new_tokens: int = 512,
+    seed: int = 0,
+) -> list[list[str]]:
+    """`samples` raw replies about each of n pictures that were read: n lists of K texts.
+
+    Temperature 0 is greedy and so the same every time (then K must be 1); above it the draw is seeded.
+    """
+    if samples > 1 and not temperature > 0:
+        raise AesError(
+            f"{samples} samples at temperature 0 would all be the same", fix="give a temperature, the paper's is 0.6"
+        )
+    drawing: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    if temperature > 0:
+        drawing = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+    config = GenerationConfig(
+        **drawing,
+        repetition_penalty=1.0,
+        max_new_tokens=max_new_tokens,
+        suppress_tokens=picture_tokens(vlm.model.config),
+        pad_token_id=vlm.processor.tokenizer.pad_token_id,
+    )
+    how = drawing_of(config, vlm.model)
+    if reading.start is None or how is None:
+        torch.manual_seed(seed)
+        config.num_return_sequences = samples
+        tokens = vlm.model.generate(**reading.inputs, generation_config=config)
+        replies = tokens[:, reading.inputs["input_ids"].shape[1] :].tolist()
+    else:
+        replies = draw(
+            vlm.model,
+            reading.start,
+            replies=samples,
+            drawing=how,
+            max_new_tokens=max_new_tokens,
+            eos=ends_of(vlm.model.generation_config),
+            source=torch.Generator(vlm.model.device).manual_seed(seed),
+        )
+    texts = vlm.processor.batch_decode(replies, skip_special_tokens=True)
+    return [texts[start : start + samples] for start in range(0, len(texts), samples)]
+
+
 def generate(
     vlm: Vlm,
     images: Sequence[Image.Image],
@@ -201,30 +277,11 @@ def generate(
     seed: int = 0,
     prompt: str = PROMPT,
 ) -> list[list[str]]:
-    """`samples` raw replies to the prompt about each of n images: n lists of K texts.
-
-    Temperature 0 is greedy and so the same every time (then K must be 1); above it the draw is seeded.
-    """
-    if samples > 1 and not temperature > 0:
-        raise AesError(
-            f"{samples} samples at temperature 0 would all be the same", fix="give a temperature, the paper's is 0.6"
-        )
-    inputs = inputs_about(vlm, images, [""] * len(images), prompt)
-    drawing: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    if temperature > 0:
-        torch.manual_seed(seed)
-        drawing = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
-    tokens = vlm.model.generate(
-        **inputs,
-        **drawing,
-        repetition_penalty=1.0,
-        num_return_sequences=samples,
-        max_new_tokens=max_new_tokens,
-        suppress_tokens=picture_tokens(vlm.model.config),
-        pad_token_id=vlm.processor.tokenizer.pad_token_id,
+    """As `write_replies`, about pictures that are read for this alone."""
+    reading = read_pictures(vlm, images, prompt=prompt)
+    return write_replies(
+        vlm, reading, samples=samples, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed
     )
-    texts = vlm.processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [texts[start : start + samples] for start in range(0, len(texts), samples)]
 
 
 def picture_tokens(config: Any) -> list[int] | None:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aesr1.ahead import openers
 from aesr1.contract import MAX_PIXELS
 from aesr1.images import find_images
 from aesr1.progress import bar
 from aesr1.records import Appender, Prediction
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from PIL import Image
 
     from aesr1.predict import PredictSettings
@@ -51,11 +54,13 @@ class Scorer:
         """One prediction an image, in order; score and spread are 0–1. A bad picture is a row with its error."""
         return list(self.stream(images))
 
-    def stream(self, images: Sequence[str | Path | Image.Image]) -> Iterator[Prediction]:
-        """As `score`, each prediction as soon as its batch is done."""
+    def stream(
+        self, images: Sequence[str | Path | Image.Image], *, pool: Executor | None = None
+    ) -> Iterator[Prediction]:
+        """As `score`, each prediction as soon as its turn has come. `pool`: see `aesr1.ahead.openers`."""
         from aesr1.predict import predict
 
-        return predict(self.vlm, images, self.settings)
+        return predict(self.vlm, images, self.settings, pool=pool)
 
 
 @dataclass(frozen=True)
@@ -71,21 +76,26 @@ class ScoreConfig:
 
 def score_files(config: ScoreConfig) -> Iterator[Prediction]:
     """Predictions of every picture found, in order. Those already in the output file by the same model are skipped."""
+    paths = find_images(config.inputs)
+    with openers(len(paths)) as pool:
+        scorer = Scorer(config.model, max_pixels=config.max_pixels, settings=config.settings)
+        if config.output is None:
+            with bar("score", total=len(paths)) as progress:
+                for prediction in scorer.stream(paths, pool=pool):
+                    progress.advance(1)
+                    yield prediction
+        else:
+            yield from _resumed(scorer, paths, config.output, pool)
+
+
+def _resumed(scorer: Scorer, paths: Sequence[Path], output: Path, pool: Executor | None) -> Iterator[Prediction]:
     from aesr1.predict import earlier
 
-    paths = find_images(config.inputs)
-    scorer = Scorer(config.model, max_pixels=config.max_pixels, settings=config.settings)
-    if config.output is None:
-        with bar("score", total=len(paths)) as progress:
-            for prediction in scorer.stream(paths):
-                progress.advance(1)
-                yield prediction
-        return
-    done = earlier(config.output, scorer.vlm, scorer.settings)
+    done = earlier(output, scorer.vlm, scorer.settings)
     todo = [path for path in paths if str(path) not in done]
-    with Appender(config.output) as rows, bar("score", total=len(paths)) as progress:
+    with Appender(output) as rows, bar("score", total=len(paths)) as progress:
         progress.advance(len(paths) - len(todo))
-        for prediction in scorer.stream(todo):
+        for prediction in scorer.stream(todo, pool=pool):
             rows.append(prediction)
             progress.advance(1)
             done[prediction.image] = prediction

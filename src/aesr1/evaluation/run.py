@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aesr1.ahead import openers
 from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
 from aesr1.evaluation.compare import Comparison, compare, human_scores, to_markdown, to_results
@@ -50,7 +52,8 @@ def evaluate_models(config: EvalConfig) -> Comparison:
             f"two models are called the same: {', '.join(names)}", fix="give them names: --model NAME=FOLDER"
         )
     claim(config.output, config)
-    predictions = {name: _predictions(config, name, model, ratings) for name, model in config.models}
+    with openers(len(ratings)) as pool:
+        predictions = {name: _predictions(config, name, model, ratings, pool) for name, model in config.models}
     comparison = compare(ratings, predictions)
     results = to_results(comparison)
     for name, rows_of_one in predictions.items():
@@ -76,14 +79,16 @@ def describe(reasonings: Sequence[str]) -> dict[str, float | None] | None:
     }
 
 
-def _predictions(config: EvalConfig, name: str, model: str, ratings: Sequence[Rating]) -> list[Prediction]:
+def _predictions(
+    config: EvalConfig, name: str, model: str, ratings: Sequence[Rating], pool: Executor | None
+) -> list[Prediction]:
     vlm = load(model, max_pixels=config.max_pixels)
     path = config.output / f"predictions-{name}.jsonl"
     done = earlier(path, vlm, config.reading)
     todo = [rating.image for rating in ratings if rating.image not in done]
     with Appender(path) as rows, bar(f"eval {name}", total=len(ratings)) as progress:
         progress.advance(len(done))
-        for prediction in predict(vlm, todo, config.reading):
+        for prediction in predict(vlm, todo, config.reading, pool=pool):
             rows.append(prediction)
             done[prediction.image] = prediction
             progress.advance(1)

@@ -55,6 +55,7 @@ class RapoConfig:
     threshold: float = 0.1  # of the binary reward
     tie: float = 1.0  # ½ says that equal ratings ought not to win
     soft_preferences: bool = False  # from the raters' spread, instead of 0 or 1
+    read_once: bool = True  # a picture once for its K replies, where the model family allows it
     resample: int = 0  # rounds in which groups without spread make room for other images
     max_pixels: int = MAX_PIXELS
     freeze_vision: bool = False  # the paper trains it

@@ -63,6 +63,7 @@ def rapo(config: RapoConfig, training: GRPOConfig) -> Path:
         processing_class=vlm.processor,
         callbacks=[progress],
         resample=config.resample,
+        read_once=config.read_once,
         peft_config=lora_config(vlm.model, rank=config.lora_rank, alpha=config.lora_alpha),
     )
     if judged:

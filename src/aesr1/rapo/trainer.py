@@ -11,7 +11,9 @@ from accelerate.utils import gather_object
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
+from aesr1.rapo.once import ReadingOnce
 from aesr1.rapo.resample import Batch, exchange, other_rows, without_spread
+from aesr1.rapo.rollout import roll_out
 from aesr1.training import Resuming
 
 
@@ -24,15 +26,20 @@ class EpochSampler(RepeatSampler):  # type: ignore[misc]  # TRL is untyped
             self.generator.manual_seed((self.seed or 0) + epoch)
 
 
-class RapoTrainer(Resuming, GRPOTrainer):  # type: ignore[misc]  # TRL is untyped
+class RapoTrainer(Resuming, ReadingOnce, GRPOTrainer):  # type: ignore[misc]  # TRL is untyped
     """GRPOTrainer whose weights and order of images survive a resume.
 
-    `resample`: rounds in which groups without spread make room for other images of the training set.
+    `resample`: rounds in which groups without spread make room for other images of the training set. `read_once`: a
+    picture is read once for all its replies where the model family allows it.
     """
 
-    def __init__(self, *args: Any, resample: int = 0, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, resample: int = 0, read_once: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.resample = resample
+        self.resample, self.read_once = resample, read_once
+        grid = getattr(self.accelerator.unwrap_model(self.model).config, "image_grid_pinpoints", None)
+        if grid is not None and self.ref_model is not None:
+            # TRL reads the reference's config from disk; a picture has as many tiles as our processor cuts
+            self.accelerator.unwrap_model(self.ref_model).config.image_grid_pinpoints = grid
         self._rounds: Counter[int] = Counter()  # of asking for other images, by step
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
@@ -41,11 +48,13 @@ class RapoTrainer(Resuming, GRPOTrainer):  # type: ignore[misc]  # TRL is untype
             stock.data_source, stock.mini_repeat_count, stock.batch_size, stock.repeat_count, stock.shuffle, stock.seed
         )
 
-    def _generate_single_turn(self, prompt_ids: Any, images: Any, *args: Any, **kwargs: Any) -> Any:
+    def _generate_single_turn(self, prompt_ids: Any, images: Any, fields: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.read_once and (replies := roll_out(self, prompt_ids, images, fields)) is not None:
+            return replies, None
         if images is not None and self.use_vllm and self.vllm_mode == "colocate":
             # vLLM expands the first picture token of a prompt once more, and TRL has expanded it already (TRL#6294)
             prompt_ids = [collapsed(ids, self._image_pad_token_id) for ids in prompt_ids]
-        return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+        return super()._generate_single_turn(prompt_ids, images, fields, *args, **kwargs)
 
     def _calculate_rewards(self, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         parts: torch.Tensor = super()._calculate_rewards(inputs, *args, **kwargs)

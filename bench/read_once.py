@@ -1,0 +1,214 @@
+"""What reading the picture once brings in training: our trainer against TRL's own way, in one run, on the same weights.
+
+    python bench/read_once.py [-o DIR] [--pairs 5] [--quick]
+
+A Qwen2.5-VL of 19 M parameters whose tower has the share of the work that 3B's has; pictures of 512 × 512 (324
+tokens), the paper's prompt spelt out, replies of 200 tokens, float32, two images a step. The two ways take turns;
+printed are the ratio of each pair's times (median and range), what operations alone would give, and the memory that a
+step keeps for its backward pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))  # an installed aesr1 comes first
+
+import numpy as np
+import torch
+from datasets import Dataset
+from gpu_shape import Batch, Shape, Text, Vision, build, language_part, processor_for, vision_part
+from PIL import Image
+from trl import GRPOConfig
+from trl.trainer import grpo_trainer
+
+from aesr1.contract import PROMPT
+from aesr1.folders import write_json
+from aesr1.rapo.settings import PAPER
+from aesr1.rapo.trainer import RapoTrainer
+
+SHAPE = Shape(
+    Text(384, 8, 6, 2, 1152, 1024, True),
+    Vision(8, 160, 4, 432, (3, 7)),
+)
+IMAGES = 2
+
+
+class Setting(NamedTuple):
+    """What grows."""
+
+    replies: int = 8
+    side: int = 512  # pixels
+    length: int = 200  # tokens of a reply
+
+
+def lot(completions: list[Any], **_: Any) -> list[float]:
+    """A random reward."""
+    return list(map(float, torch.rand(len(completions))))
+
+
+def trainer_of(setting: Setting, folder: Path) -> RapoTrainer:
+    """The real trainer; every reply is held to exactly `length` tokens."""
+    processor = processor_for(setting.side**2)
+    model = build(SHAPE, processor, dtype=torch.float32, device="cpu").train()
+    grpo_trainer.create_model_from_path = lambda *_, **__: build(SHAPE, processor, dtype=torch.float32, device="cpu")
+    settings = {
+        **PAPER,
+        "output_dir": str(folder),
+        "per_device_train_batch_size": IMAGES * setting.replies,
+        "num_generations": setting.replies,
+        "max_completion_length": setting.length,
+        "generation_kwargs": {"min_new_tokens": setting.length},
+        "gradient_checkpointing": False,
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": "none",
+    }
+    trainer = RapoTrainer(
+        model=model,
+        reward_funcs=[lot],
+        args=GRPOConfig(**settings),
+        train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": PROMPT}]}] * 8),
+        processing_class=processor,
+    )
+    trainer.current_gradient_accumulation_steps = 1  # what `train` sets
+    return trainer
+
+
+def rows_of(setting: Setting) -> list[dict[str, Any]]:
+    """A generation batch: pictures of noise, each with the prompt, once for every reply."""
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, (setting.side, setting.side, 3), dtype=np.uint8) for _ in range(IMAGES)]
+    prompt = [{"role": "user", "content": PROMPT}]
+    return [{"prompt": prompt, "image": Image.fromarray(n)} for n in noise for _ in range(setting.replies)]
+
+
+def train_on(trainer: RapoTrainer, batch: dict[str, Any]) -> None:
+    """Log-probabilities, loss, backward pass."""
+    trainer.model.zero_grad()
+    trainer.compute_loss(trainer.model, {**batch}).backward()
+
+
+def step(trainer: RapoTrainer, rows: list[dict[str, Any]]) -> None:
+    """All of a step: rollout, reference, rewards, log-probabilities, backward pass, optimizer."""
+    train_on(trainer, trainer._prepare_inputs(rows))
+    trainer.optimizer.step()
+
+
+def seconds(trainer: RapoTrainer, work: Callable[[], None], *, once: bool) -> float:
+    """How long it takes in one of the two ways."""
+    trainer.read_once, trainer._agrees, trainer._buffered_inputs = once, True, None
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def paired(trainer: RapoTrainer, work: Callable[[], None], pairs: int) -> dict[str, Any]:
+    """TRL's way and ours in turn, after one of each to warm up; times and ratios."""
+    for once in (False, True):
+        seconds(trainer, work, once=once)
+    found = [(seconds(trainer, work, once=False), seconds(trainer, work, once=True)) for _ in range(pairs)]
+    ratios = [plain / once for plain, once in found]
+    return {"plain": [a for a, _ in found], "once": [b for _, b in found], "ratios": ratios}
+
+
+def kept(trainer: RapoTrainer, batch: dict[str, Any], *, once: bool) -> float:
+    """MiB that the forward pass keeps for the backward pass, weights left out."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in trainer.model.parameters()}
+    storages: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    trainer.read_once, trainer._agrees = once, True
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = trainer.compute_loss(trainer.model, {**batch})
+    del loss
+    return sum(storages.values()) / 2**20
+
+
+def expected(setting: Setting, prompt: int) -> float:
+    """Ratio of the forward operations of tower, decoder and head; a backward pass is twice as many in both ways.
+
+    Here TRL's head scores all tokens (it scores replies' alone on a GPU), and attention masks what it computes.
+    """
+    k, side = setting.replies, setting.side // 28 * 2
+
+    def operations(rows: int, length: int, pictures: int) -> float:
+        tower = vision_part(SHAPE, Batch(pictures, 0, 0, side)).forward
+        decoder = language_part(SHAPE, Batch(rows, length, 0, side))
+        head = 2.0 * rows * length * SHAPE.text.hidden_size * SHAPE.text.vocab_size
+        return tower + decoder.weights + 2 * decoder.attention + head
+
+    return operations(k, prompt + setting.length, k) / operations(1, prompt - 1 + k * (setting.length + 1), 1)
+
+
+def measure(setting: Setting, pairs: int, *, whole: bool) -> dict[str, Any]:
+    """One setting's figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of(setting, Path(folder))
+        trainer.create_optimizer()
+        rows = rows_of(setting)
+        torch.manual_seed(0)
+        batch = trainer._generate_and_score_completions(rows)
+        if not trainer._agrees:
+            raise SystemExit("the two ways do not agree")
+        prompt = batch["prompt_ids"].shape[1]
+        found = {"setting": setting._asdict(), "prompt": prompt, "expected": expected(setting, prompt)}
+        found["training"] = paired(trainer, lambda: train_on(trainer, batch), pairs)
+        found["kept_mib"] = [kept(trainer, batch, once=once) for once in (False, True)]
+        if whole:
+            found["step"] = paired(trainer, lambda: step(trainer, rows), pairs)
+    return found
+
+
+def line(found: dict[str, Any]) -> str:
+    """A row of the table."""
+
+    def ratio(part: dict[str, Any] | None) -> str:
+        if part is None:
+            return "–"
+        values = part["ratios"]
+        times = f"{statistics.median(part['plain']):.2f} → {statistics.median(part['once']):.2f} s"
+        return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f}), {times}"
+
+    setting, (plain, once) = found["setting"], found["kept_mib"]
+    name = f"K = {setting['replies']}, {setting['side']}², {setting['length']} tokens"
+    memory = f"{plain:,.0f} → {once:,.0f} MiB"
+    return f"| {name} | {found['expected']:.2f} | {ratio(found['training'])} | {ratio(found.get('step'))} | {memory} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, default=Path("read_once.json"))
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="one pair of the main settings")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    pairs = 1 if options.quick else options.pairs
+    main_settings = [Setting(4), Setting(8)]
+    growth = [Setting(2), Setting(16), Setting(side=256), Setting(side=768), Setting(length=50), Setting(length=400)]
+    threads = torch.get_num_threads()
+    print(f"torch {torch.__version__}, {threads} threads; TRL's way / ours, median (range) of {pairs} pairs")
+    print("| setting | operations | log-probs + backward | whole step | kept for the backward pass |", flush=True)
+    print("|---|---|---|---|---|", flush=True)
+    results = []
+    for setting in main_settings if options.quick else main_settings + growth:
+        results.append(measure(setting, pairs, whole=setting in main_settings))
+        write_json(options.output, results)
+        print(line(results[-1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
