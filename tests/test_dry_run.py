@@ -19,7 +19,29 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn o
 SHAPE = Shape(
     parameters=1000, trained=800, weight_bytes=4, hidden=4, intermediate=8, layers=2, cache_width=2, largest_layer=100
 )
-WORK = Work(micro_batch=2, tokens=10, rollout=8, reference=True, checkpointing=False)
+WORK = Work(at_once=20, tokens=10, rollout=8, reference=True, checkpointing=False)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--rewards", "beauty"], "unknown reward"),
+        (["--validate_every", "1", "--validate_on", "holiday"], "holiday"),
+        (["--report_to", "diary"], "no logger"),
+        (["--images_together", "3"], "do not divide"),
+    ],
+)
+def test_a_plan_refuses_what_the_run_would(scene_folder, random_model, tmp_path, more, message):
+    with pytest.raises(AesError, match=message):
+        train.main([*flags(scene_folder, random_model, tmp_path / "x"), *more, "--dry_run"])
+
+
+def test_a_plan_needs_no_gpu_and_its_launch_file_is_for_it_alone(scene_folder, random_model, tmp_path):
+    ratings = ["--ratings", str(scene_folder / "ratings.jsonl"), "--output_dir", str(tmp_path / "x")]
+    recipe = ["--config", str(RECIPES / "lora-3b-24gb-rapo.yaml"), "--model", str(random_model)]
+    assert "8 meet in the ranking" in train.main([*recipe, *ratings, "--dry_run"])
+    with pytest.raises(AesError, match="for a dry run alone"):
+        train.main([*recipe, *ratings, "--accelerate_config", "zero3.yaml", "--use_cpu", "true", "--bf16", "false"])
 
 
 def test_memory_by_hand():
@@ -42,7 +64,7 @@ def test_memory_of_divided_models_by_hand():
 
 
 def test_checkpointing_keeps_one_vector_a_layer():
-    kept = memory(SHAPE, Work(2, 10, 0, False, True), Launch())
+    kept = memory(SHAPE, Work(20, 10, 0, False, True), Launch())
     assert kept.activations == 2 * 20 * 4 * 2 + 20 * (10 * 4 + 4 * 8) * 2
     assert kept.reference == kept.rollout == 0
 

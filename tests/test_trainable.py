@@ -10,7 +10,7 @@ from aesr1 import cold_start
 from aesr1.errors import AesError
 from aesr1.launch import ALL, OPTIMIZER, Launch
 from aesr1.rapo import train
-from aesr1.trainable import check_dtype, check_lora, freeze_vision, lora_config, lora_parameters
+from aesr1.trainable import check_dtype, check_lora, freeze_vision, lora_config, lora_parameters, save_merged
 from aesr1.vlm import load
 from conftest import CPU
 
@@ -87,6 +87,29 @@ def test_lora_ends_as_a_whole_model_and_an_adapter(scene_folder, fluent_model, r
     sizes = ["--per_device_train_batch_size", "8", "--num_generations", "4", "--max_completion_length", "16"]
     after = train.main([*ratings, *sizes, *lora, "--save_steps", "9", "--output_dir", str(tmp_path / "rapo"), *CPU])
     assert load(str(after), device="cpu").model.num_parameters() == load(str(cold), device="cpu").model.num_parameters()
+
+
+def test_a_merge_in_16_bits_loses_nothing_of_a_small_update(random_model, tmp_path):
+    model = load(str(random_model), device="cpu", dtype="bfloat16").model
+    adapted = get_peft_model(model, lora_config(model, rank=2, alpha=2))
+    layer = next(module for name, module in adapted.named_modules() if name.endswith("layers.0.self_attn.q_proj"))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        layer.lora_B["default"].weight.normal_(std=1e-5)
+    base = layer.base_layer.weight.detach().float().clone()
+    update = (layer.lora_B["default"].weight.float() @ layer.lora_A["default"].weight.float()).detach()
+    save_merged(adapted, tmp_path)
+    merged = load_file(tmp_path / "model.safetensors")
+    (name,) = [name for name in merged if name.endswith("layers.0.self_attn.q_proj.weight") and "visual" not in name]
+    torch.testing.assert_close(merged[name] - base, update, rtol=0.05, atol=1e-8)
+
+
+def test_frozen_parameters_count_where_zero_3_holds_them(model):
+    expected = freeze_vision(model)
+    for parameter in model.parameters():
+        parameter.ds_numel = parameter.numel()
+        parameter.data = torch.empty(0)
+    assert freeze_vision(model) == expected > 0
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,20 @@ def test_every_recipe_can_be_read_and_trained(recipe, tmp_path):
         assert images == (512 if "rapo" in recipe.name else 64)
 
 
+def test_a_name_that_is_no_model_does_not_bind_the_folder(fluent_model, scene_folder, tmp_path):
+    with pytest.raises(AesError, match="no folder"):
+        train.main(rapo_arguments(scene_folder, tmp_path / "nowhere", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    assert train.main(rapo_arguments(scene_folder, fluent_model, tmp_path / "out", "--max_steps", "1")).is_dir()
+
+
+def test_replies_that_cannot_be_drawn_any_more_are_one_clear_error(fluent_model, scene_folder, tmp_path):
+    wild = ["--learning_rate", "1e30", "--max_grad_norm", "0", "--validate_every", "0"]
+    with pytest.raises(AesError, match=r"NaN|nan") as caught:
+        train.main(rapo_arguments(scene_folder, fluent_model, tmp_path / "out", *wild))
+    assert "learning_rate" in caught.value.fix
+
+
 def test_a_recipe_that_says_a_thing_twice_is_refused(tmp_path, scene_folder):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("sigma: 0.1\nbeta: 0.1\nsigma: 0.2\n")

@@ -12,7 +12,7 @@ from typing import Any
 from trl import SFTConfig, SFTTrainer
 
 from aesr1.contract import MAX_PIXELS, Judgement, render_reply
-from aesr1.dry_run import DryRun, body_of, bytes_of_a_weight, launch_of, report, steps_of
+from aesr1.dry_run import DryRun, body_of, bytes_of_a_weight, launch_of, report, steps_of, without_gpu
 from aesr1.errors import AesError
 from aesr1.estimate import Work
 from aesr1.folders import claim
@@ -28,7 +28,7 @@ from aesr1.training import (
     resume_point,
     run,
 )
-from aesr1.vlm import BACKBONE, load
+from aesr1.vlm import BACKBONE, configured, load
 from aesr1.watch import Progressing, check_loggers
 
 PAPER: dict[str, Any] = {
@@ -71,6 +71,7 @@ def cold_start(config: ColdStartConfig, training: SFTConfig) -> Path:
     rationales = _rationales(config)
     check_images([rationale.image for rationale in rationales])
     resume = resume_point(output, training.world_size)
+    configured(config.model, max_pixels=config.max_pixels)  # a name that is none should not bind the folder
     claim(output, config)
     vlm = load(
         config.model,
@@ -137,7 +138,7 @@ def plan(config: ColdStartConfig, training: SFTConfig, dry: DryRun) -> str:
     )
     longest = max(len(row.reasoning) for row in rationales) // 4  # four characters a token, as English is
     tokens = body.picture_tokens + body.text_tokens + longest
-    work = Work(micro_batch, tokens, 0, False, training.gradient_checkpointing, training.bf16)
+    work = Work(micro_batch * tokens, tokens, 0, False, training.gradient_checkpointing, training.bf16)
     batch = micro_batch * training.gradient_accumulation_steps * launch.processes
     lines = [f"rationales: {len(rationales):,}, {batch} a step; micro-batch: {micro_batch}"]
     return report(body, work, launch, training, steps=steps, lines=lines)
@@ -145,5 +146,5 @@ def plan(config: ColdStartConfig, training: SFTConfig, dry: DryRun) -> str:
 
 def main(arguments: Sequence[str]) -> Path | str:
     """`aesr1 sft --config recipe.yaml [--any_setting value]`; the checkpoint's folder, or the plan of a dry run."""
-    config, training, dry = parse_recipe([ColdStartConfig, SFTConfig, DryRun], arguments, **PAPER)
+    config, training, dry = parse_recipe([ColdStartConfig, SFTConfig, DryRun], arguments, derive=without_gpu, **PAPER)
     return plan(config, training, dry) if dry.dry_run else cold_start(config, training)

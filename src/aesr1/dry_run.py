@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, TrainingArguments
 
 from aesr1.contract import PROMPT
+from aesr1.errors import AesError
 from aesr1.estimate import ADAM, GIB, Memory, Shape, Work, memory
 from aesr1.launch import Launch, from_file, launched
 from aesr1.trainable import freeze_vision, lora_parameters
@@ -25,6 +27,19 @@ class DryRun:
 
     dry_run: bool = False
     accelerate_config: str | None = None  # as for `accelerate launch`; default: as launched now
+
+    def __post_init__(self) -> None:
+        if self.accelerate_config and not self.dry_run:
+            raise AesError(
+                "accelerate_config is for a dry run alone",
+                fix="add --dry_run, or launch with `accelerate launch --config_file … -m aesr1 …`",
+            )
+
+
+def without_gpu(settings: Namespace) -> None:
+    """A dry run needs no GPU, whatever the recipe says of its arithmetic."""
+    if getattr(settings, "dry_run", False):
+        settings.use_cpu = True
 
 
 class Body(NamedTuple):

@@ -34,8 +34,8 @@ class Shape:
 class Work:
     """What one process works on at a time."""
 
-    micro_batch: int  # replies in one forward pass
-    tokens: int  # of prompt, picture and reply
+    at_once: int  # tokens in one forward and backward pass
+    tokens: int  # of one prompt, picture and reply
     rollout: int  # replies generated at once; 0 for SFT
     reference: bool  # a second copy of the model for the KL term
     checkpointing: bool  # gradient checkpointing: activations are computed again in the backward pass
@@ -87,10 +87,9 @@ def _activations(shape: Shape, work: Work) -> float:
     A layer keeps about 10 vectors of the hidden and 4 of the intermediate width a token; under gradient checkpointing
     one hidden vector a layer is kept and one layer's all are there at a time.
     """
-    tokens = work.micro_batch * work.tokens
-    one_layer = tokens * (10 * shape.hidden + 4 * shape.intermediate) * 2
+    one_layer = work.at_once * (10 * shape.hidden + 4 * shape.intermediate) * 2
     if work.checkpointing:
-        return float(shape.layers * tokens * shape.hidden * 2 + one_layer)
+        return float(shape.layers * work.at_once * shape.hidden * 2 + one_layer)
     return float(shape.layers * one_layer)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -42,9 +43,9 @@ def staged(folder: Path, *names: str) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole: aside, then renamed."""
+    """Write a file whole: aside, then renamed. Several processes may write the same at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(path.suffix + ".part")
+    aside = path.with_suffix(f"{path.suffix}.{os.getpid()}.part")
     aside.write_text(text, encoding="utf-8")
     aside.replace(path)
 

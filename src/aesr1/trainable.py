@@ -30,7 +30,7 @@ def freeze_vision(model: Any) -> int:
     for name, parameter in model.named_parameters():
         if any(part in VISION_PARTS for part in name.split(".")):
             parameter.requires_grad_(False)
-            frozen += parameter.numel()
+            frozen += getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3 leaves an empty tensor in its place
     if not frozen:
         raise AesError(
             "no vision part was found in this model",
@@ -92,9 +92,12 @@ def check_lora(rank: int, launch: Launch) -> None:
 
 
 def save_merged(model: Any, output: Path) -> None:
-    """Write the adapter to output/adapter, and the model with it merged in to output, where any tool can load it."""
+    """Write the adapter to output/adapter, and the model with it merged in to output, where any tool can load it.
+
+    Merged and written in float32: in bfloat16 the rounding would swallow most of a small update.
+    """
     model.save_pretrained(output / "adapter")
-    model.merge_and_unload().save_pretrained(output)
+    model.to(device="cpu", dtype=torch.float32).merge_and_unload().save_pretrained(output)
 
 
 def check_dtype(dtype: str, rank: int, launch: Launch) -> None:

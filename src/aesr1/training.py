@@ -123,6 +123,15 @@ def run(trainer: Any, progress: Progressing, *, resume: str | None) -> None:
         trainer.train(resume_from_checkpoint=resume)
     except torch.OutOfMemoryError as error:
         raise AesError(f"the GPU's memory is full: {str(error).split('. ')[0]}", fix=_smaller(trainer.args)) from error
+    except RuntimeError as error:
+        if "probability tensor" not in str(error):
+            raise
+        last = whole_checkpoints(Path(trainer.args.output_dir))
+        where = f"; {last[-1]} is the last whole checkpoint" if last else ""
+        raise AesError(
+            "the model gives no probabilities any more (NaN): training has diverged",
+            fix=f"begin again with half the learning_rate in another output folder{where}",
+        ) from error
     finally:
         progress.bar.stop()
 

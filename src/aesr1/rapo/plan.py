@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 from trl import GRPOConfig
 
-from aesr1.dry_run import DryRun, body_of, bytes_of_a_weight, launch_of, report, steps_of
+from aesr1.dry_run import body_of, bytes_of_a_weight, report, steps_of
 from aesr1.estimate import Work
-from aesr1.rapo.settings import RapoConfig, check, passes_of
+from aesr1.launch import Launch
+from aesr1.rapo.settings import RapoConfig, passes_of
 from aesr1.records import Rating
 
 
-def plan(config: RapoConfig, training: GRPOConfig, dry: DryRun, ratings: Sequence[Rating]) -> str:
-    """The run on these training ratings in words and numbers. AesError for one that cannot be."""
-    launch = launch_of(dry, training)
-    check(config, training, launch)
+def plan(config: RapoConfig, training: GRPOConfig, launch: Launch, ratings: Sequence[Rating]) -> str:
+    """The run on these training ratings in words and numbers."""
     replies = training.num_generations or 1
     rows = training.per_device_train_batch_size * (training.steps_per_generation or 1)
     steps = steps_of(training, passes_of(training, launch, len(ratings)))
@@ -26,9 +25,12 @@ def plan(config: RapoConfig, training: GRPOConfig, dry: DryRun, ratings: Sequenc
         lora_rank=config.lora_rank,
         weight_bytes=bytes_of_a_weight(config.dtype, training, launch),
     )
+    asked, longest = body.picture_tokens + body.text_tokens, training.max_completion_length or 0
+    groups, rest = divmod(training.per_device_train_batch_size, replies)
+    shared = groups * (asked + replies * (longest + 1))  # a picture and its prompt once for all replies
     work = Work(
-        micro_batch=training.per_device_train_batch_size,
-        tokens=body.picture_tokens + body.text_tokens + (training.max_completion_length or 0),
+        at_once=training.per_device_train_batch_size * (asked + longest) if rest or not config.read_once else shared,
+        tokens=asked + longest,
         rollout=rows,
         reference=bool(training.beta) and not config.lora_rank,
         checkpointing=training.gradient_checkpointing,

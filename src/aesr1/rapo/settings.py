@@ -10,6 +10,7 @@ from typing import Any
 from trl import GRPOConfig
 
 from aesr1.contract import MAX_PIXELS
+from aesr1.dry_run import without_gpu
 from aesr1.errors import AesError
 from aesr1.launch import Launch
 from aesr1.rapo.adapter import GROUP_FIX
@@ -134,7 +135,8 @@ def _passes(training: GRPOConfig) -> int:
 
 
 def derive(settings: Namespace) -> None:
-    """Set `steps_per_generation` so that `images_together` images are in a process's generation batch. AesError."""
+    """Set what follows from other settings: `steps_per_generation` from `images_together`. AesError."""
+    without_gpu(settings)
     if not settings.images_together:
         return
     micro_batch, replies = settings.per_device_train_batch_size, settings.num_generations

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trl import GRPOConfig
 
-from aesr1.dry_run import DryRun
+from aesr1.dry_run import DryRun, launch_of
 from aesr1.folders import claim
-from aesr1.launch import launched
-from aesr1.rapo.adapter import RewardSettings, reward_functions
+from aesr1.launch import Launch, launched
+from aesr1.rapo.adapter import Reward, RewardSettings, reward_functions
 from aesr1.rapo.plan import plan
 from aesr1.rapo.settings import PAPER, RapoConfig, check, check_spreads, derive, passes_of
 from aesr1.rapo.trainer import RapoTrainer
@@ -21,7 +21,7 @@ from aesr1.recipe import parse_recipe
 from aesr1.records import Rating, of_split, read_rows
 from aesr1.trainable import freeze_vision, lora_config
 from aesr1.training import as_dataset, check_images, finish, resume_point, run
-from aesr1.vlm import load
+from aesr1.vlm import configured, load
 from aesr1.watch import Progressing, check_loggers
 
 
@@ -30,19 +30,8 @@ def rapo(config: RapoConfig, training: GRPOConfig) -> Path:
     started = time.time()
     output = Path(training.output_dir)
     launch = launched(training.world_size)
-    check(config, training, launch)
-    check_loggers(training.report_to)
-    train = _training_ratings(config)
-    passes_of(training, launch, len(train))
-    judged = held_out(
-        read_rows(Path(config.ratings), Rating),
-        split=config.validate_on,
-        every=config.validate_every,
-        images=config.validate_images,
-    )
-    check_images([rating.image for rating in (*train, *judged)])
-    rewards = reward_functions(config.rewards, _reward_settings(config))
-    resume = resume_point(output, training.world_size)
+    given = _checked(config, training, launch)
+    configured(config.model, max_pixels=config.max_pixels)  # a name that is none should not bind the folder
     claim(output, config)
     vlm = load(
         config.model,
@@ -57,26 +46,45 @@ def rapo(config: RapoConfig, training: GRPOConfig) -> Path:
     progress = Progressing("rapo")
     trainer = RapoTrainer(
         model=vlm.model,
-        reward_funcs=rewards,
+        reward_funcs=given.rewards,
         args=training,
-        train_dataset=as_dataset(_rows(train), max_pixels=config.max_pixels),
+        train_dataset=as_dataset(_rows(given.train), max_pixels=config.max_pixels),
         processing_class=vlm.processor,
         callbacks=[progress],
         resample=config.resample,
         read_once=config.read_once,
         peft_config=lora_config(vlm.model, rank=config.lora_rank, alpha=config.lora_alpha),
     )
-    if judged:
+    if given.judged:
         longest = training.max_completion_length or 512
-        trainer.add_callback(Validating(trainer, vlm, judged, every=config.validate_every, max_new_tokens=longest))
-    run(trainer, progress, resume=resume)
+        trainer.add_callback(
+            Validating(trainer, vlm, given.judged, every=config.validate_every, max_new_tokens=longest)
+        )
+    run(trainer, progress, resume=given.resume)
     return finish(trainer, vlm.processor, config, stage="rapo", started=started)
 
 
-def _training_ratings(config: RapoConfig) -> list[Rating]:
-    ratings = of_split(read_rows(Path(config.ratings), Rating), config.split, where=Path(config.ratings))
-    check_spreads(config, ratings)
-    return ratings
+class _Given(NamedTuple):
+    """What a run starts from."""
+
+    train: list[Rating]
+    judged: list[Rating]
+    rewards: list[Reward]
+    resume: str | None
+
+
+def _checked(config: RapoConfig, training: GRPOConfig, launch: Launch) -> _Given:
+    """All that can be checked before a model loads. AesError for a run that cannot be."""
+    check(config, training, launch)
+    check_loggers(training.report_to)
+    rewards = reward_functions(config.rewards, _reward_settings(config))
+    ratings = read_rows(Path(config.ratings), Rating)
+    train = of_split(ratings, config.split, where=Path(config.ratings))
+    check_spreads(config, train)
+    passes_of(training, launch, len(train))
+    judged = held_out(ratings, split=config.validate_on, every=config.validate_every, images=config.validate_images)
+    check_images([rating.image for rating in (*train, *judged)])
+    return _Given(train, judged, rewards, resume_point(Path(training.output_dir), launch.processes))
 
 
 def _reward_settings(config: RapoConfig) -> RewardSettings:
@@ -109,5 +117,6 @@ def main(arguments: Sequence[str]) -> Path | str:
     kinds = [RapoConfig, GRPOConfig, DryRun]
     config, training, dry = parse_recipe(kinds, arguments, derive=derive, **PAPER)
     if dry.dry_run:
-        return plan(config, training, dry, _training_ratings(config))
+        launch = launch_of(dry, training)
+        return plan(config, training, launch, _checked(config, training, launch).train)
     return rapo(config, training)
