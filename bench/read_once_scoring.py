@@ -134,7 +134,7 @@ ALONE: dict[str, Callable[[], Callable[[], None]]] = {
     f"{REPLIES} samples by generate": lambda: partial(one_at_a_time, model_of(), **SAMPLES),
     f"{REPLIES} samples by ours": lambda: partial(score, model_of(), samples=REPLIES),
     "1 sample by ours": lambda: partial(score, model_of(), samples=1),
-    "--fast": lambda: partial(score, model_of(), fast=True),
+    "fast scoring": lambda: partial(score, model_of(), fast=True),
     "rollout by TRL's way": lambda: rollouts(once=False),
     "rollout by ours": lambda: rollouts(once=True),
 }
