@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +65,36 @@ def opened(driver: Any, file: Path, *, title: str) -> Iterator[Any]:
 def resize(driver: Any, width: int, height: int) -> None:
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+class Page(HTMLParser):
+    """Tags and texts as a browser sees them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.words = ""  # of what is seen, apart by single spaces
+        self.feed(path.read_text(encoding="utf-8"))
+        self.words = " ".join(self.words.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.tags and self.tags[-1][0] not in ("style", "script"):
+            self.words += f" {data}"
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def check_self_contained(file: Path) -> None:
+    """Nothing outside the file is asked for, and a strict policy says so."""
+    page = Page(file)
+    assert not [a for _, a in page.tags for name in ("src", "href") if not (a.get(name) or "data:").startswith("data:")]
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest", file.read_text(encoding="utf-8"))
+    policy = next(m["content"] for m in page.named("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and policy.startswith("default-src 'none'; img-src data:;") and "unsafe" not in policy
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on") or name == "style"]

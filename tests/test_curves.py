@@ -17,8 +17,7 @@ from aesr1.app.panels import Points, limits, points, sections, shown, smoothed, 
 from aesr1.cli import app
 from aesr1.errors import AesError
 from aesr1.records import SampledReply, write_rows
-from browser import HOSTILE, HOSTILE_NAME, opened, resize
-from test_cot_show import Page
+from browser import HOSTILE, HOSTILE_NAME, Page, check_self_contained, opened, resize
 
 ALARM = Alarm(30, "kl", "KL runs away " + HOSTILE, "halve learning_rate " + HOSTILE)
 
@@ -75,15 +74,10 @@ def test_hostile_text_stays_text(file: Path) -> None:
     # Two runs' replies about two pictures at two steps, and an alarm's two sentences; its problem marks a panel too.
     assert page.text.count(HOSTILE) == 8 + 2 + 1
     assert all((image.get("src") or "").startswith("data:image/jpeg;base64,") for image in page.named("img"))
-    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on") or name == "style"]
 
 
 def test_nothing_outside_the_file_is_asked_for(file: Path) -> None:
-    page = Page(file)
-    assert not [a for _, a in page.tags for name in ("src", "href") if not (a.get(name) or "data:").startswith("data:")]
-    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest", file.read_text(encoding="utf-8"))
-    policy = next(m["content"] for m in page.named("meta") if m.get("http-equiv") == "Content-Security-Policy")
-    assert policy is not None and policy.startswith("default-src 'none'; img-src data:;") and "unsafe" not in policy
+    check_self_contained(file)
 
 
 def test_the_page_says_how_each_run_went(file: Path) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import pickle
-import re
 
 import numpy as np
 import pytest
 import torch
+from peft import get_peft_model
 from safetensors.torch import load_file
 
 from aesr1 import cold_start
@@ -176,9 +177,11 @@ def test_a_trained_model_scores(trained, scene_folder):
 
 
 def test_lora_is_on_the_language_model_alone(vlm):
-    kinds = lora_config(vlm.model, rank=2, alpha=4)
-    names = [name for name, _ in vlm.model.named_modules() if re.fullmatch(kinds.target_modules, name)]
-    assert sorted(names) == sorted(lora_targets(vlm.model))
+    names = lora_targets(vlm.model)
+    adapted = get_peft_model(copy.deepcopy(vlm.model), lora_config(vlm.model, rank=2, alpha=4))
+    trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
+    pair = ("lora_A.default.weight", "lora_B.default.weight")
+    assert trained == {f"base_model.model.{name}.{part}" for name in names for part in pair}
     assert not any(part in VISION_PARTS for name in names for part in name.split("."))
     layers = vlm.model.config.get_text_config().num_hidden_layers
     assert sum(name.endswith("q_proj") for name in names) == layers

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aesr1.alarms import Thresholds, raised, standing
+from aesr1.alarms import DEFAULT, Alarm, Thresholds, standing
 from aesr1.errors import AesError
 from aesr1.watch import Watching, check_loggers, keep_until
 
@@ -45,6 +45,17 @@ def rows(**changes: list[float | None]) -> list[dict[str, Any]]:
 
 def names(found: list[Any]) -> list[tuple[int, str]]:
     return [(alarm.step, alarm.name) for alarm in found]
+
+
+def raised(logs: list[dict[str, Any]], thresholds: Thresholds = DEFAULT) -> list[Alarm]:
+    """Every alarm in the order of the logs: each when it begins to hold, and again where it ceased and came back."""
+    alarms: list[Alarm] = []
+    before: set[str] = set()
+    for end in range(1, len(logs) + 1):
+        now = standing(logs[:end], thresholds)
+        alarms += [alarm for alarm in now if alarm.name not in before]
+        before = {alarm.name for alarm in now}
+    return alarms
 
 
 def test_a_healthy_run_raises_nothing():

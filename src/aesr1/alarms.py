@@ -36,13 +36,9 @@ class Thresholds:
     readable: float = 0.5  # below, most of the advantage goes to form; runs from .45 ended worse than they began
     readable_gain: float = 0.1  # … unless the share has risen by so much since the start
     readable_fall: float = 0.15  # healthy runs waver by .06
-    collapsed: float = (
-        0.02  # standard deviation of scores; that of the human ones is about .08 on AVA, .2 on drawn scenes
-    )
+    collapsed: float = 0.02  # standard deviation of scores; the human ones' is .08 on AVA, .2 on drawn scenes
     evenness: float = 0.5  # share of groups whose replies all earn the same; healthy runs stay below .17
-    kl: float = (
-        0.12  # a token; healthy runs end at .02 to .08, from .13 on the held-out SRCC fell while the reward rose
-    )
+    kl: float = 0.12  # a token; healthy runs end at .02 to .08, from .13 on the held-out SRCC fell
     clipped: float = 0.2  # share of replies cut at the cap; healthy runs stay below .04
     entropy: float = 0.1  # nats a token: next to no choice is left …
     entropy_share: float = 0.25  # … and of the highest only so much; healthy runs keep .8
@@ -68,17 +64,6 @@ def standing(rows: Sequence[LogRow], thresholds: Thresholds = DEFAULT) -> list[A
     }
     found = ((name, check(rows, thresholds)) for name, check in checks.items())
     return [Alarm(int(rows[-1]["step"]), name, *finding) for name, finding in found if finding]
-
-
-def raised(rows: Sequence[LogRow], thresholds: Thresholds = DEFAULT) -> list[Alarm]:
-    """Every alarm in the order of the logs: each when it begins to hold, and again where it ceased and came back."""
-    alarms: list[Alarm] = []
-    before: set[str] = set()
-    for end in range(1, len(rows) + 1):
-        now = standing(rows[:end], thresholds)
-        alarms += [alarm for alarm in now if alarm.name not in before]
-        before = {alarm.name for alarm in now}
-    return alarms
 
 
 def not_finite(row: LogRow, name: str) -> bool:

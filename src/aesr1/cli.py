@@ -33,7 +33,7 @@ Output = Annotated[
 ]
 Samples = Annotated[int, typer.Option(min=0, help="Mean of so many sampled replies instead of the expectation.")]
 Temperature = Annotated[float, typer.Option(help="For --samples.")]
-Fast = Annotated[bool, typer.Option("--fast", help="Scores alone, many times sooner: no reasoning is written.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Scores alone, several times sooner: no reasoning is written.")]
 
 
 @app.command()

@@ -7,28 +7,28 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trl import SFTConfig, SFTTrainer
 
 from aesr1.contract import MAX_PIXELS, Judgement, render_reply
-from aesr1.dry_run import DryRun, body_of, bytes_of_a_weight, launch_of, report, steps_of, without_gpu
+from aesr1.dry_run import DryRun, body_of, launch_of, report, steps_of, without_gpu
 from aesr1.errors import AesError
 from aesr1.estimate import Work
-from aesr1.folders import claim
 from aesr1.launch import Launch, launched
 from aesr1.recipe import parse_recipe
 from aesr1.records import Rationale, read_rows
-from aesr1.trainable import check_dtype, check_lora, freeze_vision, lora_config
+from aesr1.trainable import check_dtype, check_lora, lora_config
 from aesr1.training import (
     Resuming,
     as_dataset,
+    begin,
     check_images,
     finish,
     resume_point,
     run,
 )
-from aesr1.vlm import BACKBONE, configured, load
+from aesr1.vlm import BACKBONE
 from aesr1.watch import Progressing, check_loggers
 
 PAPER: dict[str, Any] = {
@@ -64,25 +64,9 @@ class ColdStartConfig:
 def cold_start(config: ColdStartConfig, training: SFTConfig) -> Path:
     """Tune the language model on rationales; the folder of the checkpoint. Resumes an unfinished run."""
     started = time.time()
-    output = Path(training.output_dir)
     launch = launched(training.world_size)
-    check_loggers(training.report_to)
-    _check(config, launch)
-    rationales = _rationales(config)
-    check_images([rationale.image for rationale in rationales])
-    resume = resume_point(output, training.world_size)
-    configured(config.model, max_pixels=config.max_pixels)  # a name that is none should not bind the folder
-    claim(output, config)
-    vlm = load(
-        config.model,
-        max_pixels=config.max_pixels,
-        device=launch.device(training),
-        dtype=config.dtype,
-        attention=config.attention,
-    )
-    vlm.model.train()
-    if config.freeze_vision or config.lora_rank:
-        freeze_vision(vlm.model)
+    rationales, resume = _checked(config, training, launch)
+    vlm = begin(config, training, launch)
     progress = Progressing("cold start")
     trainer = ColdStartTrainer(
         model=vlm.model,
@@ -96,16 +80,23 @@ def cold_start(config: ColdStartConfig, training: SFTConfig) -> Path:
     return finish(trainer, vlm.processor, config, stage="cold start", started=started)
 
 
-def _check(config: ColdStartConfig, launch: Launch) -> None:
+class _Given(NamedTuple):
+    """What a run starts from."""
+
+    rationales: list[Rationale]
+    resume: str | None
+
+
+def _checked(config: ColdStartConfig, training: SFTConfig, launch: Launch) -> _Given:
+    """All that can be checked before a model loads. AesError for a run that cannot be."""
+    check_loggers(training.report_to)
     check_lora(config.lora_rank, launch)
     check_dtype(config.dtype, config.lora_rank, launch)
-
-
-def _rationales(config: ColdStartConfig) -> list[Rationale]:
     rationales = read_rows(Path(config.rationales), Rationale)
     if not rationales:
         raise AesError(f"{config.rationales} holds no rationales", fix="build them with `aesr1 cot build`")
-    return rationales
+    check_images([rationale.image for rationale in rationales])
+    return _Given(rationales, resume_point(Path(training.output_dir), launch.processes))
 
 
 class ColdStartTrainer(Resuming, SFTTrainer):  # type: ignore[misc]  # TRL is untyped
@@ -125,17 +116,10 @@ def _rows(rationales: Sequence[Rationale]) -> list[dict[str, Any]]:
 def plan(config: ColdStartConfig, training: SFTConfig, dry: DryRun) -> str:
     """What a cold start would be, in words and numbers. AesError for one that cannot be."""
     launch = launch_of(dry, training)
-    _check(config, launch)
-    rationales = _rationales(config)
+    rationales, _ = _checked(config, training, launch)
     micro_batch = training.per_device_train_batch_size
     steps = steps_of(training, math.ceil(len(rationales) / (micro_batch * launch.processes)))
-    body = body_of(
-        config.model,
-        max_pixels=config.max_pixels,
-        frozen=config.freeze_vision,
-        lora_rank=config.lora_rank,
-        weight_bytes=bytes_of_a_weight(config.dtype, training, launch),
-    )
+    body = body_of(config, training, launch)
     longest = max(len(row.reasoning) for row in rationales) // 4  # four characters a token, as English is
     tokens = body.picture_tokens + body.text_tokens + longest
     work = Work(micro_batch * tokens, tokens, 0, False, training.gradient_checkpointing, training.bf16)

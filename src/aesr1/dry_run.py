@@ -57,12 +57,16 @@ def launch_of(dry: DryRun, training: TrainingArguments) -> Launch:
     return from_file(Path(dry.accelerate_config)) if dry.accelerate_config else launched(training.world_size)
 
 
-def body_of(model: str, *, max_pixels: int, frozen: bool, lora_rank: int, weight_bytes: int) -> Body:
-    """Count a model's parameters and a picture's tokens from its config and processor. AesError as `vlm.load`."""
-    config, processor = configured(model, max_pixels=max_pixels)
+def body_of(settings: Any, training: TrainingArguments, launch: Launch) -> Body:
+    """Count parameters and a picture's tokens from a config and a processor, by a stage's settings.
+
+    AesError as `vlm.load`.
+    """
+    max_pixels, lora_rank = settings.max_pixels, settings.lora_rank
+    config, processor = configured(settings.model, max_pixels=max_pixels)
     with torch.device("meta"):
         empty = AutoModelForImageTextToText.from_config(config)
-    if frozen:
+    if settings.freeze_vision:
         freeze_vision(empty)
     total = sum(parameter.numel() for parameter in empty.parameters())
     trained = sum(parameter.numel() for parameter in empty.parameters() if parameter.requires_grad)
@@ -80,7 +84,7 @@ def body_of(model: str, *, max_pixels: int, frozen: bool, lora_rank: int, weight
     shape = Shape(
         parameters=total,
         trained=trained,
-        weight_bytes=weight_bytes,
+        weight_bytes=bytes_of_a_weight(settings.dtype, training, launch),
         hidden=text.hidden_size,
         intermediate=text.intermediate_size,
         layers=text.num_hidden_layers,

@@ -1,7 +1,7 @@
 """GPU memory of a training run, estimated before anything is loaded. Pure arithmetic.
 
-Weights, gradients, optimizer and reference are counted exactly; activations by the rule below, which is right to some
-20 %. What CUDA, NCCL and fragmentation take (2 to 4 GiB) comes on top.
+Weights, gradients, optimizer and reference are counted exactly; activations by the rule below, which no GPU has
+confirmed yet. What CUDA, NCCL and fragmentation take (2 to 4 GiB) comes on top.
 """
 
 from __future__ import annotations

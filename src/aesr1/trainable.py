@@ -64,14 +64,12 @@ def lora_config(model: Any, *, rank: int, alpha: int) -> LoraConfig | None:
     """LoRA of this rank on all of `lora_targets`; None for rank 0."""
     if not rank:
         return None
-    kinds = sorted({name.rsplit(".", 1)[-1] for name in lora_targets(model)})
-    eyes = "|".join(VISION_PARTS)
-    return LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        target_modules=rf"(?!(?:.*\.)?(?:{eyes})\.).*\.(?:{'|'.join(kinds)})",
-        task_type="CAUSAL_LM",
-    )
+    return LoraConfig(r=rank, lora_alpha=alpha, target_modules=lora_targets(model), task_type="CAUSAL_LM")
+
+
+def without_adapter(model: Any) -> Any:
+    """The model itself, LoRA's layers in it but not its wrapper around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def lora_parameters(model: Any, rank: int) -> int:

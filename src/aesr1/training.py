@@ -1,4 +1,4 @@
-"""What both training stages share: rows for TRL, the frozen eyes, resuming, the run itself."""
+"""What both training stages share: rows for TRL, how a run begins, resumes, goes and ends."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from aesr1.contract import PROMPT
 from aesr1.errors import AesError
-from aesr1.folders import write_run
+from aesr1.folders import claim, write_run
 from aesr1.images import open_image
-from aesr1.trainable import save_merged
-from aesr1.vlm import STAMP, check_stamp, stamp_checkpoint
+from aesr1.launch import Launch
+from aesr1.trainable import freeze_vision, save_merged
+from aesr1.vlm import STAMP, Vlm, check_stamp, configured, load, stamp_checkpoint
 from aesr1.watch import Progressing, Watching, whole_checkpoints
 
 
@@ -62,6 +63,23 @@ def _is_picture(path: str) -> bool:
             return True
     except (OSError, ValueError, SyntaxError):
         return False
+
+
+def begin(config: Any, training: TrainingArguments, launch: Launch) -> Vlm:
+    """Bind the run's folder to a stage's settings and load its model, the eyes frozen where they are not trained."""
+    configured(config.model, max_pixels=config.max_pixels)  # a name that is none should not bind the folder
+    claim(Path(training.output_dir or "."), config)
+    vlm = load(
+        config.model,
+        max_pixels=config.max_pixels,
+        device=launch.device(training),
+        dtype=config.dtype,
+        attention=config.attention,
+    )
+    if config.freeze_vision or config.lora_rank:
+        freeze_vision(vlm.model)
+    vlm.model.train()
+    return vlm
 
 
 def resume_point(output: Path, processes: int) -> str | None:

@@ -9,7 +9,8 @@ import torch
 from accelerate.utils import gather_object
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from aesr1.rapo.shared import COUNTS, PICTURES, first_of_groups, pack, prompt_positions
+from aesr1.rapo.shared import COUNTS, PICTURES, of_groups, pack, prompt_positions, rows_of_groups
+from aesr1.trainable import without_adapter
 
 EXACT, ROUNDED = 1e-3, 5e-2
 """How far log-probabilities may lie from TRL's: in float32 the furthest; in 16 bits, where batches matter, the mean."""
@@ -74,15 +75,13 @@ class ReadingOnce:
         replies = self.num_generations
         groups = len(input_ids) // replies
         at_once = max(1, (more.get("batch_size") or len(input_ids)) // replies)
-        parts = []
+        pictures = rows_of_groups({name: more.get(name) for name in (*PICTURES, *COUNTS)}, replies)
+        types, parts = more.get("mm_token_type_ids"), []
         for start in range(0, groups, at_once):
             chunk = slice(start, min(start + at_once, groups))
             rows = slice(chunk.start * replies, chunk.stop * replies)
-            pictures = {name: more[name] for name in (*PICTURES, *COUNTS) if more.get(name) is not None}
-            seen = first_of_groups(pictures, replies, chunk)
-            types = more.get("mm_token_type_ids")
-            types = None if types is None else types[rows]
-            parts.append(self._of_groups(model, input_ids[rows], attention_mask[rows], logits_to_keep, seen, types))
+            seen, kinds = of_groups(pictures, chunk), None if types is None else types[rows]
+            parts.append(self._of_groups(model, input_ids[rows], attention_mask[rows], logits_to_keep, seen, kinds))
         log_probs, entropies = zip(*parts, strict=True)
         return LogProbs(torch.cat(log_probs), torch.cat(entropies) if more.get("compute_entropy") else None, None)
 
@@ -93,7 +92,7 @@ class ReadingOnce:
         replies, prompt = self.num_generations, ids.shape[1] - logits_to_keep
         asked, there = ids[::replies, :prompt], mask[::replies, :prompt]
         positions = prompt_positions(
-            _bare(self.accelerator.unwrap_model(model)),
+            without_adapter(self.accelerator.unwrap_model(model)),
             asked,
             there,
             image_grid_thw=seen.get("image_grid_thw"),
@@ -137,11 +136,6 @@ class ReadingOnce:
                 file=sys.stderr,
             )
         return not problems
-
-
-def _bare(model: Any) -> Any:
-    """A model without LoRA's wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def by_groups(batch: Batch, replies: int, passes: int) -> list[Batch]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trl import GRPOConfig
 
-from aesr1.dry_run import body_of, bytes_of_a_weight, report, steps_of
+from aesr1.dry_run import body_of, report, steps_of
 from aesr1.estimate import Work
 from aesr1.launch import Launch
 from aesr1.rapo.settings import RapoConfig, passes_of
@@ -18,13 +18,7 @@ def plan(config: RapoConfig, training: GRPOConfig, launch: Launch, ratings: Sequ
     replies = training.num_generations or 1
     rows = training.per_device_train_batch_size * (training.steps_per_generation or 1)
     steps = steps_of(training, passes_of(training, launch, len(ratings)))
-    body = body_of(
-        config.model,
-        max_pixels=config.max_pixels,
-        frozen=config.freeze_vision,
-        lora_rank=config.lora_rank,
-        weight_bytes=bytes_of_a_weight(config.dtype, training, launch),
-    )
+    body = body_of(config, training, launch)
     asked, longest = body.picture_tokens + body.text_tokens, training.max_completion_length or 0
     groups, rest = divmod(training.per_device_train_batch_size, replies)
     shared = groups * (asked + replies * (longest + 1))  # a picture and its prompt once for all replies

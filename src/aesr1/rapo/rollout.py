@@ -14,6 +14,7 @@ from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import pad
 
 from aesr1.sampling import can_share, draw, drawing_of, ends_of, prefill
+from aesr1.trainable import without_adapter
 from aesr1.vlm import picture_tokens
 
 Row = dict[str, Any]
@@ -38,7 +39,7 @@ def roll_out(trainer: Any, prompt_ids: list[list[int]], images: Any, fields: Row
         return None
     if images is None or any(row is None or len(row) != 1 for row in images):
         return None
-    config, model = trainer.generation_config, _base(trainer.accelerator.unwrap_model(trainer.model_wrapped))
+    config, model = trainer.generation_config, without_adapter(trainer.accelerator.unwrap_model(trainer.model_wrapped))
     drawing = drawing_of(config, model)
     groups = groups_of(prompt_ids, fields, marks=picture_tokens(model.config) or ())
     if drawing is None or groups is None or not can_share(model):
@@ -55,7 +56,7 @@ def roll_out(trainer: Any, prompt_ids: list[list[int]], images: Any, fields: Row
         ) as unwrapped,
         torch.no_grad(),
     ):
-        model = _base(unwrapped)
+        model = without_adapter(unwrapped)
         return draw(
             model,
             prefill(model, inputs),
@@ -64,11 +65,6 @@ def roll_out(trainer: Any, prompt_ids: list[list[int]], images: Any, fields: Row
             max_new_tokens=config.max_new_tokens,
             eos=ends_of(config),
         )
-
-
-def _base(model: Any) -> Any:
-    """The model itself, its adapters in it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def groups_of(ids: Sequence[list[int]], fields: Row, *, marks: Collection[int]) -> Groups | None:

@@ -91,12 +91,16 @@ def _sees(segment: torch.Tensor) -> torch.Tensor:
     return torch.where(padding, itself, before & (own | shared))[:, None]
 
 
-def first_of_groups(pictures: dict[str, Any], replies: int, chunk: slice) -> dict[str, Any]:
-    """The model's picture inputs for the first row of each group in `chunk`, out of TRL's for all rows."""
+def rows_of_groups(pictures: dict[str, Any], replies: int) -> dict[str, Any]:
+    """The picture inputs of the first row of each group, a row apart, out of TRL's for all rows."""
     by_row = split_pixel_values_by_grid({name: value for name, value in pictures.items() if value is not None})
-    picked = {name: value[::replies][chunk] for name, value in by_row.items()}
-    picked = {name: v.contiguous() if isinstance(v, torch.Tensor) else v for name, v in picked.items()}
-    whole = unsplit_pixel_values_by_grid(picked)
+    picked = {name: value[::replies] for name, value in by_row.items()}
+    return {name: v.contiguous() if isinstance(v, torch.Tensor) else v for name, v in picked.items()}
+
+
+def of_groups(rows: dict[str, Any], chunk: slice) -> dict[str, Any]:
+    """The model's picture inputs for some groups, out of `rows_of_groups`."""
+    whole = unsplit_pixel_values_by_grid({name: value[chunk] for name, value in rows.items()})
     return {name: value for name, value in whole.items() if name in PICTURES}
 
 

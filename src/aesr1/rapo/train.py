@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from trl import GRPOConfig
 
 from aesr1.dry_run import DryRun, launch_of
-from aesr1.folders import claim
 from aesr1.launch import Launch, launched
 from aesr1.rapo.adapter import Reward, RewardSettings, reward_functions
 from aesr1.rapo.plan import plan
@@ -19,30 +18,17 @@ from aesr1.rapo.trainer import RapoTrainer
 from aesr1.rapo.validating import Validating, held_out
 from aesr1.recipe import parse_recipe
 from aesr1.records import Rating, of_split, read_rows
-from aesr1.trainable import freeze_vision, lora_config
-from aesr1.training import as_dataset, check_images, finish, resume_point, run
-from aesr1.vlm import configured, load
+from aesr1.trainable import lora_config
+from aesr1.training import as_dataset, begin, check_images, finish, resume_point, run
 from aesr1.watch import Progressing, check_loggers
 
 
 def rapo(config: RapoConfig, training: GRPOConfig) -> Path:
     """Train a checkpoint by RAPO; its folder. Resumes an unfinished run from its last whole checkpoint."""
     started = time.time()
-    output = Path(training.output_dir)
     launch = launched(training.world_size)
     given = _checked(config, training, launch)
-    configured(config.model, max_pixels=config.max_pixels)  # a name that is none should not bind the folder
-    claim(output, config)
-    vlm = load(
-        config.model,
-        max_pixels=config.max_pixels,
-        device=launch.device(training),
-        dtype=config.dtype,
-        attention=config.attention,
-    )
-    if config.freeze_vision or config.lora_rank:
-        freeze_vision(vlm.model)
-    vlm.model.train()
+    vlm = begin(config, training, launch)
     progress = Progressing("rapo")
     trainer = RapoTrainer(
         model=vlm.model,
