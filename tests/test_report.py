@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from aesr1.app.report import MARKER, ReportSummary, write_report
+from aesr1.app.table import print_table
 from aesr1.errors import AesError
 from aesr1.records import Prediction, Rating, write_rows
 from browser import HOSTILE, HOSTILE_NAME, Page, check_self_contained, opened, resize
@@ -330,3 +331,14 @@ def test_without_scripts_every_card_is_there(page: Any, report: Path) -> None:
     assert page.execute_script("return document.documentElement.className") == ""
     assert len(shown(page)) == 8
     assert not element(page, ".controls").is_displayed()
+
+
+def test_a_score_without_a_reply_is_no_unreadable_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(tmp_path / "a.png")
+    row = prediction(str(tmp_path / "a.png"), 0.5, readable=False, reasoning=None)
+    write_rows(tmp_path / "fast.jsonl", [row])
+    assert write_report(tmp_path / "fast.jsonl", tmp_path / "fast.html").unreadable == 0
+    text = Page(tmp_path / "fast.html").text
+    assert "Scored without reasoning." in text and "Unreadable reply" not in text
+    print_table([row])
+    assert "forced" not in capsys.readouterr().out

@@ -108,7 +108,7 @@ def write_report(
     return ReportSummary(
         pictures=len(rows),
         failed=len(rows) - len(scored),
-        unreadable=sum(not row.readable for row in scored),
+        unreadable=sum(bool(row.reply) and not row.readable for row in scored),
         missing=len(missing),
         rated=sum(row.image in people for row in rows),
     )
@@ -157,7 +157,7 @@ def _head(rows: Sequence[Prediction], people: dict[str, float]) -> dict[str, obj
     return {
         "pictures": len(rows),
         "scored": len(scores),
-        "unreadable": sum(not row.readable for row in rows if row.score is not None),
+        "unreadable": sum(bool(row.reply) and not row.readable for row in rows if row.score is not None),
         "mean": sum(scores) / len(scores) if scores else None,
         "rated": len(differences),
         "mean_difference": sum(differences) / len(differences) if differences else None,

@@ -21,7 +21,8 @@ def print_table(predictions: Sequence[Prediction]) -> None:
         if row.score is None:
             table.add_row(name, "—", "", "", Text(row.error or "no score", style="red"))
             continue
-        reasons = row.reasoning or "(unreadable reply; the answer was forced)"
+        silent = "(unreadable reply; the answer was forced)" if row.reply else "(scored without reasoning)"
+        reasons = row.reasoning or silent
         spread = "" if row.spread is None else f"{row.spread:.2f}"
         table.add_row(name, f"{row.score:.3f}", spread, level_of(row.score), Text(reasons))
     console = Console()
