@@ -26,7 +26,7 @@ def predicted(scores: Sequence[float | None], model: str = "m") -> list[Predicti
             spread=None,
             readable=score is not None,
             reasoning=None,
-            reply="",
+            reply="a reply",
             model=model,
             revision="1",
             decoding="expectation",
@@ -77,6 +77,13 @@ def test_a_score_without_a_readable_reply_still_counts_as_scored() -> None:
     rows = [replace(row, readable=False) for row in predicted([0.1, 0.5, 0.9])]
     evaluation = evaluate(rated([0.2, 0.5, 0.8]), rows, name="a", draws=50)
     assert (evaluation.n_scored, evaluation.n_readable, evaluation.parse_rate.value) == (3, 0, 0.0)
+
+
+def test_scores_without_a_reply_have_no_readable_share() -> None:
+    rows = [replace(row, reply="", readable=False) for row in predicted([0.1, 0.5, 0.9])]
+    comparison = compare(rated([0.2, 0.5, 0.8]), {"fast": rows}, draws=50)
+    assert to_results(comparison)["fast"]["parse_rate"] is None
+    assert "| fast | 3 of 3 | — |" in to_markdown(comparison)
 
 
 GOOD = predicted([0.1, 0.2, 0.3])

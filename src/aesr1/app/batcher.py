@@ -18,62 +18,82 @@ if TYPE_CHECKING:
 
 
 def reply_batch(vlm: Vlm, asks: Sequence[Ask], stopping: Callable[[], bool]) -> list[Reply]:
-    """One reply an ask, generated together, each with its own temperature, length, stops and seed.
+    """One reply an ask, written together, each with its own temperature, length, stops and seed.
 
-    A draw is argmax(logits + temperature · Gumbel noise), the noise from the ask's own generator: so a seeded reply
-    does not depend on its company, and temperature 0 is greedy. Refusal where `stopping` turns true meanwhile.
+    A picture and prompt that several ask about are read once. A seeded reply does not depend on its company. Refusal
+    where `stopping` turns true meanwhile.
     """
     import torch
 
+    from aesr1.sampling import advance, can_share, ends_of, prefill
     from aesr1.vlm import picture_tokens
 
-    processor, model = vlm.processor, vlm.model
-    prompts, images = [ask.prompt for ask in asks], [[ask.image] for ask in asks]
-    inputs = processor(text=prompts, images=images, return_tensors="pt", padding=True)
+    processor, model, shared = vlm.processor, vlm.model, can_share(vlm.model)
+    keys = [(id(ask.image), ask.prompt) if shared else place for place, ask in enumerate(asks)]
+    distinct = dict(zip(keys, asks, strict=True))
+    order = {key: row for row, key in enumerate(distinct)}
+    rows = [order[key] for key in keys]
+    prompts, images = zip(*((ask.prompt, [ask.image]) for ask in distinct.values()), strict=True)
+    inputs = processor(text=[*prompts], images=[*images], return_tensors="pt", padding=True)
     inputs = inputs.to(model.device, dtype=model.dtype)
-    start = inputs["input_ids"].shape[1]
-    given = model.generation_config.eos_token_id
-    ends = set(given) if isinstance(given, list) else {given}
-    sources = [torch.Generator(model.device).manual_seed(ask.seed) for ask in asks]
-    ended: dict[int, int] = {}
-
-    def draw(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        noise = torch.zeros_like(scores)
-        for row, (ask, source) in enumerate(zip(asks, sources, strict=True)):
-            if ask.temperature > 0 and row not in ended:
-                noise[row].exponential_(generator=source).clamp_min_(1e-30).log_().mul_(-ask.temperature)
-        return scores + noise
-
-    def finished(tokens: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        done, last = tokens.shape[1] - start, tokens[:, -1].tolist()
-        for row, ask in enumerate(asks):
-            over = row in ended or last[row] in ends or done >= ask.max_tokens
-            if over or (
-                ask.stop and _cut(processor.decode(tokens[row, start:], skip_special_tokens=True), ask.stop)[1]
-            ):
-                ended.setdefault(row, done)
-        return torch.tensor([row in ended or stopping() for row in range(len(asks))], device=tokens.device)
-
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    ends, unwanted = frozenset(ends_of(model.generation_config)), picture_tokens(model.config) or []
+    replies = [
+        _Writing(ask, processor.tokenizer, ends, torch.Generator(model.device).manual_seed(ask.seed)) for ask in asks
+    ]
     with torch.inference_mode():
-        tokens = model.generate(
-            **inputs,
-            **{"do_sample": False, "temperature": None, "top_p": None, "top_k": None},
-            repetition_penalty=1.0,
-            max_new_tokens=max(ask.max_tokens for ask in asks),
-            suppress_tokens=picture_tokens(model.config),
-            pad_token_id=processor.tokenizer.pad_token_id,
-            logits_processor=[draw] if any(ask.temperature > 0 for ask in asks) else [],
-            stopping_criteria=[finished],
-        )[:, start:]
-    if stopping():
-        raise stopping_refusal()
-    replies = []
-    for row, ask in enumerate(asks):
-        mine = tokens[row, : ended[row]]
-        text, stopped = _cut(processor.decode(mine, skip_special_tokens=True), ask.stop)
-        finish = "stop" if stopped or int(mine[-1]) in ends else "length"
-        replies.append(Reply(text, finish, int(inputs["attention_mask"][row].sum()), len(mine)))
-    return replies
+        now = prefill(model, inputs)
+        if shared:
+            now = now.repeated(1, torch.tensor(rows, device=model.device))
+        going = replies  # by the rows of `now`
+        while True:
+            scores = now.logits.float()
+            scores[:, unwanted] = -torch.inf
+            chosen = torch.stack([reply.draw(row) for reply, row in zip(going, scores, strict=True)])
+            for reply, token in zip(going, chosen.tolist(), strict=True):
+                reply.read(token)
+            if stopping():
+                raise stopping_refusal()
+            left = [row for row, reply in enumerate(going) if not reply.finish]
+            if not left:
+                return [reply.reply(lengths[row]) for reply, row in zip(replies, rows, strict=True)]
+            if shared and len(left) < len(going):
+                kept = torch.tensor(left, device=model.device)
+                going, chosen, now = [going[row] for row in left], chosen[kept], now.repeated(1, kept)
+            now = advance(model, now, chosen[:, None], keep=1).after
+
+
+class _Writing:
+    """A reply while it is written."""
+
+    def __init__(self, ask: Ask, tokenizer: Any, ends: frozenset[int], source: torch.Generator) -> None:
+        self.ask, self.finish, self.text = ask, "", ""
+        self._tokenizer, self._ends, self._source = tokenizer, ends, source
+        self._tokens: list[int] = []
+
+    def draw(self, scores: torch.Tensor) -> torch.Tensor:
+        """The next token by its scores (V,): argmax(scores + temperature · Gumbel noise), so temperature 0 is greedy.
+
+        The noise comes from the ask's own generator.
+        """
+        if not self.ask.temperature:
+            return scores.argmax()
+        noise = scores.new_empty(scores.shape).exponential_(generator=self._source).clamp_min_(1e-30).log_()
+        return (scores - self.ask.temperature * noise).argmax()
+
+    def read(self, token: int) -> None:
+        """Take the next token in, unless the reply has ended."""
+        if self.finish:
+            return
+        self._tokens.append(token)
+        ended = token in self._ends
+        over = ended or len(self._tokens) >= self.ask.max_tokens
+        if over or self.ask.stop:
+            self.text, stopped = _cut(self._tokenizer.decode(self._tokens, skip_special_tokens=True), self.ask.stop)
+            self.finish = "stop" if ended or stopped else "length" if over else ""
+
+    def reply(self, prompt_tokens: int) -> Reply:
+        return Reply(self.text, self.finish, prompt_tokens, len(self._tokens))
 
 
 def _cut(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:

@@ -54,7 +54,7 @@ class Evaluation:
     n: int
     n_scored: int
     n_readable: int
-    parse_rate: Interval  # readable replies of all, Wilson's interval
+    parse_rate: Interval | None  # readable replies of all, Wilson's interval; None where none was written
     scored: Agreement  # over the images that have a score
     imputed: Agreement  # over all images, each missing score filled in with the mean of the others
 
@@ -101,7 +101,7 @@ def evaluate(
         n=len(rows),
         n_scored=int(scored.sum()),
         n_readable=readable,
-        parse_rate=metrics.wilson(readable, len(rows)),
+        parse_rate=metrics.wilson(readable, len(rows)) if any(row.reply for row in rows) else None,
         scored=agreement,
         imputed=agreement if scored.all() else _agreement(_filled(scores), human, draws, seed),
     )
@@ -144,7 +144,7 @@ def to_results(comparison: Comparison) -> dict[str, dict[str, Any]]:
         counts = {"n": each.n, "n_scored": each.n_scored, "n_readable": each.n_readable}
         results[each.name] = {
             **_by_metric(each.scored, METRICS),
-            "parse_rate": asdict(each.parse_rate),
+            "parse_rate": each.parse_rate and asdict(each.parse_rate),
             **counts,
             "model": each.model,
             "revision": each.revision,
