@@ -120,6 +120,23 @@ def test_no_family_cuts_a_picture_into_more_tiles_than_the_pixels_warrant(family
         assert seen.reshape(-1, *seen.shape[-3:]).shape[0] == count
 
 
+def test_a_picture_that_comes_several_times_is_prepared_once(vlm, pictures, monkeypatch):
+    sizes, kind = [], type(vlm.processor.image_processor)
+    real = kind.__call__
+    monkeypatch.setattr(
+        kind, "__call__", lambda self, images, **more: (sizes.append(len(images)), real(self, images, **more))[1]
+    )
+    wide = Image.new("RGB", (120, 40), "red")
+    rows = [pictures[0], pictures[0].copy(), wide, pictures[1], wide, pictures[0]]
+    together = inputs_about(vlm, rows, [""] * 6, "how?")
+    assert sizes == [3]
+    alone = [inputs_about(vlm, [picture], [""], "how?") for picture in rows]
+    for name in ("pixel_values", "image_grid_thw"):
+        assert torch.equal(together[name], torch.cat([one[name] for one in alone]))
+    for row, mask, one in zip(together["input_ids"], together["attention_mask"], alone, strict=True):
+        assert row[mask.bool()].tolist() == one["input_ids"][0].tolist()
+
+
 def test_a_text_model_is_refused_before_its_weights_load(tmp_path):
     transformers.Qwen2Config(num_hidden_layers=1).save_pretrained(tmp_path)
     with pytest.raises(AesError, match="no vision-language model: qwen2 does not take a picture"):

@@ -6,8 +6,10 @@ from functools import lru_cache
 from math import isqrt
 from typing import Any
 
+import numpy as np
 import transformers
 from transformers import PROCESSOR_MAPPING, Idefics3Processor, ProcessorMixin
+from transformers.image_utils import make_flat_list_of_images
 from transformers.models.auto.video_processing_auto import get_video_processor_config
 
 from aesr1.errors import AesError
@@ -22,6 +24,7 @@ class PictureProcessor:
     """What is changed in a family's own processor; `picture_processor` puts it before the family's class."""
 
     tokenizer: Any
+    image_processor: Any
     family: type  # transformers' class
     video_settings: dict[str, Any] | None = None  # the checkpoint's; None where the family has no video
 
@@ -42,6 +45,25 @@ class PictureProcessor:
         if start and isinstance(first, str) and first.startswith(start):
             kwargs.setdefault("add_special_tokens", False)
         return super().__call__(images=images, text=text, **kwargs)  # type: ignore[misc]
+
+    def _process_images(self, images: Any, **kwargs: Any) -> tuple[Any, list[str]]:
+        """As the family's, a picture that comes several times prepared once: TRL gives it again for every reply.
+
+        Where a grid says which patches are whose; other families lay out their tiles each in its own way.
+        """
+        every = make_flat_list_of_images(images)
+        order: dict[tuple[tuple[int, int], bytes], int] = {}
+        places = [order.setdefault((image.size, image.tobytes()), len(order)) for image in every]
+        if len(order) == len(every) or "image_grid_thw" not in self.image_processor.model_input_names:
+            return super()._process_images(images, **kwargs)  # type: ignore[misc, no-any-return]
+        different = [every[places.index(place)] for place in range(len(order))]
+        processed, texts = super()._process_images(different, **kwargs)  # type: ignore[misc]
+        grid = processed["image_grid_thw"]
+        ends = np.cumsum(np.asarray(grid).prod(axis=-1))
+        patches = [np.arange(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        processed["image_grid_thw"] = grid[places]
+        processed["pixel_values"] = processed["pixel_values"][np.concatenate([patches[place] for place in places])]
+        return processed, [texts[place] for place in places]
 
     def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
         """As the family's, but the same tokens in training (TRL adds none to a text) as when the model is asked.
