@@ -14,6 +14,7 @@ from PIL import Image
 from aesr1.alarms import Alarm
 from aesr1.app.curves import draw_curves
 from aesr1.app.panels import Points, limits, points, sections, shown, smoothed, thinned, ticks
+from aesr1.app.runs import read_run
 from aesr1.cli import app
 from aesr1.errors import AesError
 from aesr1.records import SampledReply, write_rows
@@ -170,6 +171,155 @@ def test_what_cannot_be_drawn_is_a_clear_error(runs: list[Path], tmp_path: Path)
         with pytest.raises(AesError, match=re.escape(words)):
             draw_curves(folders, output)
     assert list(tmp_path.iterdir()) == []
+
+
+def write_figures(folder: Path, *lines: Any) -> Path:
+    """A run of the given lines: bytes and texts as they are, all else as JSON."""
+    folder.mkdir()
+    parts = [
+        line if isinstance(line, bytes) else (line if isinstance(line, str) else json.dumps(line)).encode() + b"\n"
+        for line in lines
+    ]
+    (folder / "figures.jsonl").write_bytes(b"".join(parts))
+    return folder
+
+
+GOOD = {"step": 5, "loss": 1.0, "kl": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ([1, 2], "line 2, is no JSON object"),
+        ("3", "line 2, is no JSON object"),
+        ("{x}", "line 2, is no JSON"),
+        (b'{"step": 10, "lo', "line 2, breaks off"),  # as a killed run leaves it
+        (b'{"step": 10, "a": "\xff"}\n', "line 2, is not UTF-8"),
+        ("[" * 100_000, "line 2, is nested too deep"),
+        ({"loss": 7.0}, "line 2, has no step"),
+        ({"step": "ten", "loss": 7.0}, "line 2, has 'ten' for a step"),
+        ({"step": -5, "loss": 7.0}, "line 2, has -5 for a step"),
+        ({"step": 2.5, "loss": 7.0}, "line 2, has 2.5 for a step"),
+        ({"step": math.nan, "loss": 7.0}, "line 2, has nan for a step"),
+        ({"step": True, "loss": 7.0}, "line 2, has True for a step"),
+        ({"step": 10, "loss": "7"}, "has '7' for 'loss' at step 10"),
+        ({"step": 10, "loss": [7.0]}, "has [7.0] for 'loss' at step 10"),
+        ({"step": 10, "loss": True}, "has True for 'loss' at step 10"),
+        ({"step": 10, "loss": -1e308}, "has a number beyond all measure for 'loss' at step 10"),
+        ({"step": 10, "loss": 10**400}, "has a number beyond all measure for 'loss' at step 10"),
+    ],
+)
+def test_an_odd_line_is_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: Any, said: str
+) -> None:
+    run = read_run(write_figures(tmp_path / "run", GOOD, line), "run")
+    assert points(run.rows, "loss") == Points([5.0], [1.0])
+    draw_curves([tmp_path / "run"])
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 1 and said in warnings[0] and "figures.jsonl" in warnings[0] and "left out" in warnings[0]
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_what_was_not_measured_is_left_out_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float | None
+) -> None:
+    draw_curves([write_figures(tmp_path / "run", GOOD, {"step": 10, "loss": value})])
+    assert capsys.readouterr().err == ""
+
+
+def test_one_sentence_on_a_file_however_much_of_it_is_odd(tmp_path: Path) -> None:
+    run = read_run(write_figures(tmp_path / "run", "x", GOOD, *["y"] * 1500), "run")
+    assert run.problems == [f"{tmp_path}/run/figures.jsonl, line 1, is no JSON: left out (and 1,500 more)"]
+
+
+def test_of_a_figure_that_is_logged_twice_the_later_counts(tmp_path: Path) -> None:
+    lines = [{"step": step, "loss": loss} for step, loss in ((5, 1.0), (10, 2.0), (15, 3.0), (10, 4.0))]
+    run = read_run(write_figures(tmp_path / "run", *lines, {"step": 10, "validation/srcc": 0.5}), "run")
+    assert points(run.rows, "loss") == Points([5.0, 10.0, 15.0], [1.0, 4.0, 3.0])
+    assert points(run.rows, "validation/srcc") == Points([10.0], [0.5]) and run.steps == 15
+    assert run.problems == [
+        f"{tmp_path}/run/figures.jsonl has 'loss' twice at step 10; the earlier one: left out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("run.json", "{", "run.json is no JSON"),
+        ("run.json", "", "run.json is no JSON"),
+        ("run.json", "[]", "run.json is no JSON object"),
+        ("run.json", '{"stage": "rapo"}', "does not say in how many seconds"),
+        ("run.json", '{"seconds": "x"}', "does not say in how many seconds"),
+        ("run.json", '{"seconds": 1e999}', "does not say in how many seconds"),
+        ("run.json", '{"seconds": 5, "stage": 3}', "has 3 for its stage"),
+        ("alarms.jsonl", "x", "line 1, breaks off"),
+        ("alarms.jsonl", "[]\n", "line 1, is no JSON object"),
+        ("alarms.jsonl", '{"step": "x", "name": "kl", "problem": "p", "advice": "a"}\n', "has 'x' for a step"),
+        ("alarms.jsonl", '{"step": 5, "name": [], "problem": "p", "advice": "a"}\n', "has [] for its name"),
+        ("alarms.jsonl", '{"step": 5, "name": "kl"}\n', "has None for its problem"),
+        ("replies.jsonl", '{"step": 5}\n', "does not say whether it is readable"),
+        ("replies.jsonl", "\\udcff\n", "line 1, is no JSON"),
+    ],
+)
+def test_what_stands_beside_the_figures_may_be_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, said: str
+) -> None:
+    (write_figures(tmp_path / "run", GOOD) / name).write_text(content)
+    words = Page(draw_curves([tmp_path / "run"])).words
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 1 and name in warnings[0] and said in warnings[0] and "left out" in warnings[0]
+    assert "unfinished" in words
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"rating": 5}, {"rating": "x"}, {"score": 7}, {"score": []}, {"step": None}, {"reply": None}, {"image": 3}],
+)
+def test_an_odd_reply_is_left_out(tmp_path: Path, changes: dict[str, Any]) -> None:
+    reply = {"step": 5, "image": "gone\0.png", "rating": 0.5, "score": 0.5, "readable": True, "reasoning": "r"}
+    rows = [{**reply, "reply": "said"}, {**reply, "reply": "odd", **changes}]
+    write_figures(tmp_path / "run", GOOD)
+    (tmp_path / "run" / "replies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = read_run(tmp_path / "run", "run")
+    assert [row.reply for row in run.replies] == ["said"] and "line 2" in run.problems[0]
+    assert "cannot be read as a picture" in Page(draw_curves([tmp_path / "run"])).words
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], "holds no figures of a run"),
+        ([[1, 2]], "line 1, is no JSON object: left out"),
+        (["x".encode("utf-16")], "line 1, is not UTF-8: left out"),
+        ([{"step": 5, "loss": math.nan}], "no number that can be drawn"),
+        ([{"step": 5, "loss": "x"}], "has 'x' for 'loss' at step 5: left out"),
+    ],
+)
+def test_where_nothing_can_be_drawn_one_error_says_why(tmp_path: Path, lines: list[Any], words: str) -> None:
+    run = write_figures(tmp_path / "run", *lines)
+    with pytest.raises(AesError, match=re.escape(words)):
+        draw_curves([run])
+    assert [path.name for path in run.iterdir()] == ["figures.jsonl"]
+
+
+@pytest.mark.parametrize("values", [[0.0], [1e-310, 2e-310], [1e99, -1e99], [1e15], [-5.0, -5.0]])
+@pytest.mark.parametrize("name", ["loss", "readable"])
+def test_every_number_finds_an_axis(tmp_path: Path, values: list[float], name: str) -> None:
+    draw_curves([write_figures(tmp_path / "run", *[{"step": n, name: value} for n, value in enumerate(values)])])
+
+
+def test_a_picture_of_other_figures_alone_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    run = write_figures(tmp_path / "run", {"step": 0, "odd": 1.0})
+    with pytest.raises(AesError, match="no figure that a picture shows"):
+        draw_curves([run], tmp_path / "run.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_an_alarm_beyond_the_last_figures_is_marked_at_the_edge(tmp_path: Path) -> None:
+    run = write_figures(tmp_path / "run", GOOD)
+    (run / "alarms.jsonl").write_text(json.dumps({"step": 10**6, "name": "kl", "problem": "p", "advice": "a"}) + "\n")
+    assert "translate(312.0 " in draw_curves([run]).read_text()
 
 
 def test_the_command_prints_the_path(runs: list[Path], tmp_path: Path) -> None:

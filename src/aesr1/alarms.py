@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 LogRow = Mapping[str, Any]
@@ -30,20 +31,26 @@ class Alarm:
 class Thresholds:
     """From where on a figure is an alarm. Means of several logs are compared, so that one odd batch is none."""
 
-    shortest: int = 3  # logs that are averaged: 15 steps at the recipes' logging_steps
+    shortest: int = 3  # logs that are taken together: 15 steps at the recipes' logging_steps
     longest: int = 20  # a tenth of all logs, but no more: averaging longer would see a sudden fall too late
     warm_up: int = 5  # logs before levels count: a model may begin badly
     readable: float = 0.5  # below, most of the advantage goes to form; runs from .45 ended worse than they began
     readable_gain: float = 0.1  # … unless the share has risen by so much since the start
     readable_fall: float = 0.15  # healthy runs waver by .06
-    collapsed: float = 0.02  # standard deviation of scores; the human ones' is .08 on AVA, .2 on drawn scenes
+    collapsed: float = 0.02  # standard deviation of scores; the human ones' is .08 on AVA, .2 on drawn scenes …
+    collapse: float = 1 / 3  # … and of the widest only so much; healthy runs keep .45
+    one_value: float = 0.01  # standard deviation below which it need not have fallen: the last digit of a reply
     evenness: float = 0.5  # share of groups whose replies all earn the same; healthy runs stay below .17
-    kl: float = 0.12  # a token; healthy runs end at .02 to .08, from .13 on the held-out SRCC fell
+    kl: float = 0.12  # a token, median; healthy runs end at .02 to .08, from .13 on the held-out SRCC fell
     clipped: float = 0.2  # share of replies cut at the cap; healthy runs stay below .04
+    near_cap: float = 0.8  # mean length by the cap; the longest replies of a batch have 1.2 to 1.4 times the mean …
+    cap_approach: float = 0.5  # … after so much of the way from the shortest mean; healthy runs waver by .1 of it
     entropy: float = 0.1  # nats a token: next to no choice is left …
     entropy_share: float = 0.25  # … and of the highest only so much; healthy runs keep .8
     srcc_fall: float = 0.05  # twice in a row; on 128 images two validations of one model differ by .01 to .02
-    loss_rise: float = 1.3  # times the lowest, in a cold start
+    loss_rise: float = 1.3  # times the lowest, in a cold start …
+    loss_gap: float = 0.05  # … and so far above it: replies then are 5 % less likely a token, below is memorizing …
+    loss_noise: float = 6.0  # … and so many standard errors: of 150 means the lowest lies 3 too low, the last as high
 
 
 DEFAULT = Thresholds()
@@ -59,6 +66,7 @@ def standing(rows: Sequence[LogRow], thresholds: Thresholds = DEFAULT) -> list[A
         "frac_reward_zero_std": _evenness,
         "kl": _kl,
         "completions/clipped_ratio": _clipped,
+        "completions/mean_length": _growing,
         "entropy": _entropy,
         "validation/srcc": _validation,
     }
@@ -78,9 +86,13 @@ def _loss(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
     if any("reward" in row for row in rows):  # of RAPO the loss says nothing: it begins at 0 and grows with the KL
         return None
     means = _means(rows, "loss", limits)
-    if len(means) > limits.warm_up and means[-1] > limits.loss_rise * min(means):
-        return f"the loss rose from {min(means):.3g} to {means[-1]:.3g}", f"{_halve(rows)}, or give warmup_steps"
-    return None
+    if len(means) <= limits.warm_up:
+        return None
+    now, lowest = means[-1], min(means)
+    error = _noise(_values(rows, "loss")) / math.sqrt(_width(rows, "loss", limits))
+    if now <= limits.loss_rise * lowest or now - lowest <= max(limits.loss_gap, limits.loss_noise * error):
+        return None
+    return f"the loss rose from {lowest:.3g} to {now:.3g}", f"{_halve(rows)}, or give warmup_steps"
 
 
 def _gradient(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
@@ -112,12 +124,21 @@ def _readable(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
 
 def _collapse(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
     means = _means(rows, "score/spread", limits)
-    if not means or means[-1] >= limits.collapsed or max(means) < 2 * limits.collapsed:
+    if not means:
         return None
-    return (
-        f"scores collapse to one value: their standard deviation fell from {max(means):.2f} to {means[-1]:.3f}",
-        f"weigh relative more in reward_weights (a constant score wins nothing of it), or {_halve(rows)}",
-    )
+    now, widest = means[-1], max(means)
+    if now < min(limits.collapsed, limits.collapse * widest):
+        return (
+            f"scores collapse to one value: their standard deviation fell from {widest:.3f} to {now:.3f}",
+            f"weigh relative more in reward_weights (a constant score wins nothing of it), or {_halve(rows)}",
+        )
+    if len(_values(rows, "score/spread")) >= limits.warm_up and now < limits.one_value:
+        return (
+            f"scores are one value from the start: their standard deviation is {now:.3f}",
+            "begin from a longer cold start, of rationales whose scores are spread over the scale, or raise "
+            "temperature: replies that all say the same teach nothing",
+        )
+    return None
 
 
 def _evenness(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
@@ -131,11 +152,12 @@ def _evenness(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
 
 
 def _kl(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
-    means = _means(rows, "kl", limits)
-    if not means or means[-1] <= limits.kl:
+    # A few tokens can make one log's KL a hundredfold: the middle of three logs is not moved by that.
+    values = _values(rows, "kl")[-limits.shortest :]
+    if len(values) < limits.shortest or (now := median(values)) <= limits.kl:
         return None
     return (
-        f"KL from the model that it began with is {means[-1]:.2f} a token, above {limits.kl}",
+        f"KL from the model that it began with is {now:.2f} a token, above {limits.kl}",
         f"{_halve(rows)}, or {RAISE_BETA}; warmup_steps: 5 tames the first steps",
     )
 
@@ -144,11 +166,24 @@ def _clipped(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
     means = _means(rows, "completions/clipped_ratio", limits)
     if not means or means[-1] <= limits.clipped:
         return None
-    lengths = _values(rows, "completions/max_length")
-    cap = f" (from {max(lengths):.0f} to {2 * max(lengths):.0f})" if lengths else ""
     return (
         f"{means[-1]:.0%} of replies are cut at the longest length, and a cut one is unreadable",
-        f"double max_completion_length{cap}",
+        _double(rows),
+    )
+
+
+def _growing(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
+    """Before many are cut: from then on the reward says nothing of what they would have come to."""
+    means, cap = _means(rows, "completions/mean_length", limits), _values(rows, "completions/cap")
+    if not means or not cap:
+        return None
+    now, shortest = means[-1], min(means)
+    if now < max(limits.near_cap * cap[-1], shortest + limits.cap_approach * (cap[-1] - shortest)):
+        return None
+    return (
+        f"replies grow to the longest length: {now:.0f} tokens in the mean, after {shortest:.0f}, of {cap[-1]:.0f}",
+        f"read some: if they say more, {_double(rows)}; if they ramble, {RAISE_BETA}, or set loss_type: dr_grpo "
+        "(grpo's mean over each reply makes long bad ones cheap)",
     )
 
 
@@ -182,6 +217,12 @@ def _validation(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
     )
 
 
+def _double(rows: Sequence[LogRow]) -> str:
+    lengths = _values(rows, "completions/cap") or _values(rows, "completions/max_length")
+    cap = f" (from {max(lengths):.0f} to {2 * max(lengths):.0f})" if lengths else ""
+    return f"double max_completion_length{cap}"
+
+
 def _halve(rows: Sequence[LogRow]) -> str:
     rates = _values(rows, "learning_rate")
     return f"halve learning_rate (to {max(rates) / 2:.2g})" if rates else "halve learning_rate"
@@ -197,6 +238,18 @@ def _values(rows: Sequence[LogRow], name: str) -> list[float]:
 
 def _means(rows: Sequence[LogRow], name: str, limits: Thresholds) -> list[float]:
     """Running means of a figure, oldest first; empty while there are fewer values than one mean takes."""
-    values = _values(rows, name)
-    width = min(limits.longest, max(limits.shortest, len(values) // 10))
+    values, width = _values(rows, name), _width(rows, name, limits)
     return [math.fsum(values[end - width : end]) / width for end in range(width, len(values) + 1)]
+
+
+def _width(rows: Sequence[LogRow], name: str, limits: Thresholds) -> int:
+    return min(limits.longest, max(limits.shortest, len(_values(rows, name)) // 10))
+
+
+def _noise(values: Sequence[float]) -> float:
+    """Standard deviation of three or more values about a smooth curve, from their second differences.
+
+    Of a normal error the median of |x₁ − 2x₂ + x₃| is .6745 √6 standard deviations; a slope or a jump moves it little.
+    """
+    bends = [abs(a - 2 * b + c) for a, b, c in zip(values, values[1:], values[2:], strict=False)]
+    return median(bends) / (0.6745 * math.sqrt(6))

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
-from aesr1.alarms import Alarm, LogRow
+from aesr1.alarms import LogRow
 from aesr1.app.panels import DOTTED, LOGS_SMOOTHED, REST, Points, Section, points, sections, shown, ticks
 from aesr1.app.plot import COLOURS, SOFTWARE, write_png
+from aesr1.app.runs import Run, read_run
 from aesr1.errors import AesError
 from aesr1.pages import template, thumbnail
-from aesr1.records import SampledReply, read_rows, read_values
+from aesr1.records import SampledReply
 
 MARKER = '<meta name="generator" content="aesr1 curves">'
 """Stands in the head of every page: one without it is somebody else's and is never overwritten."""
@@ -29,23 +28,6 @@ REPLIES = 10
 BOX = (46, 8, 312, 134)
 """Left, top, right, bottom of a panel's axes in its drawing of 320 × 176; of a score's it is SCORE_BOX."""
 SCORE_BOX = (4, 4, 216, 52)
-
-
-@dataclass(frozen=True)
-class Run:
-    """All that a run's folder says so far."""
-
-    name: str
-    rows: Sequence[LogRow]
-    alarms: list[Alarm] | None  # None where nobody watched
-    replies: list[SampledReply]
-    stage: str  # empty while it is unfinished
-    state: str
-
-    @property
-    def steps(self) -> int:
-        """The last step that was logged."""
-        return int(self.rows[-1]["step"])
 
 
 class Strip(NamedTuple):
@@ -69,7 +51,8 @@ class Sampled(NamedTuple):
 def draw_curves(folders: Sequence[Path], output: Path | None = None) -> Path:
     """Draw the figures of runs, finished or not, into a page or a PNG; the file, by default `curves.html` in the first.
 
-    AesError where a folder holds no figures, or the output is somebody else's.
+    What is odd in a run's files is left out, with a warning. AesError where a folder holds no figures, or the output is
+    somebody else's.
     """
     output = output or folders[0] / "curves.html"
     if output.suffix not in (".html", ".png"):
@@ -79,15 +62,26 @@ def draw_curves(folders: Sequence[Path], output: Path | None = None) -> Path:
     _check_output(output)
     runs = [read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     drawn = sections([run.rows for run in runs], [run.alarms or [] for run in runs])
+    if not drawn:
+        problems = [problem for run in runs for problem in run.problems]
+        raise AesError(
+            ": ".join(["these runs have logged no number that can be drawn", *problems[:1]]),
+            fix="look at their figures.jsonl; a run whose first loss is no number has nothing else to show",
+        )
+    for problem in (problem for run in runs for problem in run.problems):
+        print(problem, file=sys.stderr)
     output.parent.mkdir(parents=True, exist_ok=True)
     aside = output.with_name(output.name + ".part")
-    if output.suffix == ".png":
-        write_png([run.name for run in runs], drawn, aside)
-    else:
-        # JSON can hold halves of surrogate pairs, which no file encoding knows: they become question marks.
-        with aside.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.writelines(_page(runs, drawn))
-    aside.replace(output)
+    try:
+        if output.suffix == ".png":
+            write_png([run.name for run in runs], drawn, aside)
+        else:
+            # JSON can hold halves of surrogate pairs, which no file encoding knows: they become question marks.
+            with aside.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+                file.writelines(_page(runs, drawn))
+        aside.replace(output)
+    finally:
+        aside.unlink(missing_ok=True)
     return output
 
 
@@ -118,44 +112,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [os.path.relpath(path, above) for path in paths]
 
 
-def read_run(folder: Path, name: str) -> Run:
-    """A run's figures, alarms and sampled replies. AesError where there are no figures."""
-    figures, alarms, replies = (folder / f"{kind}.jsonl" for kind in ("figures", "alarms", "replies"))
-    rows = [row for row in read_values(figures) if "step" in row] if figures.is_file() else []
-    if not rows:
-        near = sorted(str(path.parent) for path in folder.glob("*/figures.jsonl"))
-        raise AesError(
-            f"{folder} holds no figures of a run",
-            fix=f"pass one of its runs: {', '.join(near)}"
-            if near
-            else "pass the output folder of aesr1 sft or rapo; its first figures come after logging_steps steps",
-        )
-    summary = folder / "run.json"
-    done: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
-    return Run(
-        name=name,
-        rows=rows,
-        alarms=[Alarm(**row) for row in read_values(alarms)] if alarms.is_file() else None,
-        replies=read_rows(replies, SampledReply) if replies.is_file() else [],
-        stage=str(done.get("stage", "")),
-        state=f"finished in {_duration(done['seconds'])}"
-        if "seconds" in done
-        else f"unfinished; last figures {datetime.fromtimestamp(figures.stat().st_mtime):%Y-%m-%d %H:%M}",
-    )
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.1f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
-
-
 def _page(runs: Sequence[Run], drawn: Sequence[Section]) -> Iterator[str]:
-    last = max(run.steps for run in runs)
+    last = max(1, *(run.steps for run in runs))
     watched = [run for run in runs if run.alarms is not None]
     names = [name for name in OVERVIEW if any(points(run.rows, name).steps for run in runs)]
     titles = {panel.name: panel.title for section in drawn for panel in section.panels}
@@ -175,7 +133,8 @@ def _page(runs: Sequence[Run], drawn: Sequence[Section]) -> Iterator[str]:
         "sections": drawn,
         "rest": REST,
         "box": BOX,
-        "x": lambda step: f"{_across(step, last):.1f}",
+        # An alarm's step may lie beyond the last figures, where those were cut off.
+        "x": lambda step: f"{_across(min(step, last), last):.1f}",
         "y": lambda value, panel: f"{_down(value, panel.low, panel.high):.1f}",
         "path": lambda curve, panel: _path(curve, BOX, last=last, low=panel.low, high=panel.high),
         "steps": ticks(0, last, min(4, last)),
@@ -208,7 +167,7 @@ def _first_and_last(rows: Sequence[LogRow], name: str) -> tuple[str, str] | None
 
 
 def _across(step: float, last: float, box: tuple[int, int, int, int] = BOX) -> float:
-    return box[0] + (box[2] - box[0]) * step / max(last, 1)
+    return box[0] + (box[2] - box[0]) * step / last
 
 
 def _down(value: float, low: float, high: float, box: tuple[int, int, int, int] = BOX) -> float:

@@ -14,6 +14,7 @@ KNOWN = {
         "reward": ("Reward", ""),
         "reward_std": ("Reward, standard deviation", "within groups"),
         "frac_reward_zero_std": ("Groups without spread", "share of groups"),
+        "resampled": ("Groups exchanged for others", "share of groups"),
     },
     "Held-out images": {
         "validation/srcc": ("SRCC", ""),
@@ -45,7 +46,7 @@ KNOWN = {
 LEAST_SPAN = 0.05
 """Shares, scores and correlations are drawn over so much at least: a wobble in the third digit is no fall."""
 REST = "Other figures"
-UNSHOWN = ("step", "epoch", "total_flos", "num_tokens")
+UNSHOWN = ("step", "epoch", "total_flos", "num_tokens", "completions/cap")
 DOTTED = 12
 """Up to so many values each has a dot."""
 LOGS_SMOOTHED = 24
@@ -145,7 +146,7 @@ def points(rows: Sequence[LogRow], name: str) -> Points:
     found = [
         (float(row["step"]), float(row[name]))
         for row in rows
-        if isinstance(row.get(name), int | float) and math.isfinite(row[name])
+        if isinstance(row.get(name), int | float) and not isinstance(row[name], bool) and math.isfinite(row[name])
     ]
     return Points([step for step, _ in found], [value for _, value in found])
 
@@ -181,7 +182,7 @@ def limits(low: float, high: float, *, span: float = 0.0, most: float = math.inf
 
     Not below 0 where nothing is, nor above `most` where nothing can be.
     """
-    least = span or 0.1 * abs(high) or 1.0
+    least = max(span, 1e-9 * max(abs(low), abs(high))) if span else 0.1 * abs(high) or 1.0  # a float has 16 digits
     room = max(0.08 * (high - low), (least - (high - low)) / 2 if span or high == low else 0.0)
     return (max(0.0, low - room) if low >= 0 else low - room), max(high, min(most, high + room))
 

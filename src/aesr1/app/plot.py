@@ -25,7 +25,9 @@ def write_png(runs: Sequence[str], drawn: Sequence[Section], path: Path) -> None
     except ImportError as error:
         raise AesError("drawing a PNG needs matplotlib", fix="pip install 'aesr1[data]', or draw .html") from error
     panels = [panel for section in drawn if section.title != REST for panel in section.panels]
-    last = max(curve.raw.steps[-1] for panel in panels for curve in panel.curves)
+    if not panels:
+        raise AesError("no figure that a picture shows was logged", fix="draw .html: it shows all others as well")
+    last = max(1.0, *(curve.raw.steps[-1] for panel in panels for curve in panel.curves))
     rows = -(-len(panels) // ACROSS)
     figure = Figure(figsize=(14, 2.5 * rows + 0.7), layout="constrained", facecolor="white")
     grid = figure.subplots(rows, ACROSS, squeeze=False).flatten()
@@ -33,8 +35,7 @@ def write_png(runs: Sequence[str], drawn: Sequence[Section], path: Path) -> None
         _plot(axes, panel, last)
     for axes in grid[len(panels) :]:
         axes.axis("off")
-    # A dollar would begin a formula, an underscore hide the entry.
-    names = [" " + name.replace("$", r"\$") for name in runs]
+    names = [" " + _plain(name) for name in runs]  # an underscore at its start would hide the entry
     handles = [Line2D([], [], color=colour, linewidth=2) for colour in COLOURS[: len(runs)]]
     figure.legend(handles, names, loc="outside upper left", ncols=4, frameon=False, fontsize=11)
     with warnings.catch_warnings():
@@ -51,7 +52,7 @@ def _plot(axes: Any, panel: Panel, last: float) -> None:
             axes.plot(*curve.smooth, color=colour, linewidth=2)
     for _, alarm in panel.alarms:
         axes.axvline(alarm.step, color="#a23b2a", linewidth=1, linestyle=":")
-    axes.set_title(panel.title.replace("$", r"\$"), loc="left", fontsize=11, fontweight="bold")
+    axes.set_title(_plain(panel.title), loc="left", fontsize=11, fontweight="bold")
     axes.set_ylabel(panel.unit, fontsize=8.5, color="#625d55")
     axes.set_xlabel("step", fontsize=9, color="#625d55")
     axes.set_xlim(0, last * 1.02)
@@ -62,3 +63,8 @@ def _plot(axes: Any, panel: Panel, last: float) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#d9d5cd")
+
+
+def _plain(text: str) -> str:
+    """Text as matplotlib can set it: a dollar would begin a formula, and no font has halves of surrogate pairs."""
+    return text.encode("utf-8", errors="replace").decode().replace("$", r"\$")
