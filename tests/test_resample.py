@@ -1,11 +1,23 @@
 """Other images for groups without spread: whole groups change places, padding and pictures with them."""
 
+import json
+
+import pandas
 import pytest
 import torch
+from PIL import Image
 
 from aesr1.errors import AesError
+from aesr1.rapo import train, trainer
 from aesr1.rapo.resample import exchange, other_rows, without_spread
+from aesr1.rapo.shared import PICTURES
 from aesr1.rapo.trainer import collapsed
+from aesr1.records import Rating, write_rows
+from aesr1.vlm import inputs_about, load
+from conftest import CPU
+from families import BUILDERS
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
 
 PAD = 9
 
@@ -53,12 +65,58 @@ def test_rows_change_places_with_their_padding_and_pictures():
     assert mine["prompt_ids"].shape == (4, 2)  # what came in is left as it was
 
 
-def test_pictures_that_are_padded_to_one_size_are_not_mixed_with_another():
-    mine, other = ({"prompt_ids": torch.ones(2, 1), "completion_ids": torch.ones(2, 1)} for _ in range(2))
-    mine["pixel_values"], other["pixel_values"] = torch.zeros(2, 3, 4), torch.zeros(2, 5, 4)
+TILED = ["smolvlm", "idefics3", "llava-onevision", "llava-next"]
+"""Families that fill a batch's pictures up to as many tiles as its largest has."""
+
+
+@pytest.mark.parametrize("family", TILED)
+def test_pictures_of_other_numbers_of_tiles_change_places(family, tmp_path):
+    vlm = load(str(BUILDERS[family](tmp_path)), device="cpu", max_pixels=10_000)
+    wide, wider, square, large = (
+        Image.effect_noise(size, 90).convert("RGB") for size in ((64, 20), (60, 20), (40, 40), (96, 96))
+    )
+
+    def read(*pictures):
+        inputs = inputs_about(vlm, pictures, [""] * len(pictures), "Rate it.")
+        rows = torch.ones(len(pictures), 1, dtype=torch.long)
+        return {
+            "prompt_ids": inputs["input_ids"],
+            "prompt_mask": inputs["attention_mask"],
+            "completion_ids": rows,
+            "completion_mask": rows,
+            "num_images": [1] * len(pictures),
+            **{name: inputs[name] for name in PICTURES if name in inputs},
+        }
+
+    def logits(batch):
+        pictures = {name: batch[name] for name in PICTURES if name in batch}
+        with torch.no_grad():
+            return vlm.model(input_ids=batch["prompt_ids"], attention_mask=batch["prompt_mask"], **pictures).logits
+
+    pad = vlm.processor.tokenizer.pad_token_id
+    few, many = read(wide, wider), read(square, large)
+    assert few["pixel_values"].shape != many["pixel_values"].shape
+    for mine, other, wanted in ((few, many, (large, wider)), (many, few, (wider, large))):
+        mixed = exchange(mine, other, leave=[0], enter=[1], pad=pad)
+        torch.testing.assert_close(logits(mixed)[:, -1], logits(read(*wanted))[:, -1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"pixel_values": torch.zeros(2, 3)}, "pixel_values have"),
+        ({"pixel_values": None}, "pixel_values is in one"),
+        ({"advantages": torch.zeros(2, 4)}, "advantages have shapes (2,) and (2, 4)"),
+    ],
+)
+def test_batches_of_different_kinds_are_not_mixed(change, words):
+    mine = batch(0, prompt=1, reply=1, grids=[(2, 2), (2, 2)])
+    del mine["image_grid_thw"]
+    mine["pixel_values"] = torch.zeros(2, 3, 4)
+    other = {name: value for name, value in {**mine, **change}.items() if value is not None}
     with pytest.raises(AesError, match="cannot be exchanged") as error:
         exchange(mine, other, leave=[0], enter=[0], pad=PAD)
-    assert "resample: 0" in error.value.fix
+    assert words in error.value.problem and "resample: 0" in error.value.fix
 
 
 def test_other_rows_are_the_same_for_the_same_step_and_others_for_the_next():
@@ -80,3 +138,64 @@ def test_other_rows_are_the_same_for_the_same_step_and_others_for_the_next():
 def test_a_run_of_picture_tokens_becomes_one(ids, once):
     assert collapsed(ids, 7) == once
     assert collapsed(ids, None) == ids
+
+
+def rapo(ratings, model, output, **settings):
+    """Two steps of eight replies to two pictures; the rows that they logged."""
+    given = {"ratings": ratings, "model": model, "output_dir": output, "max_steps": 2, "logging_steps": 1, **settings}
+    given |= {"per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 16, "validate_every": 0}
+    train.main([*CPU, "--save_strategy", "no", *(text for n, v in given.items() for text in (f"--{n}", str(v)))])
+    return [row for row in map(json.loads, (output / "figures.jsonl").open()) if "reward" in row]
+
+
+@pytest.mark.parametrize("family", TILED[1:3])
+def test_families_of_many_tiles_train_with_resampling(family, monkeypatch, tmp_path):
+    model, rows = BUILDERS[family](tmp_path / "model"), []
+    for number, size in enumerate([(60, 20)] * 7 + [(64, 64)]):  # of 3 or 4 tiles, and one of 5 or 10
+        Image.effect_noise(size, 90).convert("RGB").save(tmp_path / f"{number}.png")
+        rows.append(Rating(f"{number}.png", number / 10, "noise", "train", 0.1, 50, None))
+    write_rows(tmp_path / "ratings.jsonl", rows)
+    asked = []
+
+    def every_other_time(rewards, replies):
+        asked.append(1)
+        return [0] if len(asked) % 2 else []
+
+    monkeypatch.setattr(trainer, "without_spread", every_other_time)
+    monkeypatch.setattr(trainer, "other_rows", lambda count, **_: [7] * count)
+    logged = rapo(tmp_path / "ratings.jsonl", model, tmp_path / "run", resample=1)
+    assert [row["resampled"] for row in logged] == [0.5, 0.5] and len(asked) == 4
+
+
+def test_the_figures_tell_of_the_replies_as_first_drawn(scene_folder, random_model, tmp_path):
+    """Random replies earn nothing, so that every group is flat and both rounds ask for other images."""
+    more = {"beta": 0, "learning_rate": 0, "max_steps": 1, "log_completions": "true"}
+    plain, resampled = (
+        rapo(scene_folder / "ratings.jsonl", random_model, tmp_path / str(rounds), resample=rounds, **more)[0]
+        for rounds in (0, 2)
+    )
+    assert resampled.pop("resampled") == 0 and plain.pop("completions/cap") == resampled.pop("completions/cap") == 16
+    assert resampled.pop("num_tokens") > 2.5 * plain.pop("num_tokens")
+    drawn = [name for name in plain if name.startswith(("completions/", "reward", "frac_", "score/", "readable"))]
+    assert len(drawn) > 10 and {n: plain[n] for n in drawn} == {n: resampled[n] for n in drawn}
+    assert plain.keys() == resampled.keys()
+    tables = [pandas.read_parquet(tmp_path / f"{rounds}/completions/completions_00001.parquet") for rounds in (0, 2)]
+    pandas.testing.assert_frame_equal(*tables)
+
+
+def test_what_one_process_cannot_exchange_stops_all(monkeypatch, scene_folder, random_model, tmp_path):
+    """The others come to the same gather and raise as well, where they would have waited for ever."""
+    gathered = []
+
+    def refuse(*_, **__):
+        raise AesError("no", fix="set resample: 0")
+
+    monkeypatch.setattr(trainer, "exchange", refuse)
+    monkeypatch.setattr(trainer, "gather_object", lambda rows: gathered.append(rows) or rows)
+    with pytest.raises(AesError, match="no"):
+        rapo(scene_folder / "ratings.jsonl", random_model, tmp_path / "run", resample=1)
+    assert gathered[-1] == ["no"]
+    monkeypatch.setattr(trainer, "exchange", lambda batch, *_, **__: batch)
+    monkeypatch.setattr(trainer, "gather_object", lambda rows: ["theirs"] if isinstance(rows[0], str) else rows)
+    with pytest.raises(AesError, match="theirs"):
+        rapo(scene_folder / "ratings.jsonl", random_model, tmp_path / "other", resample=1)

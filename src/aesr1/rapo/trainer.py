@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from accelerate.utils import gather_object
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
+from aesr1.errors import AesError
 from aesr1.rapo.once import ReadingOnce
 from aesr1.rapo.resample import Batch, exchange, other_rows, without_spread
 from aesr1.rapo.rollout import roll_out
@@ -32,6 +34,8 @@ class RapoTrainer(Resuming, ReadingOnce, GRPOTrainer):  # type: ignore[misc]  # 
     `resample`: rounds in which groups without spread make room for other images of the training set. `read_once`: a
     picture is read once for all its replies where the model family allows it.
     """
+
+    _logs: dict[str, Any]  # TRL's table of completions
 
     def __init__(self, *args: Any, resample: int = 0, read_once: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -65,30 +69,54 @@ class RapoTrainer(Resuming, ReadingOnce, GRPOTrainer):  # type: ignore[misc]  # 
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
         batch: Batch = super()._generate_and_score_completions(inputs)
-        if not self.resample or not self.model.training:
-            return batch
+        if self.model.training and self.max_completion_length:
+            self._metrics["train"]["completions/cap"].append(float(self.max_completion_length))  # for the alarms
+        return self._exchanged(batch) if self.resample and self.model.training else batch
+
+    def _exchanged(self, batch: Batch) -> Batch:
+        """The batch with other images' groups for those without spread."""
         replies = self.num_generations
+        groups = len(batch["advantages"]) // replies
         dull = without_spread(self._own_rewards, replies)
         found = len(dull)
         for _ in range(self.resample):
             asked = max(gather_object([len(dull)]))  # every process asks for as many, or none does
             if not asked:
                 break
-            other = super()._generate_and_score_completions(self._others(max(2, asked)))
+            with self._unlogged():
+                other = super()._generate_and_score_completions(self._others(max(2, asked)))
             flat = set(without_spread(self._own_rewards, replies))
             fresh = [group for group in range(len(other["advantages"]) // replies) if group not in flat]
-            leave, enter = dull[: len(fresh)], fresh[: len(dull)]
-            batch = exchange(
-                batch,
-                other,
-                leave=_rows_of(leave, replies),
-                enter=_rows_of(enter, replies),
-                pad=self._tokenizer.pad_token_id,
-            )
+            leave, enter = _rows_of(dull[: len(fresh)], replies), _rows_of(fresh[: len(dull)], replies)
+            problem = ""
+            try:
+                batch = exchange(batch, other, leave=leave, enter=enter, pad=self._tokenizer.pad_token_id)
+            except AesError as error:
+                problem = error.problem
+            if problems := [found for found in gather_object([problem]) if found]:
+                # Raised by every process: an error on one alone would leave the others waiting for it.
+                raise AesError(problems[0], fix="set resample: 0")
             dull = dull[len(fresh) :]
         batch["num_items_in_batch"] = self.accelerator.gather(batch["completion_mask"].sum()).sum()
-        self._metrics["train"]["resampled"].append(float(found - len(dull)) * replies / len(inputs))
+        shares = gather_object([(found - len(dull)) / groups])
+        self._metrics["train"]["resampled"].append(sum(shares) / len(shares))
         return batch
+
+    @contextmanager
+    def _unlogged(self) -> Iterator[None]:
+        """Generate without a trace in the figures and the table of completions, but for the tokens that it cost.
+
+        They then tell of the replies as first drawn, as without resampling, so that runs with and without it compare:
+        kept replies are chosen for their spread. What is computed in training (loss, KL, entropy) tells of those.
+        """
+        metrics, logs = self._metrics["train"], self._logs
+        self._metrics["train"] = defaultdict(list)
+        self._logs = {name: defaultdict(deque) if isinstance(part, dict) else deque() for name, part in logs.items()}
+        try:
+            yield
+        finally:
+            metrics["num_tokens"] = [self.state.num_input_tokens_seen]
+            self._metrics["train"], self._logs = metrics, logs
 
     def _others(self, images: int) -> list[dict[str, Any]]:
         """Other images of the training set, a row for each reply."""
