@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test check bench
+.PHONY: demo test check bench bench-read-once
 demo: .venv/train
 	$(BIN)/aesr1 demo -o $(DEMO)
 
@@ -20,6 +20,12 @@ bench: .venv/train
 	$(BIN)/python bench/rewards.py
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/imports.py
+
+# Half an hour, and nothing else should run.
+bench-read-once: .venv/train
+	$(BIN)/python bench/read_once.py
+	$(BIN)/python bench/read_once_scoring.py
+	$(BIN)/python bench/rewards.py
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv

@@ -4,14 +4,15 @@
 
 A Qwen2.5-VL of 19 M parameters whose tower has the share of the work that 3B's has; pictures of 512 × 512 (324
 tokens), the paper's prompt spelt out, replies of 200 tokens, float32, two images a step. The two ways take turns;
-printed are the ratio of each pair's times (median and range), what operations alone would give, and the memory that a
-step keeps for its backward pass.
+printed are the ratio of each pair's times (median and range), what operations alone would give, the memory that a step
+keeps for its backward pass, and by how much a process that does one whole step grows at most.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -154,6 +155,28 @@ def expected(setting: Setting, prompt: int) -> float:
     return operations(k, prompt + setting.length, k) / operations(1, prompt - 1 + k * (setting.length + 1), 1)
 
 
+def peak() -> float:
+    """The process's highest memory so far, in MiB. Not getrusage's, which begins with that of the process before it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def alone(setting: Setting, *, once: bool) -> float:
+    """MiB by which this process grows at most in one whole step."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of(setting, Path(folder))
+        trainer.create_optimizer()
+        rows, before = rows_of(setting), peak()
+        seconds(trainer, lambda: step(trainer, rows), once=once)
+    return peak() - before
+
+
+def grown(setting: Setting, *, once: bool) -> float:
+    """`alone` in a process of its own."""
+    child = [sys.executable, __file__, "--alone", "once" if once else "plain", "--replies", str(setting.replies)]
+    return float(subprocess.run(child, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
 def measure(setting: Setting, pairs: int, *, whole: bool) -> dict[str, Any]:
     """One setting's figures."""
     with tempfile.TemporaryDirectory() as folder:
@@ -170,6 +193,7 @@ def measure(setting: Setting, pairs: int, *, whole: bool) -> dict[str, Any]:
         found["kept_mib"] = [kept(trainer, batch, once=once) for once in (False, True)]
         if whole:
             found["step"] = paired(trainer, lambda: step(trainer, rows), pairs)
+            found["grown_mib"] = [grown(setting, once=once) for once in (False, True)]
     return found
 
 
@@ -183,10 +207,13 @@ def line(found: dict[str, Any]) -> str:
         times = f"{statistics.median(part['plain']):.2f} → {statistics.median(part['once']):.2f} s"
         return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f}), {times}"
 
-    setting, (plain, once) = found["setting"], found["kept_mib"]
+    def mib(name: str) -> str:
+        return " → ".join(f"{value:,.0f}" for value in found[name]) + " MiB" if name in found else "–"
+
+    setting = found["setting"]
     name = f"K = {setting['replies']}, {setting['side']}², {setting['length']} tokens"
-    memory = f"{plain:,.0f} → {once:,.0f} MiB"
-    return f"| {name} | {found['expected']:.2f} | {ratio(found['training'])} | {ratio(found.get('step'))} | {memory} |"
+    times = f"{found['expected']:.2f} | {ratio(found['training'])} | {ratio(found.get('step'))}"
+    return f"| {name} | {times} | {mib('kept_mib')} | {mib('grown_mib')} |"
 
 
 def main() -> None:
@@ -194,15 +221,20 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("read_once.json"))
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one pair of the main settings")
+    parser.add_argument("--alone", choices=["plain", "once"], help=argparse.SUPPRESS)
+    parser.add_argument("--replies", type=int, default=8, help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
+    if options.alone:
+        print(alone(Setting(options.replies), once=options.alone == "once"))
+        return
     pairs = 1 if options.quick else options.pairs
     main_settings = [Setting(4), Setting(8)]
     growth = [Setting(2), Setting(16), Setting(side=256), Setting(side=768), Setting(length=50), Setting(length=400)]
     threads = torch.get_num_threads()
     print(f"torch {torch.__version__}, {threads} threads; TRL's way / ours, median (range) of {pairs} pairs")
-    print("| setting | operations | log-probs + backward | whole step | kept for the backward pass |", flush=True)
-    print("|---|---|---|---|---|", flush=True)
+    print("| setting | operations | log-probs + backward | whole step | kept for the backward pass | a step's growth |")
+    print("|---|---|---|---|---|---|", flush=True)
     results = []
     for setting in main_settings if options.quick else main_settings + growth:
         results.append(measure(setting, pairs, whole=setting in main_settings))

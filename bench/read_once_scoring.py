@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from gpu_shape import Batch, build, language_part, processor_for, vision_part
 from PIL import Image
-from read_once import SHAPE, Setting, trainer_of
+from read_once import SHAPE, Setting, peak, trainer_of
 
 from aesr1.contract import PROMPT
 from aesr1.predict import PredictSettings, predict
@@ -139,12 +139,6 @@ ALONE: dict[str, Callable[[], Callable[[], None]]] = {
     "rollout by ours": lambda: rollouts(once=True),
 }
 """What is measured for memory, each in a process of its own."""
-
-
-def peak() -> float:
-    """The process's highest memory so far, in MiB. Not getrusage's, which begins with that of the process before it."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def main() -> None:
