@@ -1,14 +1,16 @@
 """A plan before a run: what it counts is what the run then does."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from aesr1 import cold_start
+from aesr1.dry_run import Asked, Body, checkpoint_bytes
 from aesr1.errors import AesError
 from aesr1.estimate import Shape, Work, memory
-from aesr1.launch import ALL, OPTIMIZER, Launch, from_file, launched
+from aesr1.launch import ALL, OPTIMIZER, Launch
 from aesr1.rapo import train
 from aesr1.records import Rating, Rationale, read_rows, write_rows
 from conftest import CPU
@@ -50,6 +52,13 @@ def test_memory_by_hand():
     assert need.activations == 2 * (2 * 10) * (10 * 4 + 4 * 8) * 2
     assert need.rollout == 8 * 10 * 2 * 2 * 2 * 2 + 8 * 10 * (4 * 4 + 2 * 8) * 2
     assert need.peak == 4000 + 3200 + 6400 + 4000 + max(need.activations, need.rollout)
+
+
+def test_memory_of_a_validation_by_hand():
+    need = memory(SHAPE, replace(WORK, validation=32), Launch())
+    assert need.validation == 32 * 10 * 2 * 2 * 2 * 2 + 32 * 10 * (4 * 4 + 2 * 8) * 2
+    assert need.peak == 4000 + 3200 + 6400 + 4000 + need.validation  # more than a rollout's 8 replies need
+    assert memory(SHAPE, WORK, Launch()).validation == 0
 
 
 def test_memory_of_divided_models_by_hand():
@@ -121,43 +130,13 @@ def test_the_plan_of_a_cold_start(random_model, scene_folder, tmp_path):
     write_rows(tmp_path / "r.jsonl", rows)
     settings = ["--rationales", str(tmp_path / "r.jsonl"), "--model", str(random_model), "--output_dir"]
     sizes = ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "2", "--num_train_epochs", "2"]
+    sizes += ["--save_steps", "3"]
     text = cold_start.main([*settings, str(tmp_path / "run"), *sizes, *CPU, "--dry_run"])
     assert "rationales: 20, 16 a step; micro-batch: 8" in text
-    assert "steps: 4;" in text
+    assert "steps: 4; checkpoints: 2, of which 2 are kept" in text
     run = cold_start.main([*settings, str(tmp_path / "run"), *sizes, *CPU, "--logging_steps", "1"])
     assert [json.loads(line) for line in (run / "figures.jsonl").open()][-1]["step"] == 4
-
-
-@pytest.mark.parametrize(
-    ("file", "launch"),
-    [
-        ("ddp", Launch(8)),
-        ("zero2", Launch(8, OPTIMIZER, deepspeed=True)),
-        ("zero3", Launch(8, ALL, deepspeed=True)),
-        ("zero3-offload", Launch(8, ALL, offload=True, deepspeed=True)),
-        ("fsdp2", Launch(8, ALL)),
-    ],
-)
-def test_the_files_of_accelerate_say_what_is_divided(file, launch):
-    assert from_file(RECIPES / "accelerate" / f"{file}.yaml") == launch
-
-
-def test_what_accelerate_launched_is_read_from_the_environment(monkeypatch):
-    assert launched(2) == Launch(2)
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert launched(2) == Launch(2, ALL)
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
-    monkeypatch.setenv("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "cpu")
-    assert launched(2) == Launch(2, ALL, offload=True, deepspeed=True)
-
-
-@pytest.mark.parametrize("text", ["", "a: [", "num_processes: 2", "num_processes: many\ndistributed_type: NO"])
-def test_a_file_that_is_not_accelerates_is_refused(tmp_path, text):
-    path = tmp_path / "a.yaml"
-    path.write_text(text)
-    with pytest.raises(AesError, match="no file of accelerate's"):
-        from_file(path)
+    assert {path.name for path in run.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-4"}
 
 
 @pytest.mark.parametrize(
@@ -165,6 +144,17 @@ def test_a_file_that_is_not_accelerates_is_refused(tmp_path, text):
     [
         ([], {"num_processes": 13}, "24 images to train on, and 26 are asked about"),
         (["--lora_rank", "8"], {"distributed_type": "FSDP"}, "divided among the processes"),
+        (
+            ["--lora_rank", "8"],
+            {"distributed_type": "FSDP", "fsdp_config": {"fsdp_sharding_strategy": "NO_SHARD"}},
+            "wrapped to be",
+        ),
+        (
+            ["--generation_batch_size", "8"],
+            {},
+            r"generation_batch_size \(8\) must be divisible by the global batch size \(16\)",
+        ),
+        (["--scope", "global", "--per_device_train_batch_size", "6", "--num_generations", "8"], {}, r"\(12\) must be"),
         (["--dtype", "bfloat16"], {}, "nothing keeps a float32 copy"),
     ],
 )
@@ -175,3 +165,63 @@ def test_what_cannot_be_on_those_machines_is_refused(scene_folder, random_model,
         train.main(
             [*flags(scene_folder, random_model, tmp_path / "x", *more), "--dry_run", "--accelerate_config", str(file)]
         )
+
+
+def test_batches_are_judged_for_the_processes_there_will_be(scene_folder, random_model, tmp_path):
+    """Six replies a process are no groups of four; twelve of two processes are."""
+    file = tmp_path / "a.yaml"
+    file.write_text("distributed_type: MULTI_GPU\nnum_processes: 2")
+    more = ["--scope", "global", "--per_device_train_batch_size", "6", "--dry_run"]
+    settings = flags(scene_folder, random_model, tmp_path / "x", *more)
+    text = train.main([*settings, "--accelerate_config", str(file)])
+    assert "3 at a time with 4 replies each, of which 3 meet in the ranking (scope: global)" in text
+    with pytest.raises(AesError, match=r"\(6\) must be divisible by num_generations \(4\)"):
+        train.main(settings)
+
+
+@pytest.mark.parametrize(
+    ("more", "written"),
+    [
+        ([], "steps: 8; checkpoints: 1, of which 1 are kept"),  # the last step is saved whatever save_steps says
+        (["--save_steps", "3"], "steps: 8; checkpoints: 3, of which 2 are kept"),
+        (["--save_steps", "4"], "steps: 8; checkpoints: 2, of which 2 are kept"),
+        (["--save_steps", "0"], "steps: 8; checkpoints: 1, of which 1 are kept"),
+        (["--save_steps", "0.25"], "steps: 8; checkpoints: 4, of which 2 are kept"),
+        (["--save_steps", "0.3"], "steps: 8; checkpoints: 3, of which 2 are kept"),
+        (["--save_strategy", "no"], "steps: 8; no checkpoints"),
+        (["--save_strategy", "epoch"], "steps: 8; checkpoints: 1, of which 1 are kept"),
+        (["--save_strategy", "epoch", "--num_train_epochs", "2.5"], "steps: 20; checkpoints: 3, of which 2 are kept"),
+        (["--save_strategy", "epoch", "--max_steps", "9"], "steps: 9; checkpoints: 2, of which 2 are kept"),
+        (["--save_steps", "4", "--save_total_limit", "5"], "checkpoints: 2, of which 2 are kept"),
+    ],
+)
+def test_checkpoints_are_counted_as_transformers_writes_them(scene_folder, random_model, tmp_path, more, written):
+    settings = flags(scene_folder, random_model, tmp_path / "x", "--num_train_epochs", "1")
+    settings = [*settings, "--per_device_train_batch_size", "12", *more, "--dry_run"]
+    assert written in train.main(settings)
+
+
+@pytest.mark.parametrize("share", ["0.5", "1"])
+def test_a_share_of_the_steps_is_saved_between_generations_alone(scene_folder, random_model, tmp_path, share):
+    more = ["--steps_per_generation", "2", "--save_steps", share, "--dry_run", "--num_train_epochs", "1"]
+    settings = flags(scene_folder, random_model, tmp_path / "x", *more)  # 12 steps of one micro-batch, two a generation
+    if share == "0.5":
+        assert "steps: 12; checkpoints: 2," in train.main(settings)
+    else:
+        with pytest.raises(AesError, match="a checkpoint every 1 steps would fall between") as error:
+            train.main(settings)
+        assert "a multiple of 2" in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("launch", "model_only", "size"),
+    [
+        (Launch(), False, 1000 * 4 + 800 * 8),
+        (Launch(), True, 1000 * 4),
+        (Launch(8, ALL, fsdp=True), False, 1000 * 4 + 800 * 8),
+        (Launch(8, ALL, deepspeed=True), False, 1000 * 4 + 800 * (8 + 4)),
+        (Launch(8, OPTIMIZER, deepspeed=True), False, 1000 * 4 + 800 * (8 + 4) + 1000 * 4),
+    ],
+)
+def test_the_size_of_a_checkpoint_by_hand(launch, model_only, size):
+    assert checkpoint_bytes(Body("Model", SHAPE, 1000, Asked(16, 4)), launch, model_only=model_only) == size

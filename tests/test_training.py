@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -167,6 +168,7 @@ def test_a_finished_run_is_not_overwritten(uninterrupted, fluent_model, scene_fo
         (["--per_device_train_batch_size", "128"], "24 images to train on, and 32 are asked about"),
         (["--dtype", "bfloat16"], "nothing keeps a float32 copy"),
         (["--report_to", "diary"], "no logger"),
+        (["--validate_batch", "0"], "validate_batch is 0"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_a_model_loads(scene_folder, tmp_path, more, message):
@@ -248,18 +250,94 @@ SMALLEST = ["--images_together", "2", "--per_device_train_batch_size", "1", "--g
             ["--gradient_checkpointing", "true"],
             "per_device_train_batch_size from 8 to 4 and raise gradient_accumulation_steps from 1 to 2",
         ),
+        (
+            ["--gradient_checkpointing", "true", "--steps_per_generation", "2", "--gradient_accumulation_steps", "4"],
+            "from 8 to 4 and raise gradient_accumulation_steps from 4 to 8 and steps_per_generation from 2 to 4",
+        ),
         (["--gradient_checkpointing", "true", *SMALLEST], "LoRA"),
     ],
 )
 def test_a_full_memory_says_what_to_lower(monkeypatch, scene_folder, random_model, tmp_path, more, advice):
-    def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
-
     monkeypatch.setattr(train.RapoTrainer, "training_step", full)
     more = [*more, "--validate_every", "0", "--save_steps", "100"]
-    with pytest.raises(AesError, match="memory is full: CUDA out of memory") as error:
+    with pytest.raises(
+        AesError, match=r"the GPU's memory is full while training: tried to allocate 2\.00 GiB"
+    ) as error:
         train.main(rapo_arguments(scene_folder, random_model, tmp_path / "out", *more))
     assert advice in error.value.fix
+
+
+LORA = ["--lora_rank", "4"]
+
+
+@pytest.mark.parametrize(
+    ("place", "more", "doing", "advice"),
+    [
+        ("aesr1.vlm.AutoModelForImageTextToText.from_pretrained", [], "loading the model", "lora_rank: 32"),
+        ("torch.nn.Module.to", LORA, "loading the model", "dtype: bfloat16, which halves the weights"),
+        ("trl.trainer.grpo_trainer.create_model_from_path", [], "setting up the training", "set beta: 0"),
+        ("aesr1.rapo.validating.predict", [], "validating", "lower validate_batch from 32 to 16"),
+        ("aesr1.rapo.validating.predict", ["--validate_batch", "1"], "validating", "set validate_every: 0"),
+        ("aesr1.training.save_merged", LORA, "writing the model", "GiB of the computer's memory; the same command"),
+        ("transformers.Trainer.save_model", ["--save_strategy", "no"], "writing the model", "free 0.0 GiB"),
+    ],
+)
+def test_a_memory_that_is_full_elsewhere_says_where(
+    monkeypatch, scene_folder, random_model, tmp_path, place, more, doing, advice
+):
+    monkeypatch.setattr(place, full)
+    with pytest.raises(AesError, match=f"memory is full while {doing}") as error:
+        train.main(rapo_arguments(scene_folder, random_model, tmp_path / "out", "--max_steps", "2", *more))
+    assert advice in error.value.fix
+
+
+def full(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
+
+
+@pytest.mark.parametrize(
+    ("fill", "wanted"),
+    [
+        (lambda *_, **__: torch.empty(2**50), "tried to allocate 4503599627370496 bytes"),
+        (lambda *_, **__: np.empty(2**50, np.float32), "unable to allocate 4.00 PiB"),
+    ],
+    ids=["torch", "numpy"],
+)
+def test_the_computers_own_memory_can_be_full_too(monkeypatch, rationales, random_model, tmp_path, fill, wanted):
+    monkeypatch.setattr(cold_start.ColdStartTrainer, "training_step", fill)
+    arguments = ["--rationales", str(rationales), "--model", str(random_model), "--output_dir", str(tmp_path)]
+    with pytest.raises(AesError, match="the computer's memory is full while training") as error:
+        cold_start.main([*arguments, *CPU])
+    assert wanted in error.value.problem and "gradient_checkpointing: true" in error.value.fix
+
+
+def test_a_memory_that_is_full_while_reading_weights_is_no_broken_model(
+    scene_folder, random_model, tmp_path, monkeypatch
+):
+    def unmapped(*_, **__):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("aesr1.vlm.AutoModelForImageTextToText.from_pretrained", unmapped)
+    with pytest.raises(AesError, match="the computer's memory is full while loading the model") as error:
+        train.main(rapo_arguments(scene_folder, random_model, tmp_path / "out"))
+    assert "dtype" in error.value.fix
+
+
+@pytest.mark.parametrize("more", [[], LORA], ids=["full", "LoRA"])
+def test_no_model_card_speaks_in_our_place(scene_folder, random_model, tmp_path, more):
+    output = train.main(rapo_arguments(scene_folder, random_model, tmp_path / "out", "--max_steps", "1", *more))
+    assert (output / "checkpoint-1").is_dir() and not [*output.rglob("README.md")]
+
+
+def test_a_checkpoint_of_weights_alone_is_not_resumed(scene_folder, random_model, tmp_path):
+    arguments = rapo_arguments(
+        scene_folder, random_model, tmp_path / "out", "--validate_every", "0", "--max_steps", "2"
+    )
+    output = train.main([*arguments, "--save_only_model", "true"])
+    (output / "aesr1.json").unlink()
+    with pytest.raises(AesError, match="checkpoint-2 holds weights alone") as error:
+        train.main(arguments)
+    assert f"--model {output / 'checkpoint-2'}" in error.value.fix
 
 
 def test_missing_pictures_and_empty_rationales_are_clear_errors(random_model, tmp_path):

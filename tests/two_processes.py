@@ -1,26 +1,77 @@
-"""RAPO in as many processes as torchrun starts, with replies that do not depend on how many: for test_distributed.py.
+"""A training stage in as many processes as torchrun starts, watched: for test_distributed.py.
 
-torchrun --nproc_per_node 2 tests/two_processes.py REPORT.json [any setting of `aesr1 rapo`]
+torchrun --nproc_per_node 2 tests/two_processes.py STAGE REPORT.json [any setting of the stage]
+
+STAGE: `scripted`, RAPO whose replies do not depend on how many processes there are; `rapo`, which draws them; `sft`.
+Where accelerate's environment asks for FSDP the model is divided. KILLED_AT=N kills the first process after step N.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import gather_object
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType, gather_object
 
+from aesr1 import cold_start
 from aesr1.contract import Judgement, render_reply
 from aesr1.rapo import train
 from aesr1.rapo.trainer import RapoTrainer
 
 SEEN: list[dict[str, Any]] = []
+LENGTHS: list[list[list[int]]] = []  # of replies, by step and process
+HELD: list[float] = []  # the share of the weights that this process holds
 
 
-class Scripted(RapoTrainer):
-    """The real trainer, whose replies are a function of picture and place in the group instead of drawn."""
+def divide_on_cpu() -> None:
+    """Have accelerate divide a model among CPU processes.
+
+    Torch's FSDP2 does so with gloo, but accelerate looks at FSDP's settings only where it has found several GPUs
+    (AcceleratorState.__init__). This says FSDP where it said MULTI_CPU; all that follows is as on GPUs.
+    """
+    whole = AcceleratorState.__init__
+
+    def divided(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        whole(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+            self.fsdp_plugin = fsdp_plugin
+
+    AcceleratorState.__init__ = divided  # type: ignore[method-assign]
+
+
+class Watched:
+    """For a Trainer: notes how much of the model is here, and dies when it is told to."""
+
+    def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        state: Any = self.state  # type: ignore[attr-defined]
+        if state.is_world_process_zero and os.environ.get("KILLED_AT") == str(state.global_step):
+            os.kill(os.getpid(), signal.SIGKILL)
+        here = sum(getattr(weights, "_local_tensor", weights).numel() for weights in model.parameters())
+        HELD.append(here / sum(weights.numel() for weights in model.parameters()))
+        return super().training_step(model, *args, **kwargs)  # type: ignore[misc]
+
+
+class WatchedColdStart(Watched, cold_start.ColdStartTrainer):
+    """The real trainer."""
+
+
+class WatchedRapo(Watched, RapoTrainer):
+    """The real trainer, which tells what it has generated."""
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        replies, log_probs = super()._generate_single_turn(*args, **kwargs)
+        LENGTHS.append(gather_object([[len(reply) for reply in replies]]))
+        return replies, log_probs
+
+
+class Scripted(WatchedRapo):
+    """One that tells its rewards; its replies are a function of picture and place in the group instead of drawn."""
 
     def _generate_single_turn(self, prompt_ids: Any, images: Any, *args: Any, **kwargs: Any) -> Any:
         rank = self.accelerator.process_index
@@ -46,16 +97,20 @@ class Scripted(RapoTrainer):
 
 
 def main() -> None:
-    report, *arguments = sys.argv[1:]
-    train.RapoTrainer = Scripted  # type: ignore[misc]
-    output = Path(train.main(arguments))
-    from accelerate import PartialState
-
+    stage, report, *arguments = sys.argv[1:]
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        divide_on_cpu()
+    train.RapoTrainer = Scripted if stage == "scripted" else WatchedRapo  # type: ignore[misc]
+    cold_start.ColdStartTrainer = WatchedColdStart  # type: ignore[misc]
+    (cold_start if stage == "sft" else train).main(arguments)
     state = PartialState()
     if state.is_main_process:
-        Path(report).write_text(json.dumps({"processes": state.num_processes, "steps": SEEN, "output": str(output)}))
+        seen = {"processes": state.num_processes, "steps": SEEN, "lengths": LENGTHS, "held": max(HELD)}
+        Path(report).write_text(json.dumps(seen))
     state.wait_for_everyone()
     state.destroy_process_group()
+    sys.stderr.flush()
+    os._exit(0)  # in one of some forty runs a thread of gloo's aborted a process that was through, on its way out
 
 
 if __name__ == "__main__":

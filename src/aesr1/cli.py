@@ -15,6 +15,7 @@ from aesr1 import __version__
 from aesr1.cli_cot import cot
 from aesr1.cli_ratings import Seed, ratings
 from aesr1.errors import AesError
+from aesr1.ranks import is_first, should_say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,7 +50,7 @@ def sft(context: typer.Context) -> None:
     """Cold start: `--config RECIPE.yaml`, and any setting of the recipe or of TRL's SFTConfig as a flag."""
     from aesr1.cold_start import main
 
-    print(main(context.args))
+    _print_once(main(context.args))
 
 
 @app.command(context_settings=PASS_ON)
@@ -57,7 +58,7 @@ def rapo(context: typer.Context) -> None:
     """RAPO: `--config RECIPE.yaml`, and any setting of the recipe or of TRL's GRPOConfig as a flag."""
     from aesr1.rapo.train import main
 
-    print(main(context.args))
+    _print_once(main(context.args))
 
 
 @app.command("eval")
@@ -233,6 +234,13 @@ def _stop(number: int, frame: object) -> None:
     raise Stopped
 
 
+def _print_once(result: object) -> None:
+    """The result of a run whose processes all come here."""
+    if is_first():
+        print(result)
+
+
 def _fail(problem: str, fix: str) -> None:
-    print(f"error: {problem}\n  fix: {fix}", file=sys.stderr)
+    if should_say(problem):
+        print(f"error: {problem}\n  fix: {fix}", file=sys.stderr)
     sys.exit(1)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from trl import SFTConfig, SFTTrainer
 
+from aesr1.checks import check_shared
 from aesr1.contract import MAX_PIXELS, Judgement, render_reply
-from aesr1.dry_run import DryRun, body_of, launch_of, report, steps_of, without_gpu
+from aesr1.dry_run import DryRun, asked, body_of, launch_of, prepare, report, schedule
 from aesr1.errors import AesError
 from aesr1.estimate import Work
 from aesr1.launch import Launch, launched
 from aesr1.recipe import parse_recipe
 from aesr1.records import Rationale, read_rows
-from aesr1.trainable import check_dtype, check_lora, lora_config
+from aesr1.room import smaller_start, within_memory
+from aesr1.trainable import lora_config
 from aesr1.training import (
     Resuming,
     as_dataset,
@@ -28,7 +30,7 @@ from aesr1.training import (
     resume_point,
     run,
 )
-from aesr1.vlm import BACKBONE
+from aesr1.vlm import BACKBONE, configured
 from aesr1.watch import Progressing, check_loggers
 
 PAPER: dict[str, Any] = {
@@ -51,31 +53,41 @@ PAPER: dict[str, Any] = {
 class ColdStartConfig:
     """What TRL's SFTConfig does not say. `output_dir` is TRL's."""
 
-    rationales: str  # rationales.jsonl of AesCoT
-    model: str = BACKBONE
-    max_pixels: int = MAX_PIXELS
-    dtype: str = "float32"  # of the weights that are trained; bf16 then comes from TRL's bf16: true
-    freeze_vision: bool = True
-    lora_rank: int = 0  # 0 trains all weights of the language model
-    lora_alpha: int = 32
-    attention: str = "sdpa"  # or flash_attention_2, where it is installed
+    _argument_group_name = "settings of the cold start"
+
+    rationales: str = field(metadata={"help": "rationales.jsonl, as `aesr1 cot build` writes it."})
+    model: str = field(
+        default=BACKBONE, metadata={"help": "What to begin with: a folder, a hub id, or an embedded name."}
+    )
+    max_pixels: int = field(default=MAX_PIXELS, metadata={"help": "A larger picture is shrunk to so many pixels."})
+    dtype: str = field(
+        default="float32",
+        metadata={"help": "Of the weights: float32, bfloat16, float16; bf16: true makes arithmetic fast by itself."},
+    )
+    freeze_vision: bool = field(default=True, metadata={"help": "Leave the vision tower as it is, as the paper does."})
+    lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA; 0 trains all weights of the language model."})
+    lora_alpha: int = field(default=32, metadata={"help": "LoRA's scale, often twice its rank."})
+    attention: str = field(
+        default="sdpa", metadata={"help": "sdpa, eager, or flash_attention_2 where flash-attn is installed."}
+    )
 
 
 def cold_start(config: ColdStartConfig, training: SFTConfig) -> Path:
     """Tune the language model on rationales; the folder of the checkpoint. Resumes an unfinished run."""
     started = time.time()
-    launch = launched(training.world_size)
+    launch = launched(training)
     rationales, resume = _checked(config, training, launch)
     vlm = begin(config, training, launch)
     progress = Progressing("cold start")
-    trainer = ColdStartTrainer(
-        model=vlm.model,
-        args=training,
-        train_dataset=as_dataset(_rows(rationales), max_pixels=config.max_pixels),
-        processing_class=vlm.processor,
-        callbacks=[progress],
-        peft_config=lora_config(vlm.model, rank=config.lora_rank, alpha=config.lora_alpha),
-    )
+    with within_memory("setting up the training", smaller_start(config, training)):
+        trainer = ColdStartTrainer(
+            model=vlm.model,
+            args=training,
+            train_dataset=as_dataset(_rows(rationales), max_pixels=config.max_pixels),
+            processing_class=vlm.processor,
+            callbacks=[progress],
+            peft_config=lora_config(vlm.model, rank=config.lora_rank, alpha=config.lora_alpha),
+        )
     run(trainer, progress, resume=resume)
     return finish(trainer, vlm.processor, config, stage="cold start", started=started)
 
@@ -90,13 +102,30 @@ class _Given(NamedTuple):
 def _checked(config: ColdStartConfig, training: SFTConfig, launch: Launch) -> _Given:
     """All that can be checked before a model loads. AesError for a run that cannot be."""
     check_loggers(training.report_to)
-    check_lora(config.lora_rank, launch)
-    check_dtype(config.dtype, config.lora_rank, launch)
+    check_shared(config, training, launch)
     rationales = read_rows(Path(config.rationales), Rationale)
     if not rationales:
         raise AesError(f"{config.rationales} holds no rationales", fix="build them with `aesr1 cot build`")
     check_images([rationale.image for rationale in rationales])
-    return _Given(rationales, resume_point(Path(training.output_dir), launch.processes))
+    _check_length(config, training.max_length, rationales)
+    return _Given(rationales, resume_point(Path(training.output_dir), launch))
+
+
+def _check_length(config: ColdStartConfig, longest: int | None, rationales: Sequence[Rationale]) -> None:
+    """AesError where TRL would cut rows short: of a picture's tokens the model needs all, of a reply its score."""
+    if longest is None:
+        return
+    model, processor = configured(config.model, max_pixels=config.max_pixels)
+    shapes = (1, 4 / 3, 3 / 2, 16 / 9)  # how a shape falls into patches makes a few tokens' difference
+    question = max(asked(model, processor, max_pixels=config.max_pixels, shape=shape) for shape in shapes)
+    reply = max((_reply(row) for row in rationales), key=len)
+    need = sum(question) + len(processor.tokenizer(reply)["input_ids"]) + 1  # and the end of the text
+    if longest < need:
+        raise AesError(
+            f"max_length {longest} would cut rows short: a picture takes {question.picture} tokens, the prompt "
+            f"{question.text}, and with the longest rationale they are {need}",
+            fix=f"leave max_length out (nothing is cut then), or give {need:,} or more",
+        )
 
 
 class ColdStartTrainer(Resuming, SFTTrainer):  # type: ignore[misc]  # TRL is untyped
@@ -107,10 +136,14 @@ def _rows(rationales: Sequence[Rationale]) -> list[dict[str, Any]]:
     return [
         {
             "image": row.image,
-            "completion": [{"role": "assistant", "content": render_reply(Judgement(row.score, row.reasoning))}],
+            "completion": [{"role": "assistant", "content": _reply(row)}],
         }
         for row in rationales
     ]
+
+
+def _reply(row: Rationale) -> str:
+    return render_reply(Judgement(row.score, row.reasoning))
 
 
 def plan(config: ColdStartConfig, training: SFTConfig, dry: DryRun) -> str:
@@ -118,17 +151,18 @@ def plan(config: ColdStartConfig, training: SFTConfig, dry: DryRun) -> str:
     launch = launch_of(dry, training)
     rationales, _ = _checked(config, training, launch)
     micro_batch = training.per_device_train_batch_size
-    steps = steps_of(training, math.ceil(len(rationales) / (micro_batch * launch.processes)))
+    planned = schedule(training, math.ceil(len(rationales) / (micro_batch * launch.processes)))
     body = body_of(config, training, launch)
     longest = max(len(row.reasoning) for row in rationales) // 4  # four characters a token, as English is
-    tokens = body.picture_tokens + body.text_tokens + longest
+    tokens = sum(body.asked) + longest
     work = Work(micro_batch * tokens, tokens, 0, False, training.gradient_checkpointing, training.bf16)
     batch = micro_batch * training.gradient_accumulation_steps * launch.processes
     lines = [f"rationales: {len(rationales):,}, {batch} a step; micro-batch: {micro_batch}"]
-    return report(body, work, launch, training, steps=steps, lines=lines)
+    return report(body, work, launch, training, planned=planned, lines=lines)
 
 
 def main(arguments: Sequence[str]) -> Path | str:
     """`aesr1 sft --config recipe.yaml [--any_setting value]`; the checkpoint's folder, or the plan of a dry run."""
-    config, training, dry = parse_recipe([ColdStartConfig, SFTConfig, DryRun], arguments, derive=without_gpu, **PAPER)
+    kinds = [ColdStartConfig, SFTConfig, DryRun]
+    config, training, dry = parse_recipe(kinds, arguments, stage="sft", derive=prepare, **PAPER)
     return plan(config, training, dry) if dry.dry_run else cold_start(config, training)

@@ -40,6 +40,7 @@ class Work:
     reference: bool  # a second copy of the model for the KL term
     checkpointing: bool  # gradient checkpointing: activations are computed again in the backward pass
     autocast: bool = False  # float32 weights under 16-bit arithmetic: cast copies are kept for a step
+    validation: int = 0  # replies generated at once in validating; 0 for none
 
 
 class Memory(NamedTuple):
@@ -51,11 +52,13 @@ class Memory(NamedTuple):
     reference: float
     activations: float
     rollout: float
+    validation: float
 
     @property
     def peak(self) -> float:
-        """What must fit at once: rollouts and backward passes take turns."""
-        return sum(self) - min(self.activations, self.rollout)
+        """What must fit at once: rollouts, backward passes and validations take turns."""
+        turns = (self.activations, self.rollout, self.validation)
+        return sum(self) - sum(turns) + max(turns)
 
 
 def memory(shape: Shape, work: Work, launch: Launch) -> Memory:
@@ -78,6 +81,7 @@ def memory(shape: Shape, work: Work, launch: Launch) -> Memory:
         reference=shape.parameters * shape.weight_bytes / divided if work.reference else 0.0,
         activations=_activations(shape, work),
         rollout=_rollout(shape, work, launch),
+        validation=_replies(shape, work, work.validation),
     )
 
 
@@ -94,13 +98,18 @@ def _activations(shape: Shape, work: Work) -> float:
 
 
 def _rollout(shape: Shape, work: Work, launch: Launch) -> float:
-    """Bytes of the key-value cache of all replies, of one layer of the prefill, and of the gathered weights.
+    """Bytes of all replies and of the gathered weights.
 
     Under ZeRO-3 TRL gathers all weights to generate (`ds3_gather_for_generation`).
     """
     if not work.rollout:
         return 0.0
-    cache = work.rollout * work.tokens * shape.layers * 2 * shape.cache_width * 2
-    prefill = work.rollout * work.tokens * (4 * shape.hidden + 2 * shape.intermediate) * 2
     gathered = shape.parameters * shape.weight_bytes if launch.deepspeed and launch.shards == ALL else 0
-    return float(cache + prefill + gathered)
+    return _replies(shape, work, work.rollout) + gathered
+
+
+def _replies(shape: Shape, work: Work, replies: int) -> float:
+    """Bytes of the key-value cache of so many replies, and of one layer of the prefill."""
+    cache = replies * work.tokens * shape.layers * 2 * shape.cache_width * 2
+    prefill = replies * work.tokens * (4 * shape.hidden + 2 * shape.intermediate) * 2
+    return float(cache + prefill)

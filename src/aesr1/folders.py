@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from aesr1 import __version__
 from aesr1.contract import VERSION
@@ -44,32 +45,79 @@ def staged(folder: Path, *names: str) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole: aside, then renamed. Several processes may write the same at once."""
+    _aside(path, text).replace(path)
+
+
+def _aside(path: Path, text: str) -> Path:
+    """The text in a file of its own beside `path`; processes of two machines may have the same number."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f"{path.suffix}.{os.getpid()}.part")
+    aside = path.with_suffix(f"{path.suffix}.{uuid4().hex}.part")
     aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    return aside
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write one JSON value, readable."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, _json(value))
 
 
-def claim(folder: Path, config: Any) -> None:
-    """Bind an output folder to the settings it was begun with: a resumed run must not mix two. AesError says which."""
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def claim(
+    folder: Path,
+    config: Any,
+    *,
+    training: Mapping[str, Any] | None = None,
+    free: Container[str] = (),
+    fixes: Mapping[str, str] | None = None,
+) -> None:
+    """Bind an output folder to the settings it was begun with: a resumed run must not mix two. AesError says which.
+
+    `training`: what is set of the trainer. `free`: what may change. `fixes`: what to do about some. A folder that an
+    older version bound says nothing of some settings: those are not compared. Of processes that come at once one binds
+    the folder, and the others are held to its settings.
+    """
     path = folder / "settings.json"
-    settings = json.loads(json.dumps(asdict(config), default=str))
+    ours = json.loads(json.dumps(asdict(config), default=str))
+    places = {name: place for name, value in ours.items() if (place := _place(value))}
     if not path.exists():
-        write_json(path, settings)
-        return
+        _write_first(path, _json({**ours, "training": training, "places": places} if training else ours))
     before = json.loads(path.read_text(encoding="utf-8"))
-    changed = [name for name in settings if settings[name] != before.get(name)]
-    if changed:
-        name = changed[0]
+    theirs = before.get("training") or {}
+    for name, value in {**ours, **(training or {})}.items():
+        bound = before if name in ours else theirs
+        if name in free or name not in bound:
+            continue
+        was, now = before.get("places", {}).get(name) or _place(bound[name]), places.get(name)
+        if was == now if was and now else bound[name] == value:
+            continue
         raise AesError(
-            f"{folder} was begun with {name} = {before.get(name)!r}, now it is {settings[name]!r}",
-            fix="call it with the same settings to go on, or choose another output folder",
+            f"{folder} was begun with {name} = {bound[name]!r}, now it is {value!r}",
+            fix=(fixes or {}).get(name) or "call it with the same settings to go on, or choose another output folder",
         )
+
+
+def _place(value: Any) -> str | None:
+    """Where a file or folder lies, however it is spelt; None for what is none."""
+    try:
+        return str(Path(value).resolve()) if isinstance(value, str) and value and Path(value).exists() else None
+    except OSError:  # too long to be a name
+        return None
+
+
+def _write_first(path: Path, text: str) -> None:
+    """Write a file whole, unless another process has written it by then."""
+    aside = _aside(path, text)
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def write_run(folder: Path, stage: str, config: Any, *, started: float, **results: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,16 @@ from transformers import TrainingArguments
 from aesr1.errors import AesError
 
 WHOLE, OPTIMIZER, ALL = "nothing", "optimizer", "all"
-SHARDS = {0: WHOLE, 1: OPTIMIZER, 2: OPTIMIZER, 3: ALL}
+STAGES = {0: WHOLE, 1: OPTIMIZER, 2: OPTIMIZER, 3: ALL}
 """What DeepSpeed's ZeRO divides among the processes, by its stage (2 divides the gradients as well)."""
+STRATEGIES = {
+    "FULL_SHARD": ALL,
+    "SHARD_GRAD_OP": OPTIMIZER,  # weights are whole from the forward pass to the end of the backward pass
+    "NO_SHARD": WHOLE,
+    "HYBRID_SHARD": ALL,
+    "HYBRID_SHARD_ZERO2": OPTIMIZER,
+}
+"""What FSDP 1 divides, by its sharding strategy; accelerate also takes their numbers, from 1, in this order."""
 
 
 @dataclass(frozen=True)
@@ -25,39 +35,105 @@ class Launch:
     shards: str = WHOLE  # nothing; optimizer (with gradients: ZeRO-2); all (ZeRO-3, FSDP)
     offload: bool = False  # optimizer and weights rest in the computer's memory
     deepspeed: bool = False  # which keeps float32 copies of 16-bit weights
+    fsdp: bool = False  # which wraps the weights, whatever it divides
 
     def device(self, training: TrainingArguments) -> str:
         """Where weights are loaded to: where they are to be divided, the trainer brings each GPU its part."""
-        return "cpu" if self.shards == ALL else str(training.device)
+        return "cpu" if self.shards == ALL or self.fsdp else str(training.device)
 
 
-def launched(processes: int) -> Launch:
-    """As accelerate says in the environment of the processes that it launches."""
-    environment = os.environ
-    if environment.get("ACCELERATE_USE_DEEPSPEED") == "true":
-        stage = int(environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", 2))
-        offload = environment.get("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "none") != "none"
-        return Launch(processes, SHARDS.get(stage, WHOLE), offload, deepspeed=True)
-    if environment.get("ACCELERATE_USE_FSDP") == "true":
-        return Launch(processes, ALL, environment.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true")
-    return Launch(processes)
+def launched(training: TrainingArguments) -> Launch:
+    """As accelerate says in the environment of the processes that it launches, and the flags --deepspeed and --fsdp."""
+    launch = Launch(training.world_size)
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        launch = _by_deepspeed(launch.processes, _environment("ACCELERATE_DEEPSPEED_"))
+    elif os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        launch = _by_fsdp(launch.processes, _environment("FSDP_"))
+    return with_flags(launch, training)
+
+
+def with_flags(launch: Launch, training: TrainingArguments) -> Launch:
+    """What the Trainer's own --deepspeed or --fsdp makes of a launch."""
+    if training.deepspeed:
+        return _by_deepspeed(launch.processes, {"config_file": training.deepspeed})
+    if training.fsdp:  # the Trainer's names: version 2 unless another is given, strategies under reshard_after_forward
+        said = {"version": 2, **(training.fsdp_config or {})}
+        reshard = said.get("reshard_after_forward", "true" if str(said["version"]) == "2" else "FULL_SHARD")
+        more = {"sharding_strategy": reshard, "offload_params": said.get("cpu_offload", False)}
+        return _by_fsdp(launch.processes, {**said, "reshard_after_forward": reshard, **more})
+    return launch
 
 
 def from_file(path: Path) -> Launch:
     """As a file for `accelerate launch --config_file` says. AesError where it is none."""
     try:
         settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        processes = int(settings["num_processes"])
         kind = str(settings["distributed_type"])
+        # YAML 1.1 reads an unquoted NO as false; accelerate then starts one process, whatever num_processes says.
+        processes = 1 if kind in ("NO", "False") else int(settings["num_processes"])
+        deepspeed, fsdp = (dict(settings.get(name) or {}) for name in ("deepspeed_config", "fsdp_config"))
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise AesError(
             f"{path} is no file of accelerate's: {type(error).__name__} {error}",
             fix="give one of recipes/accelerate/, or what `accelerate config` wrote",
         ) from error
+    if processes < 1:
+        raise AesError(f"{path} says num_processes: {processes}", fix="write there how many processes there will be")
     if kind == "DEEPSPEED":
-        zero = settings.get("deepspeed_config") or {}
-        offload = str(zero.get("offload_optimizer_device", "none")) != "none"
-        return Launch(processes, SHARDS.get(int(zero.get("zero_stage", 2)), WHOLE), offload, deepspeed=True)
+        return _by_deepspeed(processes, {key.removeprefix("deepspeed_"): value for key, value in deepspeed.items()})
     if kind == "FSDP":
-        return Launch(processes, ALL, bool((settings.get("fsdp_config") or {}).get("fsdp_offload_params")))
+        return _by_fsdp(processes, {key.removeprefix("fsdp_"): value for key, value in fsdp.items()})
     return Launch(processes)
+
+
+def _environment(prefix: str) -> dict[str, str]:
+    """What accelerate exports under a prefix, by the names that its files use."""
+    return {name.removeprefix(prefix).lower(): value for name, value in os.environ.items() if name.startswith(prefix)}
+
+
+def _by_deepspeed(processes: int, said: Mapping[str, Any]) -> Launch:
+    """By accelerate's settings for DeepSpeed; a file of DeepSpeed's own goes before all but what it leaves "auto"."""
+    stage, offload = said.get("zero_stage", 2), said.get("offload_optimizer_device", "none")
+    file = said.get("config_file")
+    if file and file != "none":
+        zero = _zero_of(file)
+        in_file = zero.get("stage", 0), (zero.get("offload_optimizer") or {}).get("device", "none")
+        stage, offload = (ours if own == "auto" else own for own, ours in zip(in_file, (stage, offload), strict=True))
+    try:
+        shards = STAGES[int(stage)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise AesError(f"DeepSpeed's ZeRO stage is {stage!r}", fix="give 0, 1, 2 or 3") from error
+    return Launch(processes, shards, str(offload).lower() not in ("none", "null"), deepspeed=True)
+
+
+def _zero_of(file: Any) -> dict[str, Any]:
+    """`zero_optimization` of DeepSpeed's settings: a path from the working folder, JSON, or a dictionary. AesError."""
+    try:
+        is_path = isinstance(file, str) and not file.lstrip().startswith("{")
+        text = Path(file).read_text(encoding="utf-8") if is_path else file
+        zero = (text if isinstance(text, dict) else json.loads(text))["zero_optimization"]
+        return {**zero, "offload_optimizer": dict(zero.get("offload_optimizer") or {})}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AesError(
+            f"{file} does not tell DeepSpeed what to divide: {type(error).__name__} {error}",
+            fix="give a JSON file with zero_optimization.stage in it (its path counts from the working folder), or one "
+            "of recipes/accelerate/, which need none",
+        ) from error
+
+
+def _by_fsdp(processes: int, said: Mapping[str, Any]) -> Launch:
+    """By accelerate's settings for FSDP: version 2 says whether to reshard, version 1 names a strategy."""
+    if str(said.get("version", 1)) == "2":
+        shards = ALL if _true(said.get("reshard_after_forward", True)) else OPTIMIZER
+    else:
+        strategy = str(said.get("sharding_strategy", "FULL_SHARD")).upper()
+        numbered = dict(enumerate(STRATEGIES.values(), 1))
+        found = numbered.get(int(strategy)) if strategy.isdigit() else STRATEGIES.get(strategy)
+        if found is None:
+            raise AesError(f"fsdp_sharding_strategy is {strategy}", fix=f"choose from {', '.join(STRATEGIES)}")
+        shards = found
+    return Launch(processes, shards, _true(said.get("offload_params", False)), fsdp=True)
+
+
+def _true(value: Any) -> bool:
+    return str(value).lower() in ("true", "1", "yes", "y", "t", "on")

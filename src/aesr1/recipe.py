@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import types
 import warnings
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from collections import Counter
 from collections.abc import Callable, Sequence
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from transformers import TrainingArguments
 from trl import TrlParser
 
 from aesr1.errors import AesError
@@ -19,34 +23,42 @@ def parse_recipe(
     kinds: Sequence[type],
     arguments: Sequence[str],
     *,
-    derive: Callable[[Namespace], None] | None = None,
+    stage: str = "sft|rapo",
+    derive: Callable[[Namespace], int | None] | None = None,
     **defaults: Any,
 ) -> tuple[Any, ...]:
     """Settings from `--config recipe.yaml` and flags that override it, into one object of each dataclass.
 
-    `defaults` replace TRL's own. `derive` may set some from others before the objects are made. Unknown keys, and keys
-    that stand twice, are an AesError that names them.
+    `defaults` replace TRL's own. `derive` may set some from others before the objects are made; where it returns a
+    number of processes, TRL's settings are checked as for so many. Unknown keys, keys that stand twice and values of
+    a wrong kind are an AesError that names them.
     """
     # TRL still uses the names that transformers has deprecated; nobody who runs a recipe can act on that.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
-    parser = _Parser(list(kinds))
+    parser = _Parser(
+        list(kinds),
+        usage=f"aesr1 {stage} --config RECIPE.yaml [--SETTING VALUE ...]",
+        description="Every setting below may stand in the recipe or be a flag; a flag goes before the recipe. First "
+        "those of TRL and transformers, then our own.",
+    )
     parser.derive = derive
+    for action in parser._actions:
+        if action.option_strings[0].startswith("--no_"):
+            action.help = SUPPRESS  # it would be the text of the setting that it takes back
 
     def refuse(message: str) -> None:
         raise AesError(message, fix="give it in the recipe or as a flag; `--help` lists every setting")
 
     parser.error = refuse
     parser.set_defaults_with_config(**defaults)
-    arguments = list(arguments)
     try:
-        _refuse_doubles(arguments)
-        *settings, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
-    except (FileNotFoundError, IndexError) as error:
+        *settings, unknown = parser.parse_args_and_config(_with_recipe(arguments), return_remaining_strings=True)
+    except FileNotFoundError as error:
+        raise AesError(f"a file that a setting names is not there: {error}", fix="mend the path") from error
+    except ImportError as error:
         raise AesError(
-            f"there is no such recipe: {error}", fix="pass --config a YAML file; the project's lie in recipes/"
+            f"a setting needs a package that is not installed: {error}", fix="install it, or leave the setting out"
         ) from error
-    except yaml.YAMLError as error:
-        raise AesError(f"the recipe is no YAML: {error}", fix="mend the line it names") from error
     except (ValueError, TypeError) as error:
         raise AesError(
             f"the settings contradict each other or are of the wrong kind: {error}", fix="mend the recipe or the flag"
@@ -60,24 +72,148 @@ def parse_recipe(
 
 
 class _Parser(TrlParser):  # type: ignore[misc]  # TRL is untyped
-    """TRL's parser, which lets settings follow from others before TRL checks them."""
+    """TRL's parser, which looks at a recipe's values and lets settings follow from others before TRL checks them."""
 
-    derive: Callable[[Namespace], None] | None = None
+    derive: Callable[[Namespace], int | None] | None = None
+    dataclass_types: list[type]
+
+    def set_defaults_with_config(self, **values: Any) -> list[str]:
+        """As TRL's, whose defaults argparse would take unseen."""
+        kinds = {name: kind for owner in self.dataclass_types for name, kind in get_type_hints(owner).items()}
+        fitted = {name: fit(name, value, kinds[name]) if name in kinds else value for name, value in values.items()}
+        unknown: list[str] = super().set_defaults_with_config(**fitted)
+        return unknown
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> tuple[Namespace, list[str]]:
         namespace, rest = super().parse_known_args(*args, **kwargs)
-        if self.derive is not None:
-            self.derive(namespace)
+        processes = self.derive(namespace) if self.derive is not None else None
+        if processes:
+            self.dataclass_types = [_for_processes(kind, processes) for kind in self.dataclass_types]
         return namespace, rest
 
 
-def _refuse_doubles(arguments: list[str]) -> None:
-    """AesError where a key stands twice in the recipe: YAML would take the last without a word."""
-    if "--config" not in arguments[:-1]:
-        return
-    path = Path(arguments[arguments.index("--config") + 1])
-    node = yaml.compose(path.read_text(encoding="utf-8"))
-    if isinstance(node, yaml.MappingNode):
-        doubled = [key for key, count in Counter(key.value for key, _ in node.value).items() if count > 1]
-        if doubled:
-            raise AesError(f"{path} says {doubled[0]} twice", fix="remove one of the two lines")
+def _for_processes(kind: type, processes: int) -> type:
+    """TRL's settings as they are in a run of so many processes, without one: batch sizes are checked against it."""
+    return type(kind.__name__, (kind,), {"world_size": processes}) if issubclass(kind, TrainingArguments) else kind
+
+
+def _with_recipe(arguments: Sequence[str]) -> list[str]:
+    """The arguments, `--config=FILE` as `--config FILE`: TRL knows no other spelling. AesError for a bad recipe."""
+    spelled = [
+        part
+        for argument in arguments
+        for part in (argument.split("=", 1) if argument.startswith("--config=") else [argument])
+    ]
+    recipes = [position + 1 for position, argument in enumerate(spelled) if argument == "--config"]
+    if len(recipes) > 1:
+        raise AesError("--config is given twice", fix="write one recipe, and what differs from it as flags")
+    if recipes and not "".join(spelled[recipes[0] : recipes[0] + 1]):
+        raise AesError("--config names no recipe", fix="pass --config a YAML file; the project's lie in recipes/")
+    if recipes:
+        _check_recipe(Path(spelled[recipes[0]]))
+    return spelled
+
+
+def _check_recipe(path: Path) -> None:
+    """AesError for a file that cannot be read, is no list of settings, or says a thing twice (YAML takes the last)."""
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AesError(
+            f"there is no such recipe: {path} ({error.strerror})",
+            fix="pass --config a YAML file; the project's lie in recipes/",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise AesError(f"the recipe is no YAML: {error}", fix="mend the line it names") from error
+    if not isinstance(node, yaml.MappingNode):
+        what = {type(None): "is empty", yaml.SequenceNode: "is a list"}.get(type(node), "is a single value")
+        raise AesError(f"the recipe {path} {what}", fix="write one `setting: value` a line, as those in recipes/")
+    counts = Counter(key.value for key, _ in node.value)
+    doubled = [key for key, count in counts.items() if count > 1]
+    if doubled:
+        raise AesError(f"{path} says {doubled[0]} twice", fix="remove one of the two lines")
+    nameless = [key.value for key, _ in node.value if key.tag.rpartition(":")[2] not in ("str", "merge")]
+    if nameless:
+        raise AesError(f"{path} has {nameless[0]!r} where a setting's name belongs", fix="see `--help` for every name")
+
+
+def fit(name: str, value: Any, kind: Any) -> Any:
+    """A recipe's value as the setting's annotation wants it; AesError for one of another kind.
+
+    A whole number may stand for a number, and so may the text "1e-6", as which YAML 1.1 reads what has no point in
+    it; one value may stand for a list of one, and no (YAML's false) for a choice of that name.
+    """
+    try:
+        return _fitted(value, kind)
+    except TypeError as error:
+        wanted = _in_words(kind)
+        fix = f"give {wanted}" if value is not None else f"give {wanted}, or remove the line"
+        if str in _options(kind) and not isinstance(value, list | dict | None):
+            fix = f'put it in quotes: {name}: "{value}"'
+        shown = json.dumps(value, default=str)
+        raise AesError(f"the recipe says {name}: {shown}, and {name} is {wanted}", fix=fix) from error
+
+
+def _fitted(value: Any, kind: Any) -> Any:
+    """The value as of one of the annotation's kinds, or as of one that it can stand for. TypeError."""
+    options = _options(kind)
+    for loosely, option in [(False, option) for option in options] + [(True, option) for option in options]:
+        try:
+            return _as(value, option, loosely=loosely)
+        except (TypeError, ValueError):
+            continue
+    raise TypeError(f"{value!r} is not {_in_words(kind)}")
+
+
+def _as(value: Any, kind: Any, *, loosely: bool) -> Any:
+    """The value as of one kind. TypeError or ValueError."""
+    origin, choices = get_origin(kind) or kind, _choices(kind)
+    if choices:
+        if loosely and value is False and "no" in choices:
+            return "no"
+        fits = any(value == choice and type(value) is type(choice) for choice in choices)
+    elif origin is float:
+        if not isinstance(value, bool) and isinstance(value, int | float | str if loosely else int | float):
+            return float(value)
+        fits = False
+    elif origin is list:
+        items = [value] if loosely and not isinstance(value, list | dict | None) else value
+        if isinstance(items, list):
+            return [_fitted(item, get_args(kind)[0]) for item in items]
+        fits = False
+    else:
+        fits = type(value) is origin or origin not in _WORDS  # no recipe can write down a class of accelerate's
+    if not fits:
+        raise TypeError
+    return value
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def _choices(kind: Any) -> list[Any]:
+    """All that a Literal or an Enum may be; nothing for other annotations."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return [member.value for member in kind]
+    return list(get_args(kind)) if get_origin(kind) is Literal else []
+
+
+_WORDS: dict[Any, str] = {
+    str: "text",
+    bool: "true or false (without quotes)",
+    int: "a whole number",
+    float: "a number",
+    dict: "a mapping",
+    list: "a list",
+    type(None): "null",
+}
+
+
+def _in_words(kind: Any) -> str:
+    words = []
+    for option in _options(kind):
+        origin = get_origin(option) or option
+        items = f" of {_in_words(get_args(option)[0]).removeprefix('a ')}s" if origin is list else ""
+        words.append(_WORDS.get(origin, f"one of {', '.join(map(str, _choices(option)))}") + items)
+    return " or ".join(words)

@@ -9,20 +9,25 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from PIL import Image
 from transformers import AutoModelForImageTextToText, PrinterCallback, ProgressCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from aesr1.adapters import holds_adapter
+from aesr1.binding import bind
 from aesr1.contract import PROMPT
 from aesr1.errors import AesError
-from aesr1.folders import claim, write_run
+from aesr1.estimate import GIB
+from aesr1.folders import write_run
 from aesr1.images import open_image
-from aesr1.launch import Launch
+from aesr1.launch import ALL, Launch
+from aesr1.room import fewer_copies, more_host_memory, smaller_start, smaller_step, within_memory
 from aesr1.trainable import freeze_vision, save_merged
 from aesr1.vlm import STAMP, Vlm, check_stamp, configured, load, stamp_checkpoint
-from aesr1.watch import Progressing, Watching, whole_checkpoints
+from aesr1.watch import CARD, Progressing, Watching, whole_checkpoints
+
+WHOLE_MODELS = "neither FSDP nor DeepSpeed"
 
 
 def as_dataset(rows: Sequence[dict[str, Any]], *, max_pixels: int) -> Dataset:
@@ -67,25 +72,33 @@ def _is_picture(path: str) -> bool:
 
 def begin(config: Any, training: TrainingArguments, launch: Launch) -> Vlm:
     """Bind the run's folder to a stage's settings and load its model, the eyes frozen where they are not trained."""
-    configured(config.model, max_pixels=config.max_pixels)  # a name that is none should not bind the folder
-    claim(Path(training.output_dir or "."), config)
-    vlm = load(
-        config.model,
-        max_pixels=config.max_pixels,
-        device=launch.device(training),
-        dtype=config.dtype,
-        attention=config.attention,
-    )
+    if launch.shards == ALL and holds_adapter(config.model):
+        raise AesError(
+            f"{config.model} is a LoRA adapter, and the weights are to be divided among the processes (ZeRO-3 or FSDP)",
+            fix="begin from a finished run's folder, a whole model, or launch with recipes/accelerate/zero2.yaml",
+        )
+    read = configured(config.model, max_pixels=config.max_pixels)  # a name that is none should not bind the folder
+    bind(Path(training.output_dir or "."), config, training)
+    with within_memory("loading the model", smaller_start(config, training), host_fix=fewer_copies(config)):
+        vlm = load(
+            config.model,
+            max_pixels=config.max_pixels,
+            device=launch.device(training),
+            dtype=config.dtype,
+            attention=config.attention,
+            read=read,
+        )
     if config.freeze_vision or config.lora_rank:
         freeze_vision(vlm.model)
     vlm.model.train()
     return vlm
 
 
-def resume_point(output: Path, processes: int) -> str | None:
+def resume_point(output: Path, launch: Launch) -> str | None:
     """The last whole checkpoint of an unfinished run, None for a new one.
 
-    AesError for a finished run, and for one of another number of processes: its images would come in another order.
+    AesError for a finished run, for one of another number of processes (its images would come in another order), and
+    for one whose weights were divided by other means.
     """
     if (output / STAMP).is_file():
         raise AesError(f"{output} holds a finished run", fix="choose another output folder; nothing is overwritten")
@@ -97,16 +110,34 @@ def resume_point(output: Path, processes: int) -> str | None:
     last = get_last_checkpoint(str(output))
     newest = whole[-1]
     check_stamp(newest)
-    before = len(list(newest.glob("rng_state*.pth")))
-    if before and before != processes:
+    anew = f"begin anew from its weights: --model {newest} and another --output_dir"
+    if not any(newest.glob("rng_state*.pth")):
         raise AesError(
-            f"{newest} was written by {before} processes, and now there are {processes}",
-            fix=f"launch with --num_processes {before}, or begin anew from its weights: --model {newest} and another "
-            "--output_dir",
+            f"{newest} holds weights alone (save_only_model: true): the optimizer's state is lost",
+            fix=f"{anew}; without save_only_model a run can go on",
+        )
+    before = len(list(newest.glob("rng_state*.pth")))
+    if before != launch.processes:
+        raise AesError(
+            f"{newest} was written by {before} processes, and now there are {launch.processes}",
+            fix=f"launch with --num_processes {before}, or {anew}",
+        )
+    engine = "DeepSpeed" if launch.deepspeed else "FSDP" if launch.fsdp else WHOLE_MODELS
+    if _engine(newest) != engine:
+        raise AesError(
+            f"{newest} was written under {_engine(newest)}, and this run is under {engine}",
+            fix=f"launch it as it was begun, or {anew}",
         )
     if last is not None and Path(last) != newest:
         print(f"{last} is unfinished and left out; going on from {newest}", file=sys.stderr)
     return str(newest)
+
+
+def _engine(checkpoint: Path) -> str:
+    """What divided the weights of a checkpoint: each leaves files of its own, and reads no other's."""
+    if (checkpoint / "latest").is_file():
+        return "DeepSpeed"
+    return "FSDP" if any(checkpoint.glob("pytorch_model_fsdp*")) else WHOLE_MODELS
 
 
 class Resuming:
@@ -118,6 +149,9 @@ class Resuming:
 
     is_fsdp_enabled: bool
     model: Any
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: TRL's would say of a run what is TRL's, and nothing of ours; `run.json` tells all."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         target = self.model if model is None else model
@@ -137,10 +171,10 @@ def run(trainer: Any, progress: Progressing, *, resume: str | None) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Watching(Path(trainer.args.output_dir)))
+    host = None if trainer.args.device.type == "cpu" else more_host_memory(trainer.args)
     try:
-        trainer.train(resume_from_checkpoint=resume)
-    except torch.OutOfMemoryError as error:
-        raise AesError(f"the GPU's memory is full: {str(error).split('. ')[0]}", fix=_smaller(trainer.args)) from error
+        with within_memory("training", smaller_step(trainer.args), host_fix=host):
+            trainer.train(resume_from_checkpoint=resume)
     except RuntimeError as error:
         if "probability tensor" not in str(error):
             raise
@@ -152,25 +186,6 @@ def run(trainer: Any, progress: Progressing, *, resume: str | None) -> None:
         ) from error
     finally:
         progress.bar.stop()
-
-
-def _smaller(training: TrainingArguments) -> str:
-    """What to lower so that a step fits, and by how much: first what changes nothing but the time it takes."""
-    micro_batch, rounds = training.per_device_train_batch_size, training.gradient_accumulation_steps
-    where = "the run goes on from its last checkpoint if its other settings stay"
-    if not training.gradient_checkpointing:
-        return f"set gradient_checkpointing: true; {where}"
-    if micro_batch > 1:
-        smaller = next(size for size in range(micro_batch // 2, 0, -1) if micro_batch % size == 0)
-        more = rounds * micro_batch // smaller
-        return (
-            f"lower per_device_train_batch_size from {micro_batch} to {smaller} and raise gradient_accumulation_steps "
-            f"from {rounds} to {more}, which is the same step; {where}"
-        )
-    return (
-        "halve max_pixels or the length of replies, divide the model among more GPUs (recipes/accelerate/zero3.yaml), "
-        "or train by LoRA (lora_rank: 32)"
-    )
 
 
 def _keep_freed_memory() -> None:
@@ -191,10 +206,15 @@ def finish(trainer: Any, processor: Any, config: Any, *, stage: str, started: fl
     """Write the trained model, its processor and `run.json`; stamped last. The folder."""
     output = Path(trainer.args.output_dir)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if not hasattr(model, "merge_and_unload"):
-        trainer.save_model(str(output))
-    elif trainer.is_world_process_zero():
-        save_merged(model, output)
+    last = whole_checkpoints(output)
+    again = f"; the same command then goes on from {last[-1]} and does the end alone" if last else ""
+    size = sum(parameter.numel() for parameter in model.parameters()) * 4 / GIB
+    with within_memory("writing the model", f"free {size:.1f} GiB of the computer's memory{again}"):
+        if not hasattr(model, "merge_and_unload"):
+            trainer.save_model(str(output))
+        elif trainer.is_world_process_zero():
+            save_merged(model, output)
+            (output / "adapter" / CARD).unlink(missing_ok=True)
     if trainer.is_world_process_zero():
         processor.save_pretrained(output)
         write_run(output, stage, config, started=started, training=trainer.args.to_sanitized_dict())

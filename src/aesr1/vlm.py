@@ -19,18 +19,15 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from transformers import (
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    AutoConfig,
-    AutoModelForImageTextToText,
-    GenerationConfig,
-)
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
+from aesr1.adapters import base_of, holds_adapter, merge, naming_base
 from aesr1.contract import MAX_PIXELS, PROMPT, VERSION, check_version
 from aesr1.errors import AesError
 from aesr1.folders import write_json
 from aesr1.processor import load_processor
+from aesr1.room import is_full
 from aesr1.sampling import Prefill, can_share, draw, drawing_of, ends_of, prefill
 
 TINY = "tiny"
@@ -61,11 +58,12 @@ def load(
     device: str | None = None,
     dtype: str = "auto",
     attention: str = "sdpa",
+    read: Configured | None = None,
 ) -> Vlm:
     """Load a model from a folder, a hub id, `aes-r1`, or one of the embedded names `tiny` and `tiny-backbone`.
 
-    dtype "auto" is float32 on a CPU and the checkpoint's own elsewhere. AesError where the model is not to be
-    had, or was made under another contract.
+    dtype "auto" is float32 on a CPU and the checkpoint's own elsewhere. A LoRA checkpoint is merged into its base.
+    `read`: what `configured` gave of it. AesError where it is not to be had, or was made under another contract.
     """
     if name == REAL:
         first, second = (
@@ -79,20 +77,29 @@ def load(
             return second()
     transformers_logging.disable_progress_bar()
     where = _locate(name)
-    config, processor = configured(name, max_pixels=max_pixels)
+    config, processor = read or configured(name, max_pixels=max_pixels)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     precision = torch.float32 if dtype == "auto" and device == "cpu" else dtype
+    if base := base_of(where):
+        below = load(base, max_pixels=max_pixels, device="cpu", dtype="float32", attention=attention)
+        model = merge(below.model, where, dtype=config.dtype if precision == "auto" else precision)
+        return Vlm(model.to(device).eval(), processor, name, _fingerprint(Path(where)), max_pixels)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             where, config=config, dtype=precision, attn_implementation=attention
         )
     except LOADING as error:
+        if is_full(error):
+            raise
         if attention != "sdpa" and "attention" in str(error).lower():
             raise AesError(
                 f"attention: {attention} cannot be had here: {str(error).splitlines()[0]}",
                 fix="leave attention out (sdpa needs nothing), or install what it names",
             ) from error
         raise _not_loaded(name, error) from error
+    if renamings := getattr(model, "_weight_conversions", None):
+        # all are undone on saving, and under ZeRO-3 transformers keeps those that it did not use: model.model.layers…
+        model._weight_conversions = [renaming for renaming in renamings if renaming.was_used()]
     revision = getattr(config, "_commit_hash", None) or _fingerprint(Path(where))
     return Vlm(model.to(device).eval(), processor, name, revision, max_pixels)
 
@@ -107,6 +114,9 @@ class Configured(NamedTuple):
 def configured(name: str, *, max_pixels: int) -> Configured:
     """A model's config and its processor, fitted to each other; no weights are read. AesError as `load`."""
     where = _locate(name)
+    if base := base_of(where):
+        with naming_base(where, base):
+            return configured(base, max_pixels=max_pixels)
     try:
         config = AutoConfig.from_pretrained(where)
         _check_sees(config, name)
@@ -139,12 +149,12 @@ def _locate(name: str) -> str:
                     f"there is no folder {name}", fix="pass --model a folder that a training stage wrote, or a hub id"
                 )
             return name
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file() and not holds_adapter(folder):
         raise AesError(
             f"{folder} holds no config.json, so it is no checkpoint", fix="pass the folder that a training stage wrote"
         )
     check_stamp(folder)
-    return str(folder)
+    return str(folder.absolute())  # an adapter that is trained on it keeps this name
 
 
 def _check_sees(config: Any, name: str) -> None:

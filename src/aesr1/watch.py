@@ -18,10 +18,13 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from aesr1.alarms import LogRow, not_finite, standing
 from aesr1.errors import AesError
 from aesr1.folders import write_text
+from aesr1.ranks import wait_for_all
 from aesr1.records import read_values
 from aesr1.vlm import STAMP, stamp_checkpoint
 
 FIGURES, ALARMS = "figures.jsonl", "alarms.jsonl"
+CARD = "README.md"
+"""PEFT's blank form for a model card, put beside every adapter."""
 MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}
 """The loggers whose module has another name; kubeflow has none."""
 
@@ -95,9 +98,12 @@ class Progressing(TrainerCallback):  # type: ignore[misc]  # transformers' callb
             self.bar.update(self.task, note=note)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Called after the last file of a checkpoint."""
+        """Called after this process's last file of a checkpoint: it is whole when all have come here."""
+        wait_for_all()
         if state.is_world_process_zero:
-            stamp_checkpoint(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}", stage=self.stage)
+            folder = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
+            (folder / CARD).unlink(missing_ok=True)
+            stamp_checkpoint(folder, stage=self.stage)
 
 
 @dataclass

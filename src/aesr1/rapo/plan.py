@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trl import GRPOConfig
 
-from aesr1.dry_run import body_of, report, steps_of
+from aesr1.dry_run import body_of, report, schedule
 from aesr1.estimate import Work
 from aesr1.launch import Launch
 from aesr1.rapo.settings import RapoConfig, passes_of
@@ -17,9 +17,9 @@ def plan(config: RapoConfig, training: GRPOConfig, launch: Launch, ratings: Sequ
     """The run on these training ratings in words and numbers."""
     replies = training.num_generations or 1
     rows = training.per_device_train_batch_size * (training.steps_per_generation or 1)
-    steps = steps_of(training, passes_of(training, launch, len(ratings)))
+    planned = schedule(training, passes_of(training, launch, len(ratings)))
     body = body_of(config, training, launch)
-    asked, longest = body.picture_tokens + body.text_tokens, training.max_completion_length or 0
+    asked, longest = sum(body.asked), training.max_completion_length or 0
     groups, rest = divmod(training.per_device_train_batch_size, replies)
     shared = groups * (asked + replies * (longest + 1))  # a picture and its prompt once for all replies
     work = Work(
@@ -29,6 +29,7 @@ def plan(config: RapoConfig, training: GRPOConfig, launch: Launch, ratings: Sequ
         reference=bool(training.beta) and not config.lora_rank,
         checkpointing=training.gradient_checkpointing,
         autocast=training.bf16,
+        validation=min(config.validate_batch, config.validate_images) if config.validate_every else 0,
     )
     everywhere = rows * launch.processes // replies
     meeting = everywhere if config.scope == "global" else rows // replies
@@ -39,4 +40,4 @@ def plan(config: RapoConfig, training: GRPOConfig, launch: Launch, ratings: Sequ
         f"meet in the ranking (scope: {config.scope}); {batch // replies} a step",
         f"micro-batch: {training.per_device_train_batch_size} replies, {rounds} times a step",
     ]
-    return report(body, work, launch, training, steps=steps, lines=lines)
+    return report(body, work, launch, training, planned=planned, lines=lines)

@@ -9,14 +9,14 @@ from typing import Any
 
 from trl import GRPOConfig
 
-from aesr1.contract import MAX_PIXELS
-from aesr1.dry_run import without_gpu
+from aesr1.checks import check_shared
+from aesr1.contract import MAX_PIXELS, Judgement, render_reply
+from aesr1.dry_run import prepare, saved_every, schedule
 from aesr1.errors import AesError
 from aesr1.launch import Launch
 from aesr1.rapo.adapter import GROUP_FIX
 from aesr1.records import Rating
-from aesr1.trainable import check_dtype, check_lora
-from aesr1.vlm import BACKBONE
+from aesr1.vlm import BACKBONE, configured
 
 PAPER: dict[str, Any] = {
     "loss_type": "grpo",
@@ -44,35 +44,61 @@ PAPER: dict[str, Any] = {
 class RapoConfig:
     """What TRL's GRPOConfig does not say. `output_dir` and `reward_weights` are TRL's."""
 
-    ratings: str  # ratings.jsonl
-    model: str = BACKBONE
-    split: str = "train"
-    rewards: list[str] = field(default_factory=lambda: ["relative", "absolute", "format"])
-    scope: str = "local"  # which images meet in the ranking: those of one process, or global: of all
-    images_together: int = 0  # a process's images that meet; sets steps_per_generation, 0 takes what that gives
-    across_domains: bool = False  # whether images of different data sets meet
-    sigma: float = 0.1
-    sigma_end: float | None = None  # sigma moves there over the run
-    threshold: float = 0.1  # of the binary reward
-    tie: float = 1.0  # ½ says that equal ratings ought not to win
-    soft_preferences: bool = False  # from the raters' spread, instead of 0 or 1
-    read_once: bool = True  # a picture once for its K replies, where the model family allows it
-    resample: int = 0  # rounds in which groups without spread make room for other images
-    max_pixels: int = MAX_PIXELS
-    freeze_vision: bool = False  # the paper trains it
-    lora_rank: int = 0  # 0 trains all weights
-    lora_alpha: int = 32
-    attention: str = "sdpa"  # or flash_attention_2, where it is installed
-    dtype: str = "float32"  # of the weights; bf16 arithmetic comes from TRL's bf16: true
-    validate_on: str = "val"  # split
-    validate_every: int = 50  # steps; 0 never
-    validate_images: int = 128
+    _argument_group_name = "settings of RAPO"
+
+    ratings: str = field(metadata={"help": "ratings.jsonl, as `aesr1 ratings import` writes it."})
+    model: str = field(
+        default=BACKBONE, metadata={"help": "What to begin with: a folder, a hub id, or an embedded name."}
+    )
+    split: str = field(default="train", metadata={"help": "The ratings to train on."})
+    rewards: list[str] = field(
+        default_factory=lambda: ["relative", "absolute", "format"],
+        metadata={"help": "Some of relative (the ranking), absolute, binary, format."},
+    )
+    scope: str = field(
+        default="local",
+        metadata={"help": "Whose images meet in the ranking: local, those of one process; global, of all."},
+    )
+    images_together: int = field(
+        default=0,
+        metadata={"help": "A process's images that meet; sets steps_per_generation, 0 takes what that gives."},
+    )
+    across_domains: bool = field(default=False, metadata={"help": "Have images of different data sets meet as well."})
+    sigma: float = field(default=0.1, metadata={"help": "Width of the absolute reward, on the 0–1 scale."})
+    sigma_end: float | None = field(default=None, metadata={"help": "Sigma moves there over the run."})
+    threshold: float = field(default=0.1, metadata={"help": "How far off the binary reward lets a score be."})
+    tie: float = field(default=1.0, metadata={"help": "What equal ratings are to be ranked as; 0.5: neither wins."})
+    soft_preferences: bool = field(
+        default=False, metadata={"help": "Preferences from the raters' spread, instead of 0 or 1."}
+    )
+    read_once: bool = field(
+        default=True, metadata={"help": "Read a picture once for its K replies, where the model family allows it."}
+    )
+    resample: int = field(
+        default=0, metadata={"help": "Rounds in which groups without spread make room for other images."}
+    )
+    max_pixels: int = field(default=MAX_PIXELS, metadata={"help": "A larger picture is shrunk to so many pixels."})
+    freeze_vision: bool = field(
+        default=False, metadata={"help": "Leave the vision tower as it is; the paper trains it."}
+    )
+    lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA; 0 trains all weights."})
+    lora_alpha: int = field(default=32, metadata={"help": "LoRA's scale, often twice its rank."})
+    attention: str = field(
+        default="sdpa", metadata={"help": "sdpa, eager, or flash_attention_2 where flash-attn is installed."}
+    )
+    dtype: str = field(
+        default="float32",
+        metadata={"help": "Of the weights: float32, bfloat16, float16; bf16: true makes arithmetic fast by itself."},
+    )
+    validate_on: str = field(default="val", metadata={"help": "The split that is judged on the way."})
+    validate_every: int = field(default=50, metadata={"help": "Steps from one validation to the next; 0 never."})
+    validate_images: int = field(default=128, metadata={"help": "How many images a validation judges."})
+    validate_batch: int = field(default=32, metadata={"help": "How many of them are asked about at once."})
 
 
 def check(config: RapoConfig, training: GRPOConfig, launch: Launch) -> None:
     """Refuse what cannot be trained or ranked, before a model loads."""
-    check_lora(config.lora_rank, launch)
-    check_dtype(config.dtype, config.lora_rank, launch)
+    check_shared(config, training, launch)
     rows = training.per_device_train_batch_size * (training.steps_per_generation or 1)
     replies = training.num_generations or 1
     if config.scope not in ("local", "global"):
@@ -81,9 +107,6 @@ def check(config: RapoConfig, training: GRPOConfig, launch: Launch) -> None:
         width = getattr(config, name)
         if width is not None and not width > 0:
             raise AesError(f"{name} is {width}", fix="give a width above 0 on the 0–1 scale")
-    for name in ("images_together", "resample", "validate_every"):
-        if getattr(config, name) < 0:
-            raise AesError(f"{name} is {getattr(config, name)}", fix="give 0 to go without, or a number above it")
     for name, part in (("soft_preferences", "relative"), ("across_domains", "relative"), ("sigma_end", "absolute")):
         if getattr(config, name) and part not in config.rewards:
             raise AesError(
@@ -109,11 +132,39 @@ def check(config: RapoConfig, training: GRPOConfig, launch: Launch) -> None:
             f"only {images} image meets at a time, so there is nothing to rank it against",
             fix="raise steps_per_generation or per_device_train_batch_size, or leave relative out of rewards",
         )
-    saved, generated = (training.save_steps or 0) * training.gradient_accumulation_steps, _passes(training)
-    if training.save_strategy == "steps" and saved % generated:
+    if training.save_steps >= 1:  # below 1 it is a share of the steps, which the data decide: see check_data
+        _check_saves(training, int(training.save_steps))
+
+
+def check_data(config: RapoConfig, training: GRPOConfig, launch: Launch, ratings: Sequence[Rating]) -> None:
+    """Refuse what cannot be with these training ratings, as `check`."""
+    check_spreads(config, ratings)
+    steps = schedule(training, passes_of(training, launch, len(ratings))).steps
+    _check_saves(training, saved_every(training, steps))
+
+
+def _check_saves(training: GRPOConfig, every: int) -> None:
+    generated = _passes(training)
+    if training.save_strategy == "steps" and every * training.gradient_accumulation_steps % generated:
         raise AesError(
-            f"a checkpoint every {training.save_steps:g} steps would fall between the passes over one generation batch",
+            f"a checkpoint every {every} steps would fall between the passes over one generation batch",
             fix=f"make save_steps × gradient_accumulation_steps a multiple of {generated}, or a resume is not exact",
+        )
+
+
+def check_replies_fit(config: RapoConfig, training: GRPOConfig) -> None:
+    """AesError where even the shortest reply would be cut off, so that no reply could ever be read.
+
+    Of the model only config and processor are read. AesError as `vlm.load`.
+    """
+    processor = configured(config.model, max_pixels=config.max_pixels).processor
+    shortest = render_reply(Judgement(0.5, "-"))
+    need = len(processor.tokenizer(shortest, add_special_tokens=False)["input_ids"])
+    longest = training.max_completion_length
+    if longest is not None and longest < need:
+        raise AesError(
+            f"max_completion_length is {longest}, and the shortest reply that can be read takes {need} tokens",
+            fix=f"give more than {need}: reasons take hundreds, the paper's recipe has 1,024",
         )
 
 
@@ -134,11 +185,11 @@ def _passes(training: GRPOConfig) -> int:
     return int((training.steps_per_generation or 1) * training.num_iterations)
 
 
-def derive(settings: Namespace) -> None:
-    """Set what follows from other settings: `steps_per_generation` from `images_together`. AesError."""
-    without_gpu(settings)
+def derive(settings: Namespace) -> int | None:
+    """As `prepare`; and `steps_per_generation` follows from `images_together`. AesError."""
+    processes = prepare(settings)
     if not settings.images_together:
-        return
+        return processes
     micro_batch, replies = settings.per_device_train_batch_size, settings.num_generations
     steps, rest = divmod(settings.images_together * replies, micro_batch)
     if rest or steps < 1:
@@ -153,6 +204,7 @@ def derive(settings: Namespace) -> None:
             fix="leave steps_per_generation and generation_batch_size out",
         )
     settings.steps_per_generation = steps
+    return processes
 
 
 def check_spreads(config: RapoConfig, ratings: Sequence[Rating]) -> None:

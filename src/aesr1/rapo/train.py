@@ -9,15 +9,18 @@ from typing import Any, NamedTuple
 
 from trl import GRPOConfig
 
+from aesr1.adapters import holds_adapter
+from aesr1.checks import check_vllm
 from aesr1.dry_run import DryRun, launch_of
 from aesr1.launch import Launch, launched
 from aesr1.rapo.adapter import Reward, RewardSettings, reward_functions
 from aesr1.rapo.plan import plan
-from aesr1.rapo.settings import PAPER, RapoConfig, check, check_spreads, derive, passes_of
+from aesr1.rapo.settings import PAPER, RapoConfig, check, check_data, check_replies_fit, derive
 from aesr1.rapo.trainer import RapoTrainer
 from aesr1.rapo.validating import Validating, held_out
 from aesr1.recipe import parse_recipe
 from aesr1.records import Rating, of_split, read_rows
+from aesr1.room import smaller_start, within_memory
 from aesr1.trainable import lora_config
 from aesr1.training import as_dataset, begin, check_images, finish, resume_point, run
 from aesr1.watch import Progressing, check_loggers
@@ -26,25 +29,35 @@ from aesr1.watch import Progressing, check_loggers
 def rapo(config: RapoConfig, training: GRPOConfig) -> Path:
     """Train a checkpoint by RAPO; its folder. Resumes an unfinished run from its last whole checkpoint."""
     started = time.time()
-    launch = launched(training.world_size)
+    launch = launched(training)
     given = _checked(config, training, launch)
     vlm = begin(config, training, launch)
     progress = Progressing("rapo")
-    trainer = RapoTrainer(
-        model=vlm.model,
-        reward_funcs=given.rewards,
-        args=training,
-        train_dataset=as_dataset(_rows(given.train), max_pixels=config.max_pixels),
-        processing_class=vlm.processor,
-        callbacks=[progress],
-        resample=config.resample,
-        read_once=config.read_once,
-        peft_config=lora_config(vlm.model, rank=config.lora_rank, alpha=config.lora_alpha),
-    )
+    with within_memory("setting up the training", smaller_start(config, training)):
+        trainer = RapoTrainer(
+            model=vlm.model,
+            reward_funcs=given.rewards,
+            args=training,
+            train_dataset=as_dataset(_rows(given.train), max_pixels=config.max_pixels),
+            processing_class=vlm.processor,
+            callbacks=[progress],
+            resample=config.resample,
+            read_once=config.read_once,
+            peft_config=lora_config(vlm.model, rank=config.lora_rank, alpha=config.lora_alpha),
+        )
+        if trainer.ref_model is not None and holds_adapter(config.model):
+            # TRL has read the reference from disk, where the adapter's base lies without it
+            trainer.accelerator.unwrap_model(trainer.ref_model).load_state_dict(vlm.model.state_dict())
     if given.judged:
-        longest = training.max_completion_length or 512
         trainer.add_callback(
-            Validating(trainer, vlm, given.judged, every=config.validate_every, max_new_tokens=longest)
+            Validating(
+                trainer,
+                vlm,
+                given.judged,
+                every=config.validate_every,
+                batch=config.validate_batch,
+                max_new_tokens=training.max_completion_length or 512,
+            )
         )
     run(trainer, progress, resume=given.resume)
     return finish(trainer, vlm.processor, config, stage="rapo", started=started)
@@ -63,14 +76,15 @@ def _checked(config: RapoConfig, training: GRPOConfig, launch: Launch) -> _Given
     """All that can be checked before a model loads. AesError for a run that cannot be."""
     check(config, training, launch)
     check_loggers(training.report_to)
+    check_vllm(training)
     rewards = reward_functions(config.rewards, _reward_settings(config))
     ratings = read_rows(Path(config.ratings), Rating)
     train = of_split(ratings, config.split, where=Path(config.ratings))
-    check_spreads(config, train)
-    passes_of(training, launch, len(train))
+    check_data(config, training, launch, train)
     judged = held_out(ratings, split=config.validate_on, every=config.validate_every, images=config.validate_images)
     check_images([rating.image for rating in (*train, *judged)])
-    return _Given(train, judged, rewards, resume_point(Path(training.output_dir), launch.processes))
+    check_replies_fit(config, training)
+    return _Given(train, judged, rewards, resume_point(Path(training.output_dir), launch))
 
 
 def _reward_settings(config: RapoConfig) -> RewardSettings:
@@ -101,7 +115,7 @@ def _rows(ratings: Sequence[Rating]) -> list[dict[str, Any]]:
 def main(arguments: Sequence[str]) -> Path | str:
     """`aesr1 rapo --config recipe.yaml [--any_setting value]`; the checkpoint's folder, or the plan of a dry run."""
     kinds = [RapoConfig, GRPOConfig, DryRun]
-    config, training, dry = parse_recipe(kinds, arguments, derive=derive, **PAPER)
+    config, training, dry = parse_recipe(kinds, arguments, stage="rapo", derive=derive, **PAPER)
     if dry.dry_run:
         launch = launch_of(dry, training)
         return plan(config, training, launch, _checked(config, training, launch).train)

@@ -15,6 +15,7 @@ from aesr1.errors import AesError
 from aesr1.metrics import mae, plcc, srcc
 from aesr1.predict import PredictSettings, predict
 from aesr1.records import Appender, Prediction, Rating, SampledReply
+from aesr1.room import smaller_validation, within_memory
 from aesr1.vlm import Vlm
 from aesr1.watch import keep_until
 
@@ -42,9 +43,11 @@ class Validating(TrainerCallback):  # type: ignore[misc]
     What it says of a few of them goes to replies.jsonl.
     """
 
-    def __init__(self, trainer: Any, vlm: Vlm, ratings: Sequence[Rating], *, every: int, max_new_tokens: int) -> None:
+    def __init__(
+        self, trainer: Any, vlm: Vlm, ratings: Sequence[Rating], *, every: int, batch: int, max_new_tokens: int
+    ) -> None:
         self.trainer, self.vlm, self.ratings, self.every = trainer, vlm, ratings, every
-        self.settings = PredictSettings(batch_size=32, max_new_tokens=max_new_tokens)
+        self.settings = PredictSettings(batch_size=batch, max_new_tokens=max_new_tokens)
         self.replies = Path(trainer.args.output_dir) / "replies.jsonl"
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -59,7 +62,11 @@ class Validating(TrainerCallback):  # type: ignore[misc]
         """
         if state.global_step % self.every:
             return
-        with torch.random.fork_rng():
+        device = args.device
+        others = [] if device.type == "cpu" else [device]  # without a list every GPU's state is kept, with a warning
+        kind = "cuda" if device.type == "cpu" else device.type
+        full = smaller_validation(self.settings.batch_size)
+        with torch.random.fork_rng(others, device_type=kind), within_memory("validating", full):
             self.vlm.model.eval()
             rows = list(predict(self.vlm, [rating.image for rating in self.ratings], self.settings))
             self.vlm.model.train()
