@@ -1,6 +1,6 @@
 """What reading the picture once brings in training: our trainer against TRL's own way, in one run, on the same weights.
 
-    python bench/read_once.py [-o DIR] [--pairs 5] [--quick]
+    python bench/read_once.py [-o FILE] [--pairs 5] [--part main|growth] [--quick]
 
 A Qwen2.5-VL of 19 M parameters whose tower has the share of the work that 3B's has; pictures of 512 × 512 (324
 tokens), the paper's prompt spelt out, replies of 200 tokens, float32, two images a step. The two ways take turns;
@@ -11,6 +11,7 @@ keeps for its backward pass, and by how much a process that does one whole step 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -171,14 +172,17 @@ def alone(setting: Setting, *, once: bool) -> float:
     return peak() - before
 
 
-def grown(setting: Setting, *, once: bool) -> float:
-    """`alone` in a process of its own."""
-    child = [sys.executable, __file__, "--alone", "once" if once else "plain", "--replies", str(setting.replies)]
-    return float(subprocess.run(child, capture_output=True, text=True, check=True).stdout.split()[-1])
+def child(setting: Setting, *more: str) -> Any:
+    """What this script prints of one setting in a process of its own: each leaves gigabytes of torn memory behind."""
+    numbers = [str(value) for value in setting]
+    run = subprocess.run(
+        [sys.executable, __file__, "--setting", *numbers, *more], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 def measure(setting: Setting, pairs: int, *, whole: bool) -> dict[str, Any]:
-    """One setting's figures."""
+    """One setting's figures but for `alone`'s."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(setting, Path(folder))
         trainer.create_optimizer()
@@ -193,7 +197,6 @@ def measure(setting: Setting, pairs: int, *, whole: bool) -> dict[str, Any]:
         found["kept_mib"] = [kept(trainer, batch, once=once) for once in (False, True)]
         if whole:
             found["step"] = paired(trainer, lambda: step(trainer, rows), pairs)
-            found["grown_mib"] = [grown(setting, once=once) for once in (False, True)]
     return found
 
 
@@ -220,24 +223,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("read_once.json"))
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--part", choices=["main", "growth"], help="K = 4 and 8, or what grows; default: both")
     parser.add_argument("--quick", action="store_true", help="one pair of the main settings")
+    parser.add_argument("--setting", type=int, nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--whole", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--alone", choices=["plain", "once"], help=argparse.SUPPRESS)
-    parser.add_argument("--replies", type=int, default=8, help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    if options.alone:
-        print(alone(Setting(options.replies), once=options.alone == "once"))
-        return
     pairs = 1 if options.quick else options.pairs
+    if options.setting:
+        setting = Setting(*options.setting)
+        single = alone(setting, once=options.alone == "once") if options.alone else None
+        print(json.dumps(single or measure(setting, pairs, whole=options.whole)))
+        return
     main_settings = [Setting(4), Setting(8)]
-    growth = [Setting(2), Setting(16), Setting(side=256), Setting(side=768), Setting(length=50), Setting(length=400)]
+    growth = [Setting(2), Setting(12), Setting(side=256), Setting(side=768), Setting(length=50), Setting(length=400)]
+    settings = {"main": main_settings, "growth": growth, None: main_settings + growth}[options.part]
     threads = torch.get_num_threads()
     print(f"torch {torch.__version__}, {threads} threads; TRL's way / ours, median (range) of {pairs} pairs")
     print("| setting | operations | log-probs + backward | whole step | kept for the backward pass | a step's growth |")
     print("|---|---|---|---|---|---|", flush=True)
     results = []
-    for setting in main_settings if options.quick else main_settings + growth:
-        results.append(measure(setting, pairs, whole=setting in main_settings))
+    for setting in main_settings if options.quick else settings:
+        whole = setting in main_settings
+        results.append(child(setting, "--pairs", str(pairs), *(["--whole"] if whole else [])))
+        if whole:
+            results[-1]["grown_mib"] = [child(setting, "--alone", way) for way in ("plain", "once")]
         write_json(options.output, results)
         print(line(results[-1]), flush=True)
 
