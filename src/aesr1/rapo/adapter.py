@@ -144,7 +144,10 @@ def _own_slice(local: int, everywhere: int) -> slice:
 
 
 def _logging(reward: Reward) -> Reward:
-    """The reward, which also gives TRL columns for its table of completions and figures for its log."""
+    """The reward, which also gives TRL columns for its table of completions and figures for its log.
+
+    Of several processes TRL logs the mean of the figures that each has of its own replies.
+    """
 
     @functools.wraps(reward)
     def logging(completions: list[Any], **columns: Any) -> list[float]:
