@@ -66,6 +66,12 @@ def one_at_a_time(vlm: Vlm, **drawing: Any) -> None:
         vlm.model.generate(**inputs, max_new_tokens=LENGTH, pad_token_id=0, **drawing)
 
 
+def prepare(vlm: Vlm, seen: list[Image.Image]) -> None:
+    """What the processor makes of a batch, ten times, since once is too short to measure."""
+    for _ in range(10):
+        inputs_about(vlm, seen, [""] * len(seen), PROMPT)
+
+
 def roll_out(trainer: Any, *, once: bool) -> None:
     """A rollout of the real trainer: four groups of eight, from prompts to tokens."""
     trainer.read_once = once
@@ -98,6 +104,10 @@ def ways() -> dict[str, tuple[Callable[[], None], Callable[[], None]]]:
             partial(score, vlm, samples=1),
         ),
         "default scoring / --fast": (partial(score, vlm), partial(score, vlm, fast=True)),
+        f"the processor: {REPLIES} pictures / one, {REPLIES} times": (
+            partial(prepare, vlm, pictures(REPLIES)),
+            partial(prepare, vlm, pictures(1) * REPLIES),
+        ),
         f"rollout of {GROUPS} × {REPLIES}: TRL's way / ours": (
             partial(roll_out, trainer, once=False),
             partial(roll_out, trainer, once=True),
@@ -120,7 +130,7 @@ def expected() -> list[float]:
     """The ratio of operations of each of `ways`; the digits' tree and the tags before it, some 60 tokens, left out."""
     reading, writing = operations()
     once, apart = reading + REPLIES * writing, REPLIES * (reading + writing)
-    return [once / (reading + writing), apart / once, 1.0, (reading + writing) / reading, apart / once]
+    return [once / (reading + writing), apart / once, 1.0, (reading + writing) / reading, REPLIES, apart / once]
 
 
 def seconds(work: Callable[[], None]) -> float:

@@ -18,7 +18,7 @@ BOTH = [
     (["--max_pixels", "0"], "max_pixels is 0", "give 1,024 or more (32 × 32"),
     (["--max_pixels", "900"], "max_pixels is 900", "give 1,024 or more (32 × 32"),
     (["--lora_alpha", "0"], "lora_alpha is 0", "give 1 or more"),
-    (["--lora_rank", "-1"], "lora_rank is -1", "give 0 to train all weights"),
+    (["--lora_rank", "-1"], "lora_rank is -1", "0 to train all weights"),
     (["--learning_rate", "-1"], "learning_rate is -1", "give 0 or more"),
     (["--learning_rate", "nan"], "learning_rate is nan", "give 0 or more"),
     (["--num_train_epochs", "0"], "max_steps is -1 and num_train_epochs 0", "num_train_epochs above 0"),

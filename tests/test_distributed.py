@@ -38,7 +38,17 @@ def launch(stage, folder, processes, *settings, killed=False, **environment):
     pace = ["--max_steps", 2, "--learning_rate", 1e-4, "--save_steps", 1, "--max_pixels", 4096]
     cpu = ["--use_cpu", "true", "--bf16", "false", "--report_to", "none", "--output_dir", folder / "run"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes] if processes > 1 else []
-    command = [sys.executable, *torchrun, SCRIPT, stage, report, *pace, *cpu, *(RAPO if stage != "sft" else []), *settings]
+    command = [
+        sys.executable,
+        *torchrun,
+        SCRIPT,
+        stage,
+        report,
+        *pace,
+        *cpu,
+        *(RAPO if stage != "sft" else []),
+        *settings,
+    ]
     environment = {**os.environ, **QUIET, **environment}
     done = subprocess.run([*map(str, command)], check=False, env=environment, capture_output=True, text=True)
     assert (done.returncode != 0) == killed, done.stderr[-3000:]

@@ -196,6 +196,16 @@ def test_the_same_relative_path_elsewhere_is_another_file(scene_folder, random_m
         bind_rapo(tmp_path / "run", *arguments)
 
 
+def test_a_split_is_no_folder_of_its_name(begun, tmp_path, monkeypatch):
+    _, arguments = begun
+    for name in ("one", "two"):
+        (tmp_path / name / "train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "one")
+    bind_rapo(tmp_path / "run", *arguments)
+    monkeypatch.chdir(tmp_path / "two")
+    bind_rapo(tmp_path / "run", *arguments)
+
+
 def test_a_folder_that_an_older_version_bound_may_go_on(begun):
     folder, arguments = begun
     settings = json.loads((folder / "settings.json").read_text())

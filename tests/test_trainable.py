@@ -119,7 +119,6 @@ def test_frozen_parameters_count_where_zero_3_holds_them(model):
         (8, Launch(8, OPTIMIZER), False),
         (8, Launch(8, ALL), True),
         (8, Launch(8, OPTIMIZER, fsdp=True), True),
-        (-1, Launch(), True),
     ],
 )
 def test_lora_and_divided_weights_do_not_go_together(rank, launch, refused):

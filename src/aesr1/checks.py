@@ -22,6 +22,7 @@ LEAST: dict[str, float] = {
     "images_together": 0,
     "learning_rate": 0,
     "lora_alpha": 1,
+    "lora_rank": 0,
     "max_completion_length": 1,
     "max_grad_norm": 0,
     "max_pixels": 1_024,
@@ -37,6 +38,7 @@ LEAST: dict[str, float] = {
 }
 """The smallest value of a setting. TRL divides by some of them."""
 WHY = {
+    "lora_rank": ", 0 to train all weights",
     "max_pixels": " (32 × 32: nothing can be judged in less)",
     "num_generations": ": a reply is judged against others to the same picture",
     "validate_images": "; validate_every: 0 goes without",

@@ -65,6 +65,10 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
+PLACES = ("model", "ratings", "rationales")
+"""Settings that are text and name a file or folder, or a hub id."""
+
+
 def claim(
     folder: Path,
     config: Any,
@@ -80,8 +84,10 @@ def claim(
     the folder, and the others are held to its settings.
     """
     path = folder / "settings.json"
-    ours = json.loads(json.dumps(asdict(config), default=str))
-    places = {name: place for name, value in ours.items() if (place := _place(value))}
+    given = asdict(config)
+    ours = json.loads(json.dumps(given, default=str))
+    spelt = {name: ours[name] for name, value in given.items() if isinstance(value, Path) or name in PLACES}
+    places = {name: place for name, value in spelt.items() if (place := _place(value))}
     if not path.exists():
         _write_first(path, _json({**ours, "training": training, "places": places} if training else ours))
     before = json.loads(path.read_text(encoding="utf-8"))

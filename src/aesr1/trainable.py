@@ -79,9 +79,7 @@ def lora_parameters(model: Any, rank: int) -> int:
 
 
 def check_lora(rank: int, launch: Launch) -> None:
-    """AesError where the rank is none, or the weights are divided or wrapped: no adapter could be merged into them."""
-    if rank < 0:
-        raise AesError(f"lora_rank is {rank}", fix="give 0 to train all weights, or a rank such as 32")
+    """AesError where LoRA's weights are divided or wrapped: no adapter could be merged into them."""
     if rank and (launch.shards == ALL or launch.fsdp):
         raise AesError(
             "lora_rank is set and the weights are divided among the processes (ZeRO-3) or wrapped to be (FSDP)",

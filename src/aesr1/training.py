@@ -111,12 +111,12 @@ def resume_point(output: Path, launch: Launch) -> str | None:
     newest = whole[-1]
     check_stamp(newest)
     anew = f"begin anew from its weights: --model {newest} and another --output_dir"
-    if not any(newest.glob("rng_state*.pth")):
+    before = len(list(newest.glob("rng_state*.pth")))
+    if not before:
         raise AesError(
             f"{newest} holds weights alone (save_only_model: true): the optimizer's state is lost",
             fix=f"{anew}; without save_only_model a run can go on",
         )
-    before = len(list(newest.glob("rng_state*.pth")))
     if before != launch.processes:
         raise AesError(
             f"{newest} was written by {before} processes, and now there are {launch.processes}",
