@@ -1,9 +1,6 @@
 """Two processes are one: global scope gives the rewards, advantages and weights of one process with the same images."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +15,9 @@ from aesr1.errors import AesError
 from aesr1.launch import ALL, OPTIMIZER, Launch, with_flags
 from aesr1.training import resume_point
 from aesr1.vlm import load, stamp_checkpoint
+from two_processes import start
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
-RECIPE = SCRIPT.parents[1] / "recipes" / "accelerate" / "fsdp2.yaml"
-QUIET = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+RECIPE = Path(__file__).parents[1] / "recipes" / "accelerate" / "fsdp2.yaml"
 RAPO = ["--num_generations", 4, "--validate_every", 0, "--max_completion_length", 24]
 """Settings of every RAPO here."""
 
@@ -37,26 +33,14 @@ def launch(stage, folder, processes, *settings, killed=False, **environment):
     report = folder / "report.json"
     pace = ["--max_steps", 2, "--learning_rate", 1e-4, "--save_steps", 1, "--max_pixels", 4096]
     cpu = ["--use_cpu", "true", "--bf16", "false", "--report_to", "none", "--output_dir", folder / "run"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes] if processes > 1 else []
-    command = [
-        sys.executable,
-        *torchrun,
-        SCRIPT,
-        stage,
-        report,
-        *pace,
-        *cpu,
-        *(RAPO if stage != "sft" else []),
-        *settings,
-    ]
-    environment = {**os.environ, **QUIET, **environment}
-    done = subprocess.run([*map(str, command)], check=False, env=environment, capture_output=True, text=True)
-    assert (done.returncode != 0) == killed, done.stderr[-3000:]
+    arguments = [*map(str, [*pace, *cpu, *(RAPO if stage != "sft" else []), *settings])]
+    well, said = start(stage, report, arguments, processes=processes, environment=environment)
+    assert well != killed, said[-3000:]
     if killed:
         return None
     seen = json.loads(report.read_text())
     assert seen["processes"] == processes
-    assert "read for each of them" not in done.stderr  # pictures were read once for all replies
+    assert "read for each of them" not in said  # pictures were read once for all replies
     return seen
 
 

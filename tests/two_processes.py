@@ -1,20 +1,25 @@
-"""A training stage in as many processes as torchrun starts, watched: for test_distributed.py.
+"""A training stage in several processes, watched: for test_distributed.py.
 
-torchrun --nproc_per_node 2 tests/two_processes.py STAGE REPORT.json [any setting of the stage]
-
-STAGE: `scripted`, RAPO whose replies do not depend on how many processes there are; `rapo`, which draws them; `sft`.
+They are forked from one that has torch and TRL imported, which takes most of a short run's time, and find each other by
+the variables that torchrun would set. STAGE: `scripted`, RAPO whose replies do not depend on how many processes there
+are; `rapo`, which draws them; `sft`.
 Where accelerate's environment asks for FSDP the model is divided. KILLED_AT=N kills the first process after step N.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, gather_object
 
@@ -96,8 +101,39 @@ class Scripted(WatchedRapo):
         return batch
 
 
-def main() -> None:
-    stage, report, *arguments = sys.argv[1:]
+def start(
+    stage: str, report: Path, arguments: Sequence[str], *, processes: int, environment: dict[str, str]
+) -> tuple[bool, str]:
+    """Run it; whether all went well, and what was said on stderr. Where one fails the others are ended."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["aesr1.rapo.train", "aesr1.cold_start"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    said = report.with_suffix(".err")
+    said.unlink(missing_ok=True)
+    ranks = []
+    for rank in range(processes):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), **place}
+        variables = {**environment, **(own if processes > 1 else {})}
+        ranks.append(context.Process(target=_run, args=(stage, report, said, arguments, variables)))
+    for process in ranks:
+        process.start()
+    while any(process.is_alive() for process in ranks) and not any(process.exitcode for process in ranks):
+        time.sleep(0.02)
+    for process in ranks:
+        if any(other.exitcode for other in ranks):
+            process.kill()
+        process.join()
+    return not any(process.exitcode for process in ranks), said.read_text()
+
+
+def _run(stage: str, report: Path, said: Path, arguments: Sequence[str], variables: dict[str, str]) -> None:
+    os.environ.update(variables)
+    with said.open("a") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    torch.set_num_threads(1)
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         divide_on_cpu()
     train.RapoTrainer = Scripted if stage == "scripted" else WatchedRapo  # type: ignore[misc]
@@ -106,13 +142,9 @@ def main() -> None:
     state = PartialState()
     if state.is_main_process:
         seen = {"processes": state.num_processes, "steps": SEEN, "lengths": LENGTHS, "held": max(HELD)}
-        Path(report).write_text(json.dumps(seen))
+        report.write_text(json.dumps(seen))
     state.wait_for_everyone()
     if state.num_processes > 1:
         state.destroy_process_group()
     sys.stderr.flush()
     os._exit(0)  # in one of some forty runs a thread of gloo's aborted a process that was through, on its way out
-
-
-if __name__ == "__main__":
-    main()
