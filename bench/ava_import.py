@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aesr1.ratings.public import ImportConfig, import_set
+from aesr1.ratings.public_sets import ImportConfig, import_set
 
 SHARES = [0.01, 0.02, 0.05, 0.12, 0.30, 0.26, 0.14, 0.06, 0.03, 0.01]
 

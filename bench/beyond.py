@@ -18,7 +18,7 @@ from seeds import gains
 
 from aesr1.demo import READING
 from aesr1.evaluation.run import EvalConfig, evaluate_models
-from aesr1.folders import write_json
+from aesr1.outputs import write_json
 from aesr1.rapo import train
 from aesr1.records import Rating, read_rows, write_rows
 

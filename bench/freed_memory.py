@@ -17,9 +17,9 @@ import time
 from importlib.resources import files
 from pathlib import Path
 
-from aesr1 import training
 from aesr1.rapo.train import main as rapo
 from aesr1.tiny.album import AlbumConfig, make_album
+from aesr1.training import run as training
 
 RECIPE = str(files("aesr1.tiny") / "rapo.yaml")
 

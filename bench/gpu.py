@@ -42,12 +42,12 @@ from trl.trainer import grpo_trainer
 
 from aesr1 import cold_start
 from aesr1.contract import MAX_PIXELS
-from aesr1.folders import write_json
+from aesr1.outputs import write_json
 from aesr1.rapo import train as rapo
-from aesr1.rapo.adapter import RewardSettings, reward_functions
+from aesr1.rapo.reward_functions import RewardSettings, reward_functions
 from aesr1.records import Rating
-from aesr1.trainable import freeze_vision, lora_config
-from aesr1.training import as_dataset
+from aesr1.training.parameters import freeze_vision, lora_config
+from aesr1.training.picture_dataset import as_dataset
 
 STEPS, RANK, SEED = 3, 16, 0  # measured steps, after one of warm-up
 LEAST = 40  # seconds: with fewer left a row is not begun

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from aesr1.images import find_images, open_image
-from aesr1.ratings.lookalikes import look_alikes, thumbnail
+from aesr1.images.load import find_images, open_image
+from aesr1.ratings.look_alikes import look_alikes, thumbnail
 from aesr1.tiny.scenes import draw_scene, sample_scene
 
 BITS = 6

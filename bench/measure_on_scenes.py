@@ -10,12 +10,12 @@ import time
 
 import numpy as np
 from numpy.typing import NDArray
+from pretrain_backbone import scene_findings
 from scipy.stats import spearmanr
 
-from aesr1.aescot.findings import SCENES, findings
+from aesr1.aescot.measured_facts import SCENES, findings
 from aesr1.aescot.phrases import Findings
-from aesr1.measure import MEASURE_NAMES, as_vector, measure
-from aesr1.tiny.pretrain import scene_findings
+from aesr1.images.measure import MEASURE_NAMES, as_vector, measure
 from aesr1.tiny.scenes import draw_scene, sample_scene
 
 PAIRS = (

@@ -15,12 +15,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from aesr1.rapo.adapter import RewardSettings, reward_functions
+from aesr1.model.load import BACKBONE, load
+from aesr1.rapo.reward_functions import RewardSettings, reward_functions
 from aesr1.rapo.train import PAPER, RapoTrainer, _rows
 from aesr1.records import Rating, read_rows
 from aesr1.tiny.album import AlbumConfig, make_album
-from aesr1.training import as_dataset
-from aesr1.vlm import BACKBONE, load
+from aesr1.training.picture_dataset import as_dataset
 
 PAIRS, STEPS, LENGTH = 5, 3, 48
 

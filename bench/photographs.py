@@ -3,7 +3,7 @@
     python bench/photographs.py RATINGS.csv -o DIR --scale 1 7
 
 Made for a few hundred pictures (OASIS beauty: 445 train, 108 val). Baselines: the mean of the training ratings, and
-ridge regression on the sixteen measures of `aesr1.measure`. Whatever the table says is the result. Every stage
+ridge regression on the sixteen measures of `aesr1.images.measure`. Whatever the table says is the result. Every stage
 resumes.
 """
 
@@ -21,13 +21,13 @@ from aesr1.aescot.build import CotConfig, build
 from aesr1.demo import READING
 from aesr1.evaluation.compare import compare, to_markdown, to_results
 from aesr1.evaluation.run import EvalConfig, evaluate_models
-from aesr1.folders import write_json
-from aesr1.images import open_image
-from aesr1.measure import as_vector, measure
+from aesr1.images.load import open_image
+from aesr1.images.measure import as_vector, measure
+from aesr1.model.load import BACKBONE
+from aesr1.outputs import write_json
 from aesr1.rapo import train
-from aesr1.ratings.csv import CsvConfig, import_csv
+from aesr1.ratings.own_table import CsvConfig, import_csv
 from aesr1.records import Prediction, Rating, of_split, read_rows
-from aesr1.vlm import BACKBONE
 
 PENALTIES = np.logspace(-2, 3, 26)
 

@@ -33,7 +33,7 @@ from trl import GRPOConfig
 from trl.trainer import grpo_trainer
 
 from aesr1.contract import PROMPT
-from aesr1.folders import write_json
+from aesr1.outputs import write_json
 from aesr1.rapo.settings import PAPER
 from aesr1.rapo.trainer import RapoTrainer
 

@@ -32,8 +32,9 @@ from PIL import Image
 from read_once import SHAPE, Setting, peak, trainer_of
 
 from aesr1.contract import PROMPT
-from aesr1.predict import PredictSettings, predict
-from aesr1.vlm import Vlm, inputs_about
+from aesr1.model.generate import inputs_about
+from aesr1.model.load import Vlm
+from aesr1.model.predict import PredictSettings, predict
 
 IMAGES, GROUPS, REPLIES, LENGTH, SIDE = 2, 4, 8, 200, 512
 SAMPLES = {"do_sample": True, "temperature": 0.6, "top_p": 1.0, "top_k": 0, "num_return_sequences": REPLIES}

@@ -18,11 +18,11 @@ import numpy as np
 
 from aesr1.demo import READING, DemoConfig, run_demo
 from aesr1.evaluation.compare import compare, to_results
-from aesr1.evaluation.rationales import distinct_texts, template_rate, text_follows_picture, text_predicts_score
+from aesr1.evaluation.reasons import distinct_texts, template_rate, text_follows_picture, text_predicts_score
 from aesr1.evaluation.run import EvalConfig, evaluate_models
-from aesr1.folders import write_json
-from aesr1.images import open_image
-from aesr1.measure import as_vector, measure
+from aesr1.images.load import open_image
+from aesr1.images.measure import as_vector, measure
+from aesr1.outputs import write_json
 from aesr1.rapo import train
 from aesr1.records import Prediction, Rating, read_rows
 

@@ -21,10 +21,10 @@ from pathlib import Path
 import openai
 
 from aesr1.aescot.build import CotConfig, begin, build
+from aesr1.aescot.endpoint import Asker, EndpointConfig
 from aesr1.aescot.filters import FilterSettings
 from aesr1.aescot.teacher import Teacher, left_to_ask
 from aesr1.contract import level_of
-from aesr1.endpoint import Asker, EndpointConfig
 from aesr1.records import Draft, Rating, each_row, write_rows
 from aesr1.tiny.album import AlbumConfig, make_album
 

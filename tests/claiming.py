@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aesr1.errors import AesError
-from aesr1.folders import claim
+from aesr1.outputs import claim
 
 
 @dataclass(frozen=True)

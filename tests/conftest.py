@@ -37,9 +37,10 @@ def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of random weights, smaller than the embedded one: 2 layers of width 96."""
-    from aesr1.tiny.model import build_model, build_processor
-    from aesr1.tiny.pretrain import DESCRIBE_PROMPT, FACTS_PROMPT, corpus
-    from aesr1.vlm import stamp_checkpoint
+    from pretrain_backbone import DESCRIBE_PROMPT, FACTS_PROMPT, corpus
+    from tiny_model import build_model, build_processor
+
+    from aesr1.model.checkpoint import stamp_checkpoint
 
     folder = tmp_path_factory.mktemp("random-model")
     processor = build_processor(corpus(np.random.default_rng(0), size=200), prompts=(FACTS_PROMPT, DESCRIBE_PROMPT))

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from aesr1 import cli, training
+from aesr1.cli import main as cli
 from aesr1.rapo.trainer import RapoTrainer
+from aesr1.training import run as training
 
 
 def full(*_: Any, **__: Any) -> None:

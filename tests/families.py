@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 import transformers
+from tiny_model import CHAT_TEMPLATE as QWEN_TEMPLATE
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from aesr1.contract import PROMPT, TAGS
-from aesr1.processor import picture_processor
-from aesr1.tiny.model import CHAT_TEMPLATE as QWEN_TEMPLATE
+from aesr1.model.processor import picture_processor
 
 TILE, PATCH = 32, 8
 GRID = [[TILE, TILE], [TILE, 2 * TILE], [2 * TILE, TILE], [2 * TILE, 2 * TILE], [3 * TILE, 3 * TILE]]

@@ -6,7 +6,7 @@ import pytest
 
 from aesr1.contract import Judgement, render_reply
 from aesr1.errors import AesError
-from aesr1.rapo.adapter import RewardSettings, reward_functions
+from aesr1.rapo.reward_functions import RewardSettings, reward_functions
 from aesr1.rapo.rewards import absolute_reward, relative_reward
 
 SETTINGS = RewardSettings(scope="local", sigma=0.1, threshold=0.1, tie=1.0)

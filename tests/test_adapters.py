@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 
 from aesr1 import cold_start
 from aesr1.errors import AesError
-from aesr1.launch import ALL, Launch
-from aesr1.predict import PredictSettings, predict
+from aesr1.model.load import configured, load
+from aesr1.model.predict import PredictSettings, predict
 from aesr1.rapo import train
-from aesr1.training import begin
-from aesr1.vlm import configured, load
+from aesr1.training.launch import ALL, Launch
+from aesr1.training.run import begin
 from conftest import CPU
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names

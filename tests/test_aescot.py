@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from aesr1.aescot.build import CotConfig, build
-from aesr1.aescot.critics import embedded
+from aesr1.aescot.embedded_critic import embedded
 from aesr1.aescot.filters import FilterSettings, align, fact, judged, leak, refuse, refuse_among
 from aesr1.aescot.phrases import Findings, describe, judge
 from aesr1.contract import LEVELS, Judgement, parse_reply, render_reply

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aesr1.alarms import DEFAULT, Alarm, Thresholds, standing
+from aesr1.training.alarms import DEFAULT, Alarm, Thresholds, standing
 
 HEALTHY = {
     "reward": [2.44, 2.47, 2.5, 2.52, 2.49, 2.55, 2.58, 2.6, 2.57, 2.61],

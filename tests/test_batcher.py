@@ -5,11 +5,12 @@ from itertools import count
 import pytest
 import torch
 
-from aesr1.app.asks import Ask
-from aesr1.app.batcher import reply_batch
+from aesr1.app.batching import reply_batch
+from aesr1.app.chat_request import Ask
 from aesr1.contract import THINK_OPEN
-from aesr1.images import open_image
-from aesr1.vlm import PROMPT, load, question_of
+from aesr1.images.load import open_image
+from aesr1.model.generate import question_of
+from aesr1.model.load import PROMPT, load
 
 
 @pytest.fixture(scope="module")
@@ -55,5 +56,5 @@ def test_a_family_whose_cache_cannot_be_shared_reads_for_every_reply(tiny, pictu
     prompt = question_of(tiny, PROMPT)
     asks = [Ask(prompt, pictures[0], 1.0, 8 + 20 * number, seed=number) for number in range(3)]
     expected = reply_batch(tiny, asks, lambda: False)
-    monkeypatch.setattr("aesr1.sampling.can_share", lambda model: False)
+    monkeypatch.setattr("aesr1.model.kv_cache.can_share", lambda model: False)
     assert reply_batch(tiny, asks, lambda: False) == expected

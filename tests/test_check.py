@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance
 
 from aesr1.errors import AesError
 from aesr1.ratings.check import CheckConfig, check, to_text
-from aesr1.ratings.lookalikes import look_alikes, thumbnail
+from aesr1.ratings.look_alikes import look_alikes, thumbnail
 from aesr1.tiny.album import AlbumConfig, make_album
 from aesr1.tiny.scenes import draw_scene, sample_scene
 

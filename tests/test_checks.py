@@ -5,9 +5,9 @@ from trl import GRPOConfig
 
 from aesr1 import cold_start
 from aesr1.errors import AesError
-from aesr1.launch import Launch
 from aesr1.rapo import train
 from aesr1.rapo.settings import RapoConfig, check
+from aesr1.training.launch import Launch
 from conftest import CPU
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
@@ -62,7 +62,7 @@ def no_model_loads(monkeypatch):
     def loaded(*_, **__):
         pytest.fail("a model was loaded")
 
-    monkeypatch.setattr("aesr1.training.load", loaded)
+    monkeypatch.setattr("aesr1.training.run.load", loaded)
 
 
 def refused(stage, arguments, problem, fix):

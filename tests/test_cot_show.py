@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from aesr1.aescot.build import CotConfig, build
-from aesr1.aescot.show import Shown, balanced, by_image, reason_of, write_page
+from aesr1.aescot.page import Shown, balanced, by_image, reason_of, write_page
 from aesr1.errors import AesError
-from aesr1.pages import thumbnail
+from aesr1.html_page import thumbnail
 from aesr1.records import Draft, Rating, Rationale, write_rows
 from browser import HOSTILE, HOSTILE_NAME, Page, check_self_contained, opened, resize
 

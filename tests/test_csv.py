@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from aesr1.errors import AesError
-from aesr1.ratings.csv import CsvConfig, import_csv
+from aesr1.ratings.own_table import CsvConfig, import_csv
 from aesr1.records import Rating, read_rows
 
 OASIS = Path(__file__).parents[2] / "shared" / "oasis-beauty" / "ratings.csv"

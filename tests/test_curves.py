@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from aesr1.alarms import Alarm
+from aesr1.app.curve_panels import Points, limits, points, sections, shown, smoothed, thinned, ticks
 from aesr1.app.curves import draw_curves
-from aesr1.app.panels import Points, limits, points, sections, shown, smoothed, thinned, ticks
-from aesr1.app.runs import read_run
-from aesr1.cli import app
+from aesr1.app.run_files import read_run
+from aesr1.cli.main import app
 from aesr1.errors import AesError
 from aesr1.records import SampledReply, write_rows
+from aesr1.training.alarms import Alarm
 from browser import HOSTILE, HOSTILE_NAME, Page, check_self_contained, opened, resize
 
 ALARM = Alarm(30, "kl", "KL runs away " + HOSTILE, "halve learning_rate " + HOSTILE)

@@ -12,9 +12,10 @@ from transformers import AutoModelForImageTextToText, TrainingArguments
 from transformers.conversion_mapping import get_model_conversion_mapping
 
 from aesr1.errors import AesError
-from aesr1.launch import ALL, OPTIMIZER, Launch, with_flags
-from aesr1.training import resume_point
-from aesr1.vlm import load, stamp_checkpoint
+from aesr1.model.checkpoint import stamp_checkpoint
+from aesr1.model.load import load
+from aesr1.training.launch import ALL, OPTIMIZER, Launch, with_flags
+from aesr1.training.resume import resume_point
 from two_processes import start
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "accelerate" / "fsdp2.yaml"

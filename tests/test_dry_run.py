@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from aesr1 import cold_start
-from aesr1.dry_run import Asked, Body, checkpoint_bytes
 from aesr1.errors import AesError
-from aesr1.estimate import Shape, Work, memory
-from aesr1.launch import ALL, OPTIMIZER, Launch
 from aesr1.rapo import train
 from aesr1.records import Rating, Rationale, read_rows, write_rows
+from aesr1.training.dry_run import Asked, Body, checkpoint_bytes
+from aesr1.training.launch import ALL, OPTIMIZER, Launch
+from aesr1.training.memory_estimate import Shape, Work, memory
 from conftest import CPU
 from test_training import RECIPES
 
@@ -104,7 +104,7 @@ def test_the_plan_of_rapo_is_what_the_run_does(scene_folder, random_model, tmp_p
     ("more", "trained", "frozen"), [([], "all", 0), (["--freeze_vision", "true"], "language", "eyes")]
 )
 def test_parameters_are_those_of_the_model(scene_folder, random_model, tmp_path, more, trained, frozen):
-    from aesr1.vlm import load
+    from aesr1.model.load import load
 
     model = load(str(random_model), device="cpu").model
     eyes = sum(p.numel() for name, p in model.named_parameters() if "visual" in name)

@@ -15,13 +15,14 @@ from safetensors.torch import load_file
 
 from aesr1 import cold_start
 from aesr1.contract import SCORE_TEXTS, reply_until_score
-from aesr1.expectation import expect_scores
-from aesr1.images import open_image
-from aesr1.predict import PredictSettings, predict
+from aesr1.images.load import open_image
+from aesr1.model.generate import generate, inputs_about, picture_tokens
+from aesr1.model.load import load
+from aesr1.model.predict import PredictSettings, predict
+from aesr1.model.score_expectation import expect_scores
 from aesr1.rapo import train
 from aesr1.records import Rating, Rationale, read_rows, write_rows
-from aesr1.trainable import VISION_PARTS, lora_config, lora_targets
-from aesr1.vlm import generate, inputs_about, load, picture_tokens
+from aesr1.training.parameters import VISION_PARTS, lora_config, lora_targets
 from families import BUILDERS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from aesr1.errors import AesError
-from aesr1.images import find_images, open_image
+from aesr1.images.load import find_images, open_image
 
 
 def picture(width=40, height=20, colour=(200, 10, 10)):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from aesr1.errors import AesError
-from aesr1.ratings.labels import file_name, read_table
-from aesr1.ratings.public import ImportConfig, import_set
+from aesr1.ratings.label_files import file_name, read_table
+from aesr1.ratings.public_sets import ImportConfig, import_set
 from aesr1.records import Rating, read_rows
 
 DATA = Path(__file__).parent / "data" / "ratings"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from aesr1.errors import AesError
-from aesr1.launch import ALL, OPTIMIZER, Launch, from_file, launched, with_flags
+from aesr1.training.launch import ALL, OPTIMIZER, Launch, from_file, launched, with_flags
 from test_training import RECIPES
 
 

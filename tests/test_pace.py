@@ -7,7 +7,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from aesr1.pace import Pace, backoff, retry_after
+from aesr1.aescot.rate_limit import Pace, backoff, retry_after
 
 
 def starts(pace: Pace, count: int, *, first=lambda: None) -> list[float]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from aesr1.errors import AesError
 from aesr1.ratings import PUBLIC
-from aesr1.ratings.public import SETS, ImportConfig, import_set
+from aesr1.ratings.public_sets import SETS, ImportConfig, import_set
 from aesr1.records import Rating, read_rows
 
 DATA = Path(__file__).parent / "data" / "ratings"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aesr1.ranks import is_first, should_say, wait_for_all
+from aesr1.training.processes import is_first, should_say, wait_for_all
 from conftest import CPU
 
 SCRIPT = Path(__file__).with_name("failing_processes.py")

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from aesr1.errors import AesError
-from aesr1.evaluation.rationales import (
+from aesr1.evaluation.reasons import (
     dimension_coverage,
     distinct_ngrams,
     distinct_texts,

@@ -7,14 +7,14 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig
 
-from aesr1.images import open_image
+from aesr1.images.load import open_image
+from aesr1.model.load import load
 from aesr1.rapo import train
-from aesr1.rapo.once import ReadingOnce
 from aesr1.rapo.settings import PAPER
-from aesr1.rapo.shared import pack
+from aesr1.rapo.shared_prefix import ReadingOnce
+from aesr1.rapo.shared_prefix_batch import pack
 from aesr1.rapo.trainer import RapoTrainer
-from aesr1.trainable import freeze_vision, lora_config
-from aesr1.vlm import load
+from aesr1.training.parameters import freeze_vision, lora_config
 from conftest import CPU
 from families import BUILDERS
 

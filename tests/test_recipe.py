@@ -7,7 +7,7 @@ from trl import GRPOConfig, SFTConfig
 from aesr1 import cold_start
 from aesr1.errors import AesError
 from aesr1.rapo import train
-from aesr1.recipe import parse_recipe
+from aesr1.training.recipe import parse_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
 

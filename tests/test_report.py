@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from aesr1.app.report import MARKER, ReportSummary, write_report
-from aesr1.app.table import print_table
+from aesr1.app.score_table import print_table
 from aesr1.errors import AesError
 from aesr1.records import Prediction, Rating, write_rows
 from browser import HOSTILE, HOSTILE_NAME, Page, check_self_contained, opened, resize

@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 
 from aesr1.errors import AesError
+from aesr1.model.generate import inputs_about
+from aesr1.model.load import load
 from aesr1.rapo import train, trainer
-from aesr1.rapo.resample import exchange, other_rows, without_spread
-from aesr1.rapo.shared import PICTURES
+from aesr1.rapo.dynamic_sampling import exchange, other_rows, without_spread
+from aesr1.rapo.shared_prefix_batch import PICTURES
 from aesr1.rapo.trainer import collapsed
 from aesr1.records import Rating, write_rows
-from aesr1.vlm import inputs_about, load
 from conftest import CPU
 from families import BUILDERS
 

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from trl import GRPOConfig
 
 from aesr1 import cold_start
-from aesr1.binding import THEIRS, bind
 from aesr1.errors import AesError
 from aesr1.rapo import train
-from aesr1.recipe import parse_recipe
 from aesr1.records import Rating, Rationale, SampledReply, read_rows, write_rows
+from aesr1.training.recipe import parse_recipe
+from aesr1.training.resume import THEIRS, bind
 from claiming import claim_each
 from conftest import CPU
 

@@ -9,12 +9,12 @@ import torch
 from trl import GRPOConfig
 
 from aesr1.contract import PROMPT
-from aesr1.images import open_image
-from aesr1.rapo.rollout import groups_of, rows_of
+from aesr1.images.load import open_image
+from aesr1.model.load import load
+from aesr1.rapo.shared_prefix_rollout import groups_of, rows_of
 from aesr1.rapo.trainer import RapoTrainer
-from aesr1.trainable import lora_config
-from aesr1.training import as_dataset
-from aesr1.vlm import load
+from aesr1.training.parameters import lora_config
+from aesr1.training.picture_dataset import as_dataset
 from families import BUILDERS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names

@@ -10,10 +10,12 @@ from transformers import GenerationConfig
 from transformers.cache_utils import DynamicLayer
 
 from aesr1.contract import reply_until_score
-from aesr1.expectation import expect_after, expect_scores
-from aesr1.images import open_image
-from aesr1.sampling import SPARE, Drawing, RoomyLayer, can_share, draw, drawing_of, prefill
-from aesr1.vlm import inputs_about, load, picture_tokens, read_pictures, write_replies
+from aesr1.images.load import open_image
+from aesr1.model.generate import inputs_about, picture_tokens, read_pictures, write_replies
+from aesr1.model.kv_cache import SPARE, RoomyLayer, can_share, prefill
+from aesr1.model.load import load
+from aesr1.model.sampling import Drawing, draw, drawing_of
+from aesr1.model.score_expectation import expect_after, expect_scores
 from families import BUILDERS
 
 PIXELS = 4096
@@ -179,7 +181,7 @@ def test_what_a_drawing_cannot_say_is_left_to_generate(vlm, pictures, monkeypatc
     assert drawing_of(GenerationConfig(num_beams=3), vlm.model) is None
     reading = read_pictures(vlm, pictures)
     expected = write_replies(vlm, reading, max_new_tokens=8)
-    monkeypatch.setattr("aesr1.vlm.can_share", lambda model: False)
+    monkeypatch.setattr("aesr1.model.load.can_share", lambda model: False)
     unread = read_pictures(vlm, pictures)
     assert unread.start is None and write_replies(vlm, unread, max_new_tokens=8) == expected
     prefixes = [reply_until_score("x")] * 3

@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 
 from aesr1 import Scorer
-from aesr1.ahead import openers
 from aesr1.app.score import ScoreConfig, score_files
-from aesr1.cli import main
+from aesr1.cli.main import main
 from aesr1.contract import reply_until_score
 from aesr1.errors import AesError
-from aesr1.expectation import expect_scores
-from aesr1.images import open_image
-from aesr1.predict import PredictSettings, predict
-from aesr1.processor import picture_length
+from aesr1.images.load import open_image
+from aesr1.images.prefetch import openers
+from aesr1.model.predict import PredictSettings, predict
+from aesr1.model.processor import picture_length
+from aesr1.model.score_expectation import expect_scores
 from aesr1.records import Prediction, read_rows
 
 QUICK = PredictSettings(max_new_tokens=6)
@@ -56,7 +56,7 @@ def test_a_run_resumes_and_skips_what_is_done(random_model, scene_folder, tmp_pa
     second = list(score_files(more))
     assert second[:4] == first and len(second) == 6
     assert len(read_rows(output, Prediction)) == 6
-    monkeypatch.setattr("aesr1.predict.read_pictures", lambda *_, **__: pytest.fail("scored again"))
+    monkeypatch.setattr("aesr1.model.predict.read_pictures", lambda *_, **__: pytest.fail("scored again"))
     assert list(score_files(more)) == second
 
 
@@ -118,7 +118,7 @@ def test_a_batch_holds_pictures_of_like_length(scorer, album, monkeypatch):
         lengths.append([picture_length(vlm.processor, picture.size) for picture in pictures])
         return [Prediction("", 0.5, 0.1, False, None, "", "", "", "") for _ in pictures]
 
-    monkeypatch.setattr("aesr1.predict._scored", scored)
+    monkeypatch.setattr("aesr1.model.predict._scored", scored)
     rows = list(predict(scorer.vlm, album, PredictSettings(batch_size=4)))
     assert [row.image for row in rows] == [str(path) for path in album]
     window = [length for batch in lengths[:4] for length in batch]

@@ -18,14 +18,15 @@ import uvicorn
 from PIL import Image
 
 import aesr1
-from aesr1.app import batcher as module
-from aesr1.app.asks import Ask, ServeConfig
-from aesr1.app.batcher import Batcher
+from aesr1.app import batching as module
+from aesr1.app.batching import Batcher
+from aesr1.app.chat_request import Ask, ServeConfig
 from aesr1.app.serve import create_app, serve
 from aesr1.contract import PROMPT, VERSION, parse_reply
 from aesr1.errors import AesError
-from aesr1.images import open_image
-from aesr1.vlm import generate, load
+from aesr1.images.load import open_image
+from aesr1.model.generate import generate
+from aesr1.model.load import load
 
 
 @contextmanager
@@ -331,7 +332,7 @@ def test_a_missing_server_library_names_its_extra(missing, monkeypatch):
 
 
 def test_a_port_in_use_is_an_error_before_the_model_loads(monkeypatch):
-    monkeypatch.setattr("aesr1.vlm.load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("aesr1.model.load.load", lambda *_, **__: pytest.fail("loaded"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(AesError, match=f"port {port} cannot be served"):

@@ -12,7 +12,7 @@ from PIL import Image
 from aesr1.contract import PROMPT, Judgement, render_reply
 from aesr1.errors import AesError
 from aesr1.ratings.export import ExportConfig, export, unique_names
-from aesr1.ratings.hub import HubConfig, import_hub
+from aesr1.ratings.huggingface import HubConfig, import_hub
 from aesr1.ratings.show import blocks, draw, overview, to_text
 from aesr1.records import Rating, read_rows, write_rows
 

@@ -54,7 +54,7 @@ def test_importing_the_package_is_instant_and_brings_no_model_library():
 
 
 def test_scoring_needs_no_training_library():
-    scoring = "import sys, aesr1.predict, aesr1.app.score, aesr1.evaluation.run"
+    scoring = "import sys, aesr1.model.predict, aesr1.app.score, aesr1.evaluation.run"
     code = f"{scoring}; print([m for m in ('trl', 'peft', 'datasets') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

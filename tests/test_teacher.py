@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from aesr1 import endpoint, pace
+from aesr1.aescot import endpoint
+from aesr1.aescot import rate_limit as pace
 from aesr1.aescot.build import CotConfig, build, read_batch, write_batch
-from aesr1.aescot.choose import refilter
+from aesr1.aescot.endpoint import EndpointConfig
 from aesr1.aescot.export import export
 from aesr1.aescot.filters import FilterSettings
 from aesr1.aescot.prompts import SCORER, TEACHER, template
+from aesr1.aescot.select import refilter
 from aesr1.aescot.teacher import Teacher, critique_in
 from aesr1.contract import LEVELS, PROMPT, Judgement, parse_reply, render_reply
-from aesr1.endpoint import EndpointConfig
 from aesr1.errors import AesError
 from aesr1.records import Appender, Draft, Rationale, read_rows
 from faults import Faults, completion, critique

@@ -4,18 +4,18 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import pretrain_backbone as school
 import pytest
+from backbone_scenes import look_at
 from PIL import Image
+from pretrain_backbone import PretrainConfig, facts_text, pretrain, scene_findings
 
 from aesr1 import Scorer
 from aesr1.aescot.phrases import MOOD, VERDICT, describe
 from aesr1.contract import PROMPT, TAGS
 from aesr1.errors import AesError
-from aesr1.tiny import pretrain as school
-from aesr1.tiny.pool import look_at
-from aesr1.tiny.pretrain import PretrainConfig, facts_text, pretrain, scene_findings
+from aesr1.model.load import BACKBONE, TINY, load
 from aesr1.tiny.scenes import FACTS, LAYERS, draw_layers, sample_scene
-from aesr1.vlm import BACKBONE, TINY, load
 
 EMBEDDED = Path(str(files("aesr1.tiny")))
 

@@ -8,10 +8,10 @@ from transformers import AutoModelForImageTextToText
 
 from aesr1 import cold_start
 from aesr1.errors import AesError
-from aesr1.launch import ALL, OPTIMIZER, Launch
+from aesr1.model.load import load
 from aesr1.rapo import train
-from aesr1.trainable import check_dtype, check_lora, freeze_vision, lora_config, lora_parameters, save_merged
-from aesr1.vlm import load
+from aesr1.training.launch import ALL, OPTIMIZER, Launch
+from aesr1.training.parameters import check_dtype, check_lora, freeze_vision, lora_config, lora_parameters, save_merged
 from conftest import CPU
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names

@@ -14,10 +14,10 @@ from trl import GRPOConfig, SFTConfig
 
 from aesr1 import cold_start
 from aesr1.errors import AesError
-from aesr1.launch import Launch, from_file
 from aesr1.rapo import train
-from aesr1.recipe import parse_recipe
 from aesr1.records import Rationale, SampledReply, read_rows, write_rows
+from aesr1.training.launch import Launch, from_file
+from aesr1.training.recipe import parse_recipe
 from conftest import CPU
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -69,8 +69,8 @@ def test_the_cold_start_overfits_and_leaves_the_eyes_alone(fluent_model, random_
 
 
 def test_the_cold_start_teaches_the_form(fluent_model, scene_folder):
-    from aesr1.predict import PredictSettings, predict
-    from aesr1.vlm import load
+    from aesr1.model.load import load
+    from aesr1.model.predict import PredictSettings, predict
 
     vlm = load(str(fluent_model), device="cpu", max_pixels=4096)
     rows = list(predict(vlm, [scene_folder / f"{n:02d}.png" for n in range(4)], PredictSettings(max_new_tokens=24)))
@@ -273,12 +273,12 @@ LORA = ["--lora_rank", "4"]
 @pytest.mark.parametrize(
     ("place", "more", "doing", "advice"),
     [
-        ("aesr1.vlm.AutoModelForImageTextToText.from_pretrained", [], "loading the model", "lora_rank: 32"),
+        ("aesr1.model.load.AutoModelForImageTextToText.from_pretrained", [], "loading the model", "lora_rank: 32"),
         ("torch.nn.Module.to", LORA, "loading the model", "dtype: bfloat16, which halves the weights"),
         ("trl.trainer.grpo_trainer.create_model_from_path", [], "setting up the training", "set beta: 0"),
-        ("aesr1.rapo.validating.predict", [], "validating", "lower validate_batch from 32 to 16"),
-        ("aesr1.rapo.validating.predict", ["--validate_batch", "1"], "validating", "set validate_every: 0"),
-        ("aesr1.training.save_merged", LORA, "writing the model", "GiB of the computer's memory; the same command"),
+        ("aesr1.rapo.validation.predict", [], "validating", "lower validate_batch from 32 to 16"),
+        ("aesr1.rapo.validation.predict", ["--validate_batch", "1"], "validating", "set validate_every: 0"),
+        ("aesr1.training.run.save_merged", LORA, "writing the model", "GiB of the computer's memory; the same command"),
         ("transformers.Trainer.save_model", ["--save_strategy", "no"], "writing the model", "free 0.0 GiB"),
     ],
 )
@@ -317,7 +317,7 @@ def test_a_memory_that_is_full_while_reading_weights_is_no_broken_model(
     def unmapped(*_, **__):
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr("aesr1.vlm.AutoModelForImageTextToText.from_pretrained", unmapped)
+    monkeypatch.setattr("aesr1.model.load.AutoModelForImageTextToText.from_pretrained", unmapped)
     with pytest.raises(AesError, match="the computer's memory is full while loading the model") as error:
         train.main(rapo_arguments(scene_folder, random_model, tmp_path / "out"))
     assert "dtype" in error.value.fix

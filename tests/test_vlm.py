@@ -11,11 +11,12 @@ from PIL import Image
 
 from aesr1.contract import SCORE_TEXTS, VERSION, reply_until_score
 from aesr1.errors import AesError
-from aesr1.expectation import expect_scores
-from aesr1.images import open_image
-from aesr1.predict import PredictSettings, predict
-from aesr1.processor import fit
-from aesr1.vlm import generate, inputs_about, load
+from aesr1.images.load import open_image
+from aesr1.model.generate import generate, inputs_about
+from aesr1.model.load import load
+from aesr1.model.predict import PredictSettings, predict
+from aesr1.model.processor import fit
+from aesr1.model.score_expectation import expect_scores
 
 
 @pytest.fixture(scope="module")

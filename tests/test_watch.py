@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from aesr1.errors import AesError
-from aesr1.watch import Watching, check_loggers, keep_until
+from aesr1.training.callbacks import Watching, keep_until
+from aesr1.training.checks import check_loggers
 from test_alarms import raised, rows
 
 

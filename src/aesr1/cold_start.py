@@ -11,27 +11,22 @@ from typing import Any, NamedTuple
 
 from trl import SFTConfig, SFTTrainer
 
-from aesr1.checks import check_shared
 from aesr1.contract import MAX_PIXELS, Judgement, render_reply
-from aesr1.dry_run import DryRun, asked, body_of, launch_of, prepare, report, schedule
 from aesr1.errors import AesError
-from aesr1.estimate import Work
-from aesr1.launch import Launch, launched
-from aesr1.recipe import parse_recipe
+from aesr1.model.load import BACKBONE, configured
+from aesr1.model.out_of_memory import within_memory
 from aesr1.records import Rationale, read_rows
-from aesr1.room import smaller_start, within_memory
-from aesr1.trainable import lora_config
-from aesr1.training import (
-    Resuming,
-    as_dataset,
-    begin,
-    check_images,
-    finish,
-    resume_point,
-    run,
-)
-from aesr1.vlm import BACKBONE, configured
-from aesr1.watch import Progressing, check_loggers
+from aesr1.training.callbacks import Progressing
+from aesr1.training.checks import check_loggers, check_shared
+from aesr1.training.dry_run import DryRun, asked, body_of, launch_of, prepare, report, schedule
+from aesr1.training.launch import Launch, launched
+from aesr1.training.memory_advice import smaller_start
+from aesr1.training.memory_estimate import Work
+from aesr1.training.parameters import lora_config
+from aesr1.training.picture_dataset import as_dataset, check_images
+from aesr1.training.recipe import parse_recipe
+from aesr1.training.resume import Resuming, resume_point
+from aesr1.training.run import begin, finish, run
 
 PAPER: dict[str, Any] = {
     "learning_rate": 1e-5,

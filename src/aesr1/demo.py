@@ -12,10 +12,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from aesr1.folders import claim, write_json
-from aesr1.predict import PredictSettings
+from aesr1.model.load import BACKBONE
+from aesr1.model.predict import PredictSettings
+from aesr1.outputs import claim, write_json
 from aesr1.records import Prediction, read_rows, write_rows
-from aesr1.vlm import BACKBONE
 
 READING = PredictSettings(batch_size=64, max_new_tokens=96)
 HELD_OUT_SEED = 1_000_000

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aesr1.contract import PROMPT
-from aesr1.folders import write_json, write_text
+from aesr1.outputs import write_json, write_text
 
 TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
 

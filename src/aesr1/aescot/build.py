@@ -12,20 +12,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aesr1.aescot.batch import Read, Written, read_answers, write_requests
-from aesr1.aescot.choose import RESULTS, CotSummary, choose, sift, summarise, write_choice
-from aesr1.aescot.critics import Critic, embedded
+from aesr1.aescot.batch_files import Read, Written, read_answers, write_requests
+from aesr1.aescot.embedded_critic import Critic, embedded
 from aesr1.aescot.filters import EMBEDDED, NOT_ASKED, FilterSettings, refuse
-from aesr1.aescot.findings import see
+from aesr1.aescot.measured_facts import see
 from aesr1.aescot.prompts import version
+from aesr1.aescot.select import RESULTS, CotSummary, choose, sift, summarise, write_choice
 from aesr1.aescot.teacher import Plan, Teacher, teach, tokens_of_a_request
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
-from aesr1.folders import claim, write_run
-from aesr1.images import open_image
+from aesr1.images.load import open_image
+from aesr1.outputs import claim, write_run
 from aesr1.progress import bar
 from aesr1.records import Appender, Draft, Rating, of_split, read_rows
-from aesr1.workers import worker_processes
+from aesr1.worker_processes import worker_processes
 
 
 @dataclass(frozen=True)

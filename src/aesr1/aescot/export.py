@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aesr1.contract import PROMPT, Judgement, render_reply
 from aesr1.errors import AesError
-from aesr1.folders import staged, write_run, write_text
+from aesr1.outputs import staged, write_run, write_text
 from aesr1.records import Rationale, read_rows
 from aesr1.sharegpt import Exchange, write_sharegpt
 

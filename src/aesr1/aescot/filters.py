@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from aesr1.aescot.phrases import Findings
 from aesr1.contract import LEVELS, TAGS, level_of
-from aesr1.errors import AesError
-from aesr1.texts import (
+from aesr1.critique_text import (
     DIMENSIONS,
     NEGATIONS,
     common_sentences,
@@ -24,6 +23,7 @@ from aesr1.texts import (
     side_of,
     words,
 )
+from aesr1.errors import AesError
 
 REASONS = (
     *("leak", "align", "fact", "form", "language", "length", "dimensions", "near", "template"),

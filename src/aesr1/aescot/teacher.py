@@ -14,9 +14,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from aesr1.aescot.endpoint import Answer, Asker, EndpointConfig
 from aesr1.aescot.filters import FINAL, NOT_ASKED, FilterSettings, refuse
-from aesr1.aescot.findings import see
 from aesr1.aescot.ledger import Ledger
+from aesr1.aescot.measured_facts import see
 from aesr1.aescot.phrases import Findings
 from aesr1.aescot.prompts import (
     JUDGES,
@@ -29,12 +30,11 @@ from aesr1.aescot.prompts import (
     version,
 )
 from aesr1.contract import LEVELS, MAX_PIXELS, level_of, parse_reply
-from aesr1.endpoint import Answer, Asker, EndpointConfig
 from aesr1.errors import AesError
-from aesr1.images import open_image
+from aesr1.images.load import open_image
 from aesr1.progress import Advance, bar
 from aesr1.records import Appender, Draft, Rating
-from aesr1.workers import worker_processes
+from aesr1.worker_processes import worker_processes
 
 PATIENCE = 50
 """Pictures in a row without any answer after which the server is taken to be gone, or to want something else."""

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from aesr1.alarms import LogRow
-from aesr1.app.panels import DOTTED, LOGS_SMOOTHED, REST, Points, Section, points, sections, shown, ticks
-from aesr1.app.plot import COLOURS, SOFTWARE, write_png
-from aesr1.app.runs import Run, read_run
+from aesr1.app.curve_panels import DOTTED, LOGS_SMOOTHED, REST, Points, Section, points, sections, shown, ticks
+from aesr1.app.curve_png import COLOURS, SOFTWARE, write_png
+from aesr1.app.run_files import Run, read_run
 from aesr1.errors import AesError
-from aesr1.pages import template, thumbnail
+from aesr1.html_page import template, thumbnail
 from aesr1.records import SampledReply
+from aesr1.training.alarms import LogRow
 
 MARKER = '<meta name="generator" content="aesr1 curves">'
 """Stands in the head of every page: one without it is somebody else's and is never overwritten."""

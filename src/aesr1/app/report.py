@@ -15,7 +15,7 @@ from rich.progress import track
 
 from aesr1.contract import LEVEL_BOUNDS, LEVELS, level_of
 from aesr1.errors import AesError
-from aesr1.pages import template, thumbnail
+from aesr1.html_page import template, thumbnail
 from aesr1.records import Prediction, Rating, read_rows
 
 MARKER = '<meta name="generator" content="aesr1 report">'

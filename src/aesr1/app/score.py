@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aesr1.ahead import openers
 from aesr1.contract import MAX_PIXELS
-from aesr1.images import find_images
+from aesr1.images.load import find_images
+from aesr1.images.prefetch import openers
 from aesr1.progress import bar
 from aesr1.records import Appender, Prediction
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from aesr1.predict import PredictSettings
+    from aesr1.model.predict import PredictSettings
 
 TOY_NOTE = (
     "scored by the embedded toy, which has only ever seen drawn scenes: for trying things out, not a judge of "
@@ -44,8 +44,8 @@ class Scorer:
         settings: PredictSettings | None = None,
     ) -> None:
         """`model`: a folder, a hub id, None for the embedded toy. `max_pixels` caps a picture's area."""
-        from aesr1.predict import PredictSettings
-        from aesr1.vlm import TINY, load
+        from aesr1.model.load import TINY, load
+        from aesr1.model.predict import PredictSettings
 
         self.vlm = load(model or TINY, max_pixels=max_pixels or MAX_PIXELS, device=device)
         self.settings = settings or PredictSettings()
@@ -57,8 +57,8 @@ class Scorer:
     def stream(
         self, images: Sequence[str | Path | Image.Image], *, pool: Executor | None = None
     ) -> Iterator[Prediction]:
-        """As `score`, each prediction as soon as its turn has come. `pool`: see `aesr1.ahead.openers`."""
-        from aesr1.predict import predict
+        """As `score`, each prediction as soon as its turn has come. `pool`: see `aesr1.images.prefetch.openers`."""
+        from aesr1.model.predict import predict
 
         return predict(self.vlm, images, self.settings, pool=pool)
 
@@ -89,7 +89,7 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
 
 
 def _resumed(scorer: Scorer, paths: Sequence[Path], output: Path, pool: Executor | None) -> Iterator[Prediction]:
-    from aesr1.predict import earlier
+    from aesr1.model.predict import earlier
 
     done = earlier(output, scorer.vlm, scorer.settings)
     todo = [path for path in paths if str(path) not in done]

@@ -17,8 +17,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aesr1 import __version__
-from aesr1.app.asks import Refusal, Reply, ServeConfig, read_asks, stopping_refusal
-from aesr1.app.batcher import Batcher
+from aesr1.app.batching import Batcher
+from aesr1.app.chat_request import Refusal, Reply, ServeConfig, read_asks, stopping_refusal
 from aesr1.contract import VERSION
 from aesr1.errors import AesError
 
@@ -37,7 +37,7 @@ def create_app(config: ServeConfig) -> "FastAPI":
         from starlette.requests import ClientDisconnect
     except ImportError as error:
         raise AesError(f"serving needs {error.name}", fix="pip install 'aesr1[serve]'") from error
-    from aesr1.vlm import TINY, load
+    from aesr1.model.load import TINY, load
 
     vlm = load(config.model or TINY, max_pixels=config.max_pixels, device=config.device)
     about = {"model": vlm.name, "revision": vlm.revision, "contract": VERSION, "aesr1": __version__}

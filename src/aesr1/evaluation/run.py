@@ -8,23 +8,16 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aesr1.ahead import openers
 from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
 from aesr1.evaluation.compare import Comparison, compare, human_scores, to_markdown, to_results
-from aesr1.evaluation.rationales import (
-    dimension_coverage,
-    distinct_ngrams,
-    distinct_texts,
-    leak_rate,
-    template_rate,
-    tone,
-)
-from aesr1.folders import claim, write_json, write_run, write_text
-from aesr1.predict import PredictSettings, earlier, predict
+from aesr1.evaluation.reasons import dimension_coverage, distinct_ngrams, distinct_texts, leak_rate, template_rate, tone
+from aesr1.images.prefetch import openers
+from aesr1.model.load import load
+from aesr1.model.predict import PredictSettings, earlier, predict
+from aesr1.outputs import claim, write_json, write_run, write_text
 from aesr1.progress import bar
 from aesr1.records import Appender, Prediction, Rating, of_split, read_rows
-from aesr1.vlm import load
 
 
 @dataclass(frozen=True)

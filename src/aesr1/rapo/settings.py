@@ -9,14 +9,14 @@ from typing import Any
 
 from trl import GRPOConfig
 
-from aesr1.checks import check_shared
 from aesr1.contract import MAX_PIXELS, Judgement, render_reply
-from aesr1.dry_run import prepare, saved_every, schedule
 from aesr1.errors import AesError
-from aesr1.launch import Launch
-from aesr1.rapo.adapter import GROUP_FIX
+from aesr1.model.load import BACKBONE, configured
+from aesr1.rapo.reward_functions import GROUP_FIX
 from aesr1.records import Rating
-from aesr1.vlm import BACKBONE, configured
+from aesr1.training.checks import check_shared
+from aesr1.training.dry_run import prepare, saved_every, schedule
+from aesr1.training.launch import Launch
 
 PAPER: dict[str, Any] = {
     "loss_type": "grpo",

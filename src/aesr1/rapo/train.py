@@ -9,21 +9,24 @@ from typing import Any, NamedTuple
 
 from trl import GRPOConfig
 
-from aesr1.adapters import holds_adapter
-from aesr1.checks import check_vllm
-from aesr1.dry_run import DryRun, launch_of
-from aesr1.launch import Launch, launched
-from aesr1.rapo.adapter import Reward, RewardSettings, reward_functions
-from aesr1.rapo.plan import plan
+from aesr1.model.lora_checkpoint import holds_adapter
+from aesr1.model.out_of_memory import within_memory
+from aesr1.rapo.dry_run import plan
+from aesr1.rapo.reward_functions import Reward, RewardSettings, reward_functions
 from aesr1.rapo.settings import PAPER, RapoConfig, check, check_data, check_replies_fit, derive
 from aesr1.rapo.trainer import RapoTrainer
-from aesr1.rapo.validating import Validating, held_out
-from aesr1.recipe import parse_recipe
+from aesr1.rapo.validation import Validating, held_out
 from aesr1.records import Rating, of_split, read_rows
-from aesr1.room import smaller_start, within_memory
-from aesr1.trainable import lora_config
-from aesr1.training import as_dataset, begin, check_images, finish, resume_point, run
-from aesr1.watch import Progressing, check_loggers
+from aesr1.training.callbacks import Progressing
+from aesr1.training.checks import check_loggers, check_vllm
+from aesr1.training.dry_run import DryRun, launch_of
+from aesr1.training.launch import Launch, launched
+from aesr1.training.memory_advice import smaller_start
+from aesr1.training.parameters import lora_config
+from aesr1.training.picture_dataset import as_dataset, check_images
+from aesr1.training.recipe import parse_recipe
+from aesr1.training.resume import resume_point
+from aesr1.training.run import begin, finish, run
 
 
 def rapo(config: RapoConfig, training: GRPOConfig) -> Path:

@@ -13,10 +13,10 @@ from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from aesr1.errors import AesError
-from aesr1.rapo.once import ReadingOnce
-from aesr1.rapo.resample import Batch, exchange, other_rows, without_spread
-from aesr1.rapo.rollout import roll_out
-from aesr1.training import Resuming
+from aesr1.rapo.dynamic_sampling import Batch, exchange, other_rows, without_spread
+from aesr1.rapo.shared_prefix import ReadingOnce
+from aesr1.rapo.shared_prefix_rollout import roll_out
+from aesr1.training.resume import Resuming
 
 
 class EpochSampler(RepeatSampler):  # type: ignore[misc]  # TRL is untyped

@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image
 
 from aesr1.errors import AesError
-from aesr1.images import open_image, too_small
+from aesr1.images.load import open_image, too_small
 from aesr1.progress import bar
-from aesr1.ratings.lookalikes import ALIKE, SIDE, look_alikes, thumbnail
+from aesr1.ratings.look_alikes import ALIKE, SIDE, look_alikes, thumbnail
 from aesr1.records import SPLITS, Rating, ratings_in
-from aesr1.workers import worker_processes
+from aesr1.worker_processes import worker_processes
 
 KINDS = {
     "row": "rows that cannot be read",

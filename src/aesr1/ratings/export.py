@@ -13,7 +13,7 @@ from typing import Any
 
 from aesr1.contract import PROMPT
 from aesr1.errors import AesError
-from aesr1.folders import staged, write_run, write_text
+from aesr1.outputs import staged, write_run, write_text
 from aesr1.records import Rating, ratings_in, read_rows
 from aesr1.sharegpt import Exchange, write_sharegpt
 
@@ -155,7 +155,7 @@ def _lmms_eval(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
 
 def _parquet(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
     """`load_dataset("parquet", data_files=…)`: every field, the pictures' bytes inside."""
-    from aesr1.ratings.hub import write_parquet
+    from aesr1.ratings.huggingface import write_parquet
 
     return write_parquet(rows, output)
 
@@ -170,7 +170,7 @@ def _imagefolder(rows: Sequence[Rating], output: Path, final: Path) -> list[Path
         from pyarrow import Table
         from pyarrow.parquet import write_table
 
-        from aesr1.ratings.hub import schema, typed
+        from aesr1.ratings.huggingface import schema, typed
 
         known = schema().arrow_schema
     except ImportError as error:

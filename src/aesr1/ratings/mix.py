@@ -12,7 +12,7 @@ import numpy as np
 
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
-from aesr1.folders import staged, write_run
+from aesr1.outputs import staged, write_run
 from aesr1.records import SPLITS, Rating, each_row, ratings_in, write_rows
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
-from aesr1.folders import staged
+from aesr1.outputs import staged
 from aesr1.records import SPLITS, Rating, each_row, ratings_in
 
 BINS = 20

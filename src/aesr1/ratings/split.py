@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from aesr1.errors import AesError
-from aesr1.folders import staged, write_run
+from aesr1.outputs import staged, write_run
 from aesr1.records import SPLITS, Rating, ratings_in, read_rows, write_rows
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from aesr1.errors import AesError
-from aesr1.folders import write_run
+from aesr1.outputs import write_run
 from aesr1.progress import bar
 from aesr1.records import Rating, write_rows
 from aesr1.tiny.raters import HIGHEST, LOWEST, cast_votes
 from aesr1.tiny.scenes import DOMAIN, STYLES, draw_scene, sample_scene
-from aesr1.workers import worker_processes
+from aesr1.worker_processes import worker_processes
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,234 @@
+"""Replies from an OpenAI-compatible address: vLLM, SGLang, a hosted model, our own server. Patient and frugal.
+
+The openai client's own retries are off: it gives up after two, and knows nothing of other requests in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import openai
+from openai.types.chat import ChatCompletion
+
+from aesr1.aescot.rate_limit import Pace, backoff, retry_after
+from aesr1.errors import AesError
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+NO_KEY = "none"  # what servers that want no key are sent
+FILTERED = (
+    *("content_filter", "content_policy_violation", "data_inspection_failed", "responsibleaipolicyviolation"),
+    *("moderation", "flagged"),
+)
+"""Codes by which services say that picture or text met their content filter."""
+OVERLOAD = (429, 503, 529)
+"""States by which a server says that it is asked too much."""
+BROKEN = (ValueError, AttributeError, TypeError, LookupError, RecursionError)
+"""What reading an answer of another form than OpenAI's may raise."""
+
+
+@dataclass(frozen=True)
+class EndpointConfig:
+    """Which model where, and how hard it may be pressed."""
+
+    url: str  # ends in /v1
+    model: str
+    in_flight: int = 64  # at most; less after the server says that it is too much
+    retries: int = 8  # of one request, before it is left for another run
+    timeout: float = 180.0  # seconds of one try, from sending to the last byte
+    rpm: float | None = None  # requests a minute
+    tpm: float | None = None  # tokens a minute, both ways
+    temperature: float = 1.0
+    max_tokens: int = 700
+    key_variable: str = KEY_VARIABLE  # the environment variable that holds the key; the key itself is never kept
+
+    def __post_init__(self) -> None:
+        address = urlsplit(self.url)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise AesError(f"{self.url} is no address of a server", fix="give one as http://localhost:8000/v1")
+        if address.username or address.password or address.query:
+            raise AesError(
+                "the address holds a name, a key or a query, which would stand in files and logs",
+                fix=f"put the key into the environment variable {self.key_variable}",
+            )
+        limits = [self.timeout, *(limit for limit in (self.rpm, self.tpm) if limit is not None)]
+        sound = all(0 < limit < math.inf for limit in limits)
+        if self.in_flight < 1 or self.retries < 0 or self.max_tokens < 1 or not sound:
+            raise AesError(
+                f"these settings ask nothing: {self}", fix="in_flight, timeout, rpm, tpm and max_tokens begin above 0"
+            )
+
+
+class Answer(NamedTuple):
+    """What came of one request. Either text or failure; tokens are those of every try that was charged."""
+
+    text: str | None
+    failure: str | None  # "filtered: …", "refused: …" are final; "rejected: …", "unreachable: …" another run may mend
+    tokens_in: int
+    tokens_out: int
+    finish: str | None = None  # "length": the text was cut off
+
+
+@dataclass
+class _Used:
+    """Tokens charged for a request so far."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    def failed(self, failure: str) -> Answer:
+        return Answer(None, failure, self.tokens_in, self.tokens_out)
+
+
+class Asker:
+    """An open connection to an endpoint; `ask` may be called from as many tasks as there are questions."""
+
+    def __init__(self, config: EndpointConfig) -> None:
+        self.config = config
+        self.pace = Pace(config.in_flight, rpm=config.rpm, tpm=config.tpm)
+        self._key = os.environ.get(config.key_variable, "").strip() or NO_KEY
+        if not self._key.isascii() or not self._key.isprintable():
+            raise AesError(
+                f"{config.key_variable} holds no key", fix="a key is plain letters and digits; export it again"
+            )
+        self._limit = "max_tokens"  # newer models of OpenAI want max_completion_tokens and say so
+        self._client = openai.AsyncOpenAI(
+            base_url=config.url,
+            api_key=self._key,
+            max_retries=0,
+            timeout=config.timeout,
+        )
+
+    async def __aenter__(self) -> Asker:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.close()
+
+    async def ask(self, messages: list[dict[str, Any]]) -> Answer:
+        """One answer, after as many tries as it takes. AesError where no request can succeed (key, model, address)."""
+        used = _Used()
+        trouble = "was never sent"
+        for attempt in range(self.config.retries + 1):
+            async with self.pace.turn():
+                told_to_wait: float | None = None
+                try:
+                    async with asyncio.timeout(self.config.timeout):
+                        reply = await self._client.chat.completions.create(
+                            model=self.config.model,
+                            messages=messages,  # type: ignore[arg-type]  # plain dictionaries of the right shape
+                            temperature=self.config.temperature,
+                            extra_body={self._limit: self.config.max_tokens},
+                        )
+                    answer = _read(reply, used)
+                    if answer is not None:
+                        self.pace.went_well(used.tokens_in + used.tokens_out)
+                        return answer
+                    failure, trouble = self._complaint(reply)
+                    if failure is not None:
+                        return used.failed(failure)
+                except openai.APIStatusError as error:
+                    if "max_completion_tokens" in str(error.message) and self._limit == "max_tokens":
+                        self._limit = "max_completion_tokens"
+                        told_to_wait = 0.0
+                        continue
+                    failure = _final(error.status_code, f"{error.code or ''} {error.message}", self.config)
+                    if failure is not None:
+                        return used.failed(self._without_key(failure))
+                    trouble = f"HTTP {error.status_code}"
+                    told_to_wait = retry_after(error.response.headers)
+                    if error.status_code in OVERLOAD:
+                        self.pace.too_much(told_to_wait or 0.0)
+                except (openai.APIError, TimeoutError, *BROKEN) as error:
+                    trouble = self._without_key(f"{type(error).__name__}: {str(error)[:120]}")
+            if attempt < self.config.retries:
+                await asyncio.sleep(max(told_to_wait or 0.0, backoff(attempt)))
+        return used.failed(f"unreachable: {trouble}, {self.config.retries + 1} tries")
+
+    def _complaint(self, reply: Any) -> tuple[str | None, str]:
+        """Why an answer holds no text: for good, or for now. Some services send their errors with HTTP 200."""
+        error = getattr(reply, "error", None)
+        if not isinstance(error, dict):
+            return None, "an empty or broken answer"
+        status = error["code"] if isinstance(error.get("code"), int) else 0
+        failure = _final(status, f"{error.get('code') or ''} {error.get('message') or ''}", self.config)
+        if status in OVERLOAD:
+            self.pace.too_much(0.0)
+        trouble = f"an error as the answer: {str(error)[:120]}"
+        return self._without_key(failure) if failure else None, self._without_key(trouble)
+
+    def _without_key(self, text: str) -> str:
+        """A server's words, less the key that some repeat: they go into the ledger."""
+        return text if self._key == NO_KEY else text.replace(self._key, "***")
+
+
+def filtered(said: str) -> bool:
+    """Whether a service's words say that something met its content filter."""
+    return any(code in said.lower() for code in FILTERED)
+
+
+def answer_in(body: dict[str, Any]) -> Answer:
+    """The answer in a completion that came by file; an empty one is a refusal, since nobody can ask again at once."""
+    if "error" in body and filtered(str(body["error"])):
+        return Answer(None, "filtered: it met the service's content filter", 0, 0)
+    try:
+        answer = _read(ChatCompletion.construct(**body), _Used())
+    except BROKEN:
+        answer = None
+    return answer or Answer(None, "refused: the answer is empty or broken", 0, 0)
+
+
+def _read(reply: Any, used: _Used) -> Answer | None:
+    """The answer in a reply; None where there is none and another try may bring it."""
+    usage = getattr(reply, "usage", None)
+    used.tokens_in += _tokens(usage, "prompt_tokens")
+    used.tokens_out += _tokens(usage, "completion_tokens")
+    choice = reply.choices[0] if isinstance(reply.choices, list) and reply.choices else None
+    if choice is None or choice.message is None:
+        return None
+    if choice.finish_reason == "content_filter":
+        return used.failed("filtered: the answer met the service's content filter")
+    if choice.message.refusal:
+        return used.failed(f"refused: {str(choice.message.refusal)[:200]}")
+    text = choice.message.content
+    if isinstance(text, list):  # some servers answer in parts
+        text = "".join(part["text"] for part in text if part.get("type") == "text")
+    if not isinstance(text, str) or not text.strip():
+        return None
+    return Answer(text.strip(), None, used.tokens_in, used.tokens_out, choice.finish_reason)
+
+
+def _tokens(usage: Any, name: str) -> int:
+    """A count of tokens; 0 where the server gives none or nonsense, which is no reason to lose its answer."""
+    count = getattr(usage, name, None)
+    return count if isinstance(count, int) else 0
+
+
+def _final(status: int, said: str, config: EndpointConfig) -> str | None:
+    """Why this request is not worth another try; None where it is. AesError where no other request is either."""
+    if filtered(said):
+        return f"filtered: {said.strip()[:200]}"
+    if status in (401, 403) or (status == 400 and "api key" in said.lower().replace("_", " ")):
+        raise AesError(
+            f"{config.url} refuses the key in {config.key_variable} (HTTP {status})",
+            fix=f"export {config.key_variable}=… with a key for that service; what is answered stays",
+        ) from None
+    if status == 404:
+        raise AesError(
+            f"{config.url} knows no model {config.model}, or is no such address (HTTP 404)",
+            fix="check --teacher, which ends in /v1, and --model",
+        ) from None
+    if status == 402 or "insufficient_quota" in said.lower():
+        raise AesError(
+            f"{config.url} says that the account is spent", fix="top it up; what is answered stays"
+        ) from None
+    if status in (400, 413, 415, 422):
+        return f"rejected: HTTP {status}, {said.strip()[:200]}"
+    return None

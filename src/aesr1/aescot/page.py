@@ -1,0 +1,249 @@
+"""One self-contained HTML page of a build's drafts: pictures, texts, what was kept and why the rest was not."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+from aesr1.aescot.filters import REASONS
+from aesr1.aescot.select import RESULTS
+from aesr1.contract import LEVELS, level_of
+from aesr1.errors import AesError
+from aesr1.html_page import template, thumbnail
+from aesr1.outputs import staged
+from aesr1.progress import Advance, bar
+from aesr1.records import Draft, Rationale, read_rows
+
+SIDE = 240
+UNKNOWN = -1
+"""The attempt of a rationale whose draft is not there: `aesr1 cot filter` writes none."""
+MEANINGS = {
+    "leak": "names a number or the score",
+    "align": "its verdict is not the human one",
+    "fact": "says what was not measured",
+    "form": "empty, or no text for a reply",
+    "language": "is no English prose",
+    "length": "too short, too long or cut off",
+    "dimensions": "speaks of too few things",
+    "near": "too like an earlier text",
+    "template": "too many common sentences",
+    "filtered": "the service's content filter",
+    "refused": "the teacher would not",
+    "unreachable": "no answer came",
+    "other": "anything else",
+}
+KINDS = tuple(dict.fromkeys((*REASONS, *MEANINGS)))
+
+
+class Shown(NamedTuple):
+    """What a page holds."""
+
+    drafts: int  # of the folder
+    shown: int  # of them on the page
+    missing: int  # shown pictures that have a placeholder
+
+
+@dataclass(frozen=True)
+class Build:
+    """All that a build's folder says."""
+
+    drafts: list[Draft]
+    finished: bool
+    wanted: int | None  # rationales a level
+    spare: int  # drafts with nothing against them that were not needed
+    tokens_in: int
+    tokens_out: int
+    unreadable: list[str]  # why pictures could not be opened
+
+
+@dataclass(frozen=True)
+class Card:
+    """One draft as the page shows it."""
+
+    draft: Draft
+    attempt: int | None  # from 1
+    reason: str  # its kind; empty where the draft is kept
+    detail: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture and the drafts about it."""
+
+    place: int
+    name: str
+    score: float
+    level: str
+    source: str  # data URL; empty where there is none
+    problem: str  # then why
+    cards: list[Card]
+
+
+def write_page(folder: Path, output: Path, *, raw: bool = False, limit: int = 300) -> Shown:
+    """Write a page about the drafts in a build's folder, and say what it holds.
+
+    Kept and refused as the results say; with `raw`, or where the build is unfinished, as `raw.jsonl` does: kept is
+    then what has nothing against it by itself. Of more drafts than `limit` a seeded choice is shown, whole pictures,
+    balanced over reasons and levels. AesError where `output` exists.
+    """
+    if limit < 1:
+        raise AesError(f"a limit of {limit} drafts", fix="show one draft at least")
+    build = read_build(folder, raw=raw)
+    groups = balanced(by_image(build.drafts), limit)
+    shown = sum(map(len, groups))
+    missing: list[str] = []
+    with staged(output.absolute().parent, output.name) as part, bar("pictures", total=len(groups)) as progress:
+        context = {
+            **_head(build),
+            "title": f"Rationales of {folder.absolute().name}",
+            "raw": raw,
+            "shown": shown,
+            "shown_pictures": len(groups),
+            "pictures": _pictures(build, groups, missing, progress),
+        }
+        # JSON can hold halves of surrogate pairs, which no file encoding knows: they become question marks.
+        with (part / output.name).open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+            file.writelines(template(Path(__file__).parent / "templates" / "show.html.j2").generate(context))
+    return Shown(drafts=len(build.drafts), shown=shown, missing=len(missing))
+
+
+def read_build(folder: Path, *, raw: bool = False) -> Build:
+    """The drafts of a folder, those that were kept first. AesError where it holds none."""
+    results, ledger = folder / RESULTS[0], folder / "raw.jsonl"
+    if not (ledger.exists() or (results.exists() and not raw)):
+        raise AesError(
+            f"{folder} holds no {'raw.jsonl' if raw else 'drafts'}", fix="pass the output folder of aesr1 cot build"
+        )
+    written = read_rows(ledger, Draft) if ledger.exists() else []
+    settings, summary = _values(folder / "settings.json"), _values(folder / RESULTS[2])
+    finished = results.exists()
+    known = {(draft.image, draft.text): draft for draft in written if draft.refused is None}
+    drafts = written
+    if finished and not raw:
+        rationales = read_rows(results, Rationale)
+        kept = [known.get((row.image, row.reasoning)) or _as_draft(row) for row in rationales]
+        drafts = kept + read_rows(folder / RESULTS[1], Draft)
+    if not drafts:
+        raise AesError(f"{folder} holds no drafts", fix="have some written first: aesr1 cot build")
+    asked = settings.get("n")
+    return Build(
+        drafts=drafts,
+        finished=finished,
+        wanted=summary.get("wanted") or (asked // len(LEVELS) if asked else None),
+        spare=max(0, len(written) - len(drafts)),
+        tokens_in=summary.get("tokens_in") or sum(draft.tokens_in for draft in written or drafts),
+        tokens_out=summary.get("tokens_out") or sum(draft.tokens_out for draft in written or drafts),
+        unreadable=summary.get("unreadable", []),
+    )
+
+
+def _values(path: Path) -> dict[str, Any]:
+    """A JSON object, empty where there is no file."""
+    if not path.exists():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AesError(
+            f"{path} is no JSON: {error}", fix="restore it, or move it away: the page does without"
+        ) from error
+    return values if isinstance(values, dict) else {}
+
+
+def _as_draft(row: Rationale) -> Draft:
+    return Draft(row.image, row.score, row.domain, UNKNOWN, row.reasoning, None, row.critic, row.prompt)
+
+
+def by_image(drafts: Sequence[Draft]) -> list[list[Draft]]:
+    """The drafts of each image together, in the order of their first ones; one rated twice stands twice."""
+    groups: dict[tuple[str, float], list[Draft]] = {}
+    for draft in drafts:
+        groups.setdefault((draft.image, draft.score), []).append(draft)
+    return list(groups.values())
+
+
+def reason_of(draft: Draft) -> tuple[str, str]:
+    """The kind of the reason against a draft, and the rest of it; both empty where it is kept."""
+    if draft.refused is None:
+        return "", ""
+    kind, _, detail = draft.refused.partition(":")
+    return (kind, detail.strip()) if kind in KINDS else ("other", draft.refused)
+
+
+def balanced(groups: Sequence[list[Draft]], limit: int, *, seed: int = 0) -> list[list[Draft]]:
+    """Groups of `limit` drafts at most, in their order; every pair of reason and level as often as it can be had.
+
+    A group is never cut: the first one chosen stands even where it alone has more.
+    """
+    cells = [[(reason_of(draft)[0], level_of(draft.score)) for draft in group] for group in groups]
+    queues: dict[tuple[str, str], list[int]] = {}
+    for number in Random(seed).sample(range(len(groups)), len(groups)):
+        for cell in set(cells[number]):
+            queues.setdefault(cell, []).append(number)
+    counts: Counter[tuple[str, str]] = Counter()
+    chosen: set[int] = set()
+    while queues and counts.total() < limit:
+        rarest = min(queues, key=lambda cell: (counts[cell], cell))
+        number = queues[rarest].pop()
+        if not queues[rarest]:
+            del queues[rarest]
+        if number not in chosen and (not chosen or counts.total() + len(groups[number]) <= limit):
+            chosen.add(number)
+            counts.update(cells[number])
+    return [groups[number] for number in sorted(chosen)]
+
+
+def _head(build: Build) -> dict[str, object]:
+    """What the page says above the pictures, of all drafts."""
+    drafts = build.drafts
+    counts = Counter((reason_of(draft)[0], level_of(draft.score)) for draft in drafts)
+    found = {reason for reason, _ in counts if reason}
+    reasons = sorted(found, key=KINDS.index)
+    rows = {reason: [counts[reason, level] for level in LEVELS] for reason in ["", *reasons]}
+    refused = [sum(rows[reason][i] for reason in reasons) for i in range(len(LEVELS))]
+    provenance = (
+        ("Critic", _distinct(draft.critic for draft in drafts)),
+        ("Prompt", _distinct(draft.prompt for draft in drafts if draft.prompt)),
+        ("Data", _distinct(draft.domain for draft in drafts)),
+        ("Contract", _distinct(f"version {draft.contract}" for draft in drafts)),
+    )
+    return {
+        "build": build,
+        "levels": LEVELS,
+        "kept": rows.pop(""),
+        "refused": refused,
+        "reasons": rows,
+        "meanings": MEANINGS,
+        "all_pictures": len({draft.image for draft in drafts}),
+        "provenance": [(term, values) for term, values in provenance if values],
+    }
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _pictures(build: Build, groups: Sequence[list[Draft]], missing: list[str], progress: Advance) -> Iterator[Picture]:
+    """The shown pictures, one in memory at a time; the names of those that cannot be opened go to `missing`."""
+    folder = os.path.commonpath([str(Path(draft.image).parent) for draft in build.drafts])
+    for number, drafts in enumerate(groups):
+        image, score = drafts[0].image, drafts[0].score
+        name = os.path.relpath(image, folder)
+        source = problem = ""
+        try:
+            source = thumbnail(image, SIDE).source
+        except AesError as error:
+            problem = error.problem.replace(image, name)
+            missing.append(name)
+        progress.advance(1)
+        cards = [
+            Card(draft, None if draft.attempt == UNKNOWN else draft.attempt + 1, *reason_of(draft))
+            for draft in sorted(drafts, key=lambda draft: (draft.attempt == UNKNOWN, draft.attempt))
+        ]
+        yield Picture(number, name, score, level_of(score), source, problem, cards)

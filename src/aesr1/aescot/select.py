@@ -1,0 +1,173 @@
+"""From the raw drafts to the rationales that are kept, in a balance of levels; also under other filters later."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from aesr1.aescot.filters import NOT_ASKED, REASONS, FilterSettings, refuse, refuse_among
+from aesr1.aescot.measured_facts import see
+from aesr1.aescot.phrases import Findings
+from aesr1.contract import LEVELS, Judgement, level_of, render_reply
+from aesr1.errors import AesError
+from aesr1.images.load import open_image
+from aesr1.outputs import staged, write_json, write_run
+from aesr1.progress import bar
+from aesr1.records import Draft, Rationale, read_rows, write_rows
+from aesr1.worker_processes import worker_processes
+
+RESULTS = ("rationales.jsonl", "refused.jsonl", "summary.json")
+
+
+class CotSummary(NamedTuple):
+    """What became of the pictures and drafts, by level."""
+
+    wanted: int  # rationales a level
+    kept: dict[str, int]
+    refused: dict[str, dict[str, int]]  # filter → level → drafts
+    unreadable: list[str]  # why pictures could not be opened
+    tokens_in: int = 0
+    tokens_out: int = 0
+    stopped: str | None = None  # why asking ended before all was there
+
+
+class Choice(NamedTuple):
+    """What is kept and what is not."""
+
+    rationales: list[Rationale]
+    refused: list[Draft]
+
+
+def choose(drafts: Sequence[Draft], wanted: int, filters: FilterSettings) -> Choice:
+    """The first `wanted` standing drafts of each level; and every refused one with its reason."""
+    sifted = sift(drafts, filters)
+    return Choice(_chosen(sifted.standing, wanted), [*sifted.alone, *sifted.among])
+
+
+def summarise(
+    drafts: Sequence[Draft], choice: Choice, wanted: int, *, unreadable: Sequence[str] = (), stopped: str | None = None
+) -> CotSummary:
+    """Counts by level."""
+    counts = Counter((str(draft.refused).split(":", 1)[0], level_of(draft.score)) for draft in choice.refused)
+    kinds = [name for name in REASONS if name in PAPERS or any(counts[name, level] for level in LEVELS)]
+    return CotSummary(
+        wanted=wanted,
+        kept={level: sum(level_of(row.score) == level for row in choice.rationales) for level in LEVELS},
+        refused={name: {level: counts[name, level] for level in LEVELS} for name in kinds},
+        unreadable=list(unreadable),
+        tokens_in=sum(draft.tokens_in for draft in drafts),
+        tokens_out=sum(draft.tokens_out for draft in drafts),
+        stopped=stopped,
+    )
+
+
+def write_choice(output: Path, choice: Choice, summary: CotSummary) -> None:
+    """Write `rationales.jsonl`, `refused.jsonl` and `summary.json`."""
+    with staged(output, *RESULTS) as part:
+        write_json(part / "summary.json", summary._asdict())
+        write_rows(part / "refused.jsonl", choice.refused)
+        write_rows(part / "rationales.jsonl", choice.rationales)
+
+
+PAPERS = ("leak", "align", "fact")
+"""The paper's filters, which stand in the table even where they refused nothing."""
+
+
+class Sifted(NamedTuple):
+    """Drafts by what is against them, in the order of the ledger."""
+
+    standing: list[Draft]
+    alone: list[Draft]  # refused for itself
+    among: list[Draft]  # stands by itself and is refused among the others
+
+
+def sift(drafts: Sequence[Draft], filters: FilterSettings) -> Sifted:
+    """The first draft of each image that stands, also among the others; and every refused one with its reason."""
+    first: dict[str, Draft] = {}
+    for draft in drafts:
+        if draft.refused is None:
+            first.setdefault(draft.image, draft)
+    reasons = refuse_among([draft.text for draft in first.values()], filters)
+    judged = [replace(draft, refused=reason) for draft, reason in zip(first.values(), reasons, strict=True)]
+    return Sifted(
+        standing=[draft for draft in judged if draft.refused is None],
+        alone=[draft for draft in drafts if draft.refused is not None],
+        among=[draft for draft in judged if draft.refused is not None],
+    )
+
+
+def to_markdown(summary: CotSummary) -> str:
+    """The table of what was kept and refused, by level."""
+    rows = {"kept": summary.kept, **summary.refused}
+    lines = [f"| | {' | '.join(LEVELS)} | all |", "|---" * (len(LEVELS) + 2) + "|"]
+    for name, by_level in rows.items():
+        cells = [str(by_level[level]) for level in LEVELS]
+        lines.append(f"| {name} | {' | '.join(cells)} | {sum(by_level.values())} |")
+    lines.append(f"\nWanted {summary.wanted} a level; {len(summary.unreadable)} pictures could not be opened.")
+    short = [f"{level} {summary.wanted - kept}" for level, kept in summary.kept.items() if kept < summary.wanted]
+    if short:
+        lines.append(f"Lacking: {', '.join(short)}.")
+    if summary.stopped:
+        lines.append(summary.stopped)
+    return "\n".join(lines + summary.unreadable[:3])
+
+
+def refilter(raw: Path, output: Path, *, n: int, filters: FilterSettings) -> CotSummary:
+    """The raw answers of a build put through other filters; nobody is asked again. Pictures are measured anew."""
+    started = time.time()
+    drafts = read_rows(raw, Draft)
+    places = {draft.image: draft.domain for draft in drafts if draft.text}
+    unreadable = []
+    seen: dict[str, Findings] = {}
+    with worker_processes() as workers, bar("measure", total=len(places)) as progress:
+        for image, found in zip(places, workers.map(_see, places, places.values(), chunksize=8), strict=True):
+            progress.advance(1)
+            if isinstance(found, str):
+                unreadable.append(found)
+            else:
+                seen[image] = found
+    judged = list(_judged_anew(drafts, seen, filters))
+    choice = choose(judged, n // len(LEVELS), filters)
+    summary = summarise(judged, choice, n // len(LEVELS), unreadable=unreadable)
+    write_choice(output, choice, summary)
+    write_run(output, "cot filter", filters, started=started, raw=str(raw))
+    return summary
+
+
+def _see(image: str, domain: str) -> Findings | str:
+    try:
+        return see(open_image(image), domain=domain)
+    except AesError as error:
+        return error.problem
+
+
+def _judged_anew(drafts: Sequence[Draft], seen: dict[str, Findings], filters: FilterSettings) -> Iterator[Draft]:
+    for draft in drafts:
+        if not draft.text or (draft.refused or "").startswith(NOT_ASKED):  # a judge may never have seen it
+            yield draft
+        elif draft.image in seen:
+            reason = refuse(
+                draft.text,
+                score=draft.score,
+                findings=seen[draft.image],
+                settings=filters,
+                finish=draft.finish,
+                answers=draft.judged,
+            )
+            yield replace(draft, refused=reason)
+
+
+def _chosen(standing: Sequence[Draft], wanted: int) -> list[Rationale]:
+    """The first `wanted` drafts of each level, in an order that mixes the levels; each can be read back."""
+    by_level: dict[str, list[Rationale]] = {level: [] for level in LEVELS}
+    for draft in standing:
+        rows = by_level[level_of(draft.score)]
+        if len(rows) < wanted:
+            render_reply(Judgement(draft.score, draft.text))  # raises where the row could not be read back
+            rows.append(Rationale(draft.image, draft.score, draft.domain, draft.text, draft.critic, draft.prompt))
+    longest = max(map(len, by_level.values()), default=0)
+    return [rows[i] for i in range(longest) for rows in by_level.values() if i < len(rows)]

@@ -1,0 +1,161 @@
+"""The one thread that generates: asks that wait together are answered together."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from aesr1.app.chat_request import Ask, Refusal, Reply, ServeConfig, stopping_refusal
+
+if TYPE_CHECKING:
+    import torch
+
+    from aesr1.model.load import Vlm
+
+
+def reply_batch(vlm: Vlm, asks: Sequence[Ask], stopping: Callable[[], bool]) -> list[Reply]:
+    """One reply an ask, written together, each with its own temperature, length, stops and seed.
+
+    A picture and prompt that several ask about are read once. A seeded reply does not depend on its company. Refusal
+    where `stopping` turns true meanwhile.
+    """
+    import torch
+
+    from aesr1.model.generate import picture_tokens
+    from aesr1.model.kv_cache import advance, can_share, prefill
+    from aesr1.model.sampling import ends_of
+
+    processor, model, shared = vlm.processor, vlm.model, can_share(vlm.model)
+    keys = [(id(ask.image), ask.prompt) if shared else place for place, ask in enumerate(asks)]
+    distinct = dict(zip(keys, asks, strict=True))
+    order = {key: row for row, key in enumerate(distinct)}
+    rows = [order[key] for key in keys]
+    prompts, images = zip(*((ask.prompt, [ask.image]) for ask in distinct.values()), strict=True)
+    inputs = processor(text=[*prompts], images=[*images], return_tensors="pt", padding=True)
+    inputs = inputs.to(model.device, dtype=model.dtype)
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    ends, unwanted = frozenset(ends_of(model.generation_config)), picture_tokens(model.config) or []
+    replies = [
+        _Writing(ask, processor.tokenizer, ends, torch.Generator(model.device).manual_seed(ask.seed)) for ask in asks
+    ]
+    with torch.inference_mode():
+        now = prefill(model, inputs)
+        if shared:
+            now = now.repeated(1, torch.tensor(rows, device=model.device))
+        going = replies  # by the rows of `now`
+        while True:
+            scores = now.logits.float()
+            scores[:, unwanted] = -torch.inf
+            chosen = torch.stack([reply.draw(row) for reply, row in zip(going, scores, strict=True)])
+            for reply, token in zip(going, chosen.tolist(), strict=True):
+                reply.read(token)
+            if stopping():
+                raise stopping_refusal()
+            left = [row for row, reply in enumerate(going) if not reply.finish]
+            if not left:
+                return [reply.reply(lengths[row]) for reply, row in zip(replies, rows, strict=True)]
+            if shared and len(left) < len(going):
+                kept = torch.tensor(left, device=model.device)
+                going, chosen, now = [going[row] for row in left], chosen[kept], now.repeated(1, kept)
+            now = advance(model, now, chosen[:, None], keep=1).after
+
+
+class _Writing:
+    """A reply while it is written."""
+
+    def __init__(self, ask: Ask, tokenizer: Any, ends: frozenset[int], source: torch.Generator) -> None:
+        self.ask, self.finish, self.text = ask, "", ""
+        self._tokenizer, self._ends, self._source = tokenizer, ends, source
+        self._tokens: list[int] = []
+
+    def draw(self, scores: torch.Tensor) -> torch.Tensor:
+        """The next token by its scores (V,): argmax(scores + temperature · Gumbel noise), so temperature 0 is greedy.
+
+        The noise comes from the ask's own generator.
+        """
+        if not self.ask.temperature:
+            return scores.argmax()
+        noise = scores.new_empty(scores.shape).exponential_(generator=self._source).clamp_min_(1e-30).log_()
+        return (scores - self.ask.temperature * noise).argmax()
+
+    def read(self, token: int) -> None:
+        """Take the next token in, unless the reply has ended."""
+        if self.finish:
+            return
+        self._tokens.append(token)
+        ended = token in self._ends
+        over = ended or len(self._tokens) >= self.ask.max_tokens
+        if over or self.ask.stop:
+            self.text, stopped = _cut(self._tokenizer.decode(self._tokens, skip_special_tokens=True), self.ask.stop)
+            self.finish = "stop" if ended or stopped else "length" if over else ""
+
+    def reply(self, prompt_tokens: int) -> Reply:
+        return Reply(self.text, self.finish, prompt_tokens, len(self._tokens))
+
+
+def _cut(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
+    """A text up to the first of its stops, and whether there was one."""
+    places = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return (text[: min(places)], True) if places else (text, False)
+
+
+class Batcher:
+    """The one thread that generates, and the queue before it. Asks that wait together are answered together."""
+
+    def __init__(self, vlm: Vlm, config: ServeConfig) -> None:
+        self._vlm, self._config = vlm, config
+        self._waiting: queue.SimpleQueue[tuple[Ask, Future[Reply]] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="aesr1-generate", daemon=True)
+        self._thread.start()
+
+    def submit(self, asks: Sequence[Ask]) -> list[Future[Reply]]:
+        """A future reply to each ask; one that is cancelled while it waits is never generated. Refusal when full."""
+        most = self._config.max_waiting
+        if self._closing.is_set() or self._waiting.qsize() + len(asks) > most:
+            raise Refusal(f"{most} replies are waiting already", fix="ask again later", status=503, code="overloaded")
+        jobs = [(ask, Future[Reply]()) for ask in asks]
+        for job in jobs:
+            self._waiting.put(job)
+        return [future for _, future in jobs]
+
+    def close(self) -> None:
+        """End the thread after the token it is at; what waits is refused."""
+        self._closing.set()
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.is_set() and (first := self._waiting.get()) is not None:
+            batch, deadline = [first], time.monotonic() + self._config.gather
+            while len(batch) < self._config.max_batch:
+                try:
+                    job = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
+                except queue.Empty:
+                    break
+                if job is None:
+                    break
+                batch.append(job)
+            self._settle([job for job in batch if job[1].set_running_or_notify_cancel()])
+        while not self._waiting.empty():
+            if (left := self._waiting.get()) is not None and left[1].set_running_or_notify_cancel():
+                left[1].set_exception(stopping_refusal())
+
+    def _settle(self, jobs: list[tuple[Ask, Future[Reply]]]) -> None:
+        """Every future gets its reply or its error. A batch that fails is tried in halves, to spare the innocent."""
+        try:
+            replies = reply_batch(self._vlm, [ask for ask, _ in jobs], self._closing.is_set) if jobs else []
+        except Exception as error:  # nothing that one request does may end the thread
+            if len(jobs) == 1 or self._closing.is_set():
+                for _, future in jobs:
+                    future.set_exception(error)
+                return
+            self._settle(jobs[: len(jobs) // 2])
+            self._settle(jobs[len(jobs) // 2 :])
+            return
+        for (_, future), reply in zip(jobs, replies, strict=True):
+            future.set_result(reply)

@@ -1,0 +1,215 @@
+"""What a chat completion request asks for: read, checked, its picture opened; nothing is guessed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import secrets
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aesr1.contract import MAX_PIXELS
+from aesr1.errors import AesError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from aesr1.model.load import Vlm
+
+ROLES = ("system", "user", "assistant")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow knows others that start programs (EPS)
+NEUTRAL = {
+    "stream": False,
+    "top_p": 1,
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "logprobs": False,
+    "tools": [],
+    "response_format": {"type": "text"},
+}
+"""What is not offered, with the value that asks for nothing: clients that always send it are served."""
+READ = frozenset({"messages", "model", "temperature", "max_tokens", "max_completion_tokens", "n", "seed", "stop"})
+WITHOUT_EFFECT = frozenset({"user", "metadata", "store", "service_tier", "stream_options"})
+MAX_TEXT, MAX_REPLIES, MAX_STOPS = 16_000, 8, 4
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Which model is served where, and what one request may ask of it."""
+
+    model: str | None = None  # a folder, a hub id, None for the embedded toy
+    host: str = "127.0.0.1"
+    port: int = 8000  # 0: any that is free
+    max_pixels: int = MAX_PIXELS
+    max_new_tokens: int = 512  # of a reply; a request for more gets this many
+    max_batch: int = 16
+    max_waiting: int = 256  # replies in the queue; more are turned away with 503
+    max_body: int = 20_000_000  # bytes
+    gather: float = 0.01  # seconds that a batch waits for company
+    grace: int = 5  # seconds for what is being answered when the server is told to end
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.max_pixels, self.max_new_tokens, self.max_batch, self.max_waiting, self.max_body) < 1:
+            raise AesError(f"these settings serve nothing: {self}", fix="pixels, tokens, batch and limits begin at 1")
+        if not 0 <= self.port < 65_536 or self.gather < 0:
+            raise AesError(f"there is no port {self.port}, or no {self.gather} s", fix="ports are 0 to 65535")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One reply that is wanted: a prompt in the model's own form and the picture in it."""
+
+    prompt: str
+    image: Image.Image
+    temperature: float = 1.0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+class Reply(NamedTuple):
+    """A raw reply, why it ended ("stop" or "length"), and its true counts of tokens, those of the picture too."""
+
+    text: str
+    finish: str
+    prompt_tokens: int
+    reply_tokens: int
+
+
+class Refusal(AesError):
+    """An AesError that is answered with a status of its own."""
+
+    def __init__(self, problem: str, *, fix: str, status: int, code: str) -> None:
+        super().__init__(problem, fix=fix)
+        self.status, self.code = status, code
+
+
+def stopping_refusal() -> Refusal:
+    return Refusal("the server is stopping", fix="ask again later", status=503, code="stopping")
+
+
+def read_asks(body: bytes, vlm: Vlm, config: ServeConfig) -> list[Ask]:
+    """The n replies that a request's body asks for. AesError says what is wrong with it; nothing is guessed."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise AesError("the request is no JSON", fix="send an OpenAI chat completion request") from error
+    if not isinstance(fields, dict):
+        raise AesError("the request is no JSON object", fix="send an OpenAI chat completion request")
+    if fields.get("model") != vlm.name:
+        asked = repr(fields.get("model"))[:80]
+        fix = f"ask for model {vlm.name}"
+        raise Refusal(f"there is no model {asked} here", fix=fix, status=404, code="model_not_found")
+    for name in fields.keys() - READ - WITHOUT_EFFECT:
+        if fields[name] is not None and (name not in NEUTRAL or fields[name] != NEUTRAL[name]):
+            raise AesError(f"{name[:40]!r} is not offered", fix="leave it out")
+    stop = fields.get("stop") or []
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, list) or len(stops) > MAX_STOPS or not all(isinstance(s, str) and s for s in stops):
+        raise AesError(
+            "stop is neither text nor a list of texts", fix=f"give up to {MAX_STOPS} texts that are not empty"
+        )
+    longest = "max_completion_tokens" if fields.get("max_completion_tokens") is not None else "max_tokens"
+    max_tokens = int(_number(fields, longest, config.max_new_tokens, 1, 10**9, whole=True))
+    temperature = float(_number(fields, "temperature", 1.0, 0, 2))
+    replies = int(_number(fields, "n", 1, 1, MAX_REPLIES, whole=True))
+    seed = _number(fields, "seed", secrets.randbits(63), -(2**63), 2**63, whole=True)
+    prompt, url = _read_messages(fields.get("messages"), vlm)
+    ask = Ask(
+        prompt, _picture(url, config.max_pixels), temperature, min(max_tokens, config.max_new_tokens), tuple(stops)
+    )
+    return [replace(ask, seed=random.Random(f"{seed}/{number}").getrandbits(63)) for number in range(replies)]
+
+
+def _number(fields: dict[str, Any], name: str, default: float, low: float, high: float, whole: bool = False) -> float:
+    value = fields.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not low <= value <= high:
+        kind = "a whole number" if whole else "a number"
+        raise AesError(f"{name} is {str(value)[:40]!r}", fix=f"give {kind} from {low} to {high}")
+    return value
+
+
+def _read_messages(messages: Any, vlm: Vlm) -> tuple[str, str]:
+    """The messages in the model's chat template, and the address of their one picture.
+
+    The picture comes before its message's text, whichever the client put first: so every model of ours saw it.
+    """
+    from jinja2 import TemplateError
+
+    conversation, texts, urls = [], list[str](), list[str]()
+    fix = f"send messages, each with a role ({', '.join(ROLES)}) and content, a text or a list of parts"
+    if not isinstance(messages, list) or not messages:
+        raise AesError("the request holds no messages", fix=fix)
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise AesError("a message has no role, or one that is not known here", fix=fix)
+        content = message.get("content")
+        if not isinstance(content, str | list):
+            raise AesError("a message has no content", fix=fix)
+        pictures, words = len(urls), len(texts)
+        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+            match part:
+                case {"type": "text", "text": str(text)}:
+                    texts.append(text)
+                case {"type": "image_url", "image_url": {"url": str(url)}}:
+                    urls.append(url)
+                case _:
+                    raise AesError(
+                        "a part of a message is neither text nor image_url", fix="send parts of these two types"
+                    )
+        parts = [{"type": "image"}] * (len(urls) - pictures) + [{"type": "text", "text": t} for t in texts[words:]]
+        conversation.append({"role": message["role"], "content": parts})
+    if len(urls) != 1:
+        raise AesError(f"the messages hold {len(urls)} pictures", fix="send exactly one image_url part")
+    _check_text("".join(texts), vlm)
+    try:
+        prompt = vlm.processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+    except TemplateError as error:
+        raise AesError(
+            f"the model's chat template refuses these messages: {error}", fix="send one user message"
+        ) from error
+    return str(prompt), urls[0]
+
+
+def _check_text(text: str, vlm: Vlm) -> None:
+    """AesError where a text cannot be a prompt; a picture's mark in it would ask for a picture that is not there."""
+    if len(text) > MAX_TEXT:
+        raise AesError(f"the messages' text has {len(text):,} characters", fix=f"send at most {MAX_TEXT:,}")
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise AesError("the messages' text is no Unicode (a lone surrogate)", fix="send whole characters")
+    marks = {str(token) for token in vlm.processor.tokenizer.added_tokens_decoder.values() if token.special}
+    marks |= {getattr(vlm.processor, "image_token", None) or "<image>"}
+    found = sorted(mark for mark in marks if mark in text)
+    if found:
+        raise AesError(f"the messages' text holds {found[0]}, a mark of the model's own", fix="leave it out")
+
+
+def _picture(url: str, max_pixels: int) -> Image.Image:
+    from PIL import Image, UnidentifiedImageError
+
+    from aesr1.images.load import FIX, prepare
+
+    fix = "send the picture itself, as data:image/jpeg;base64,…"
+    head, _, data = url.partition(",")
+    if not head.lower().startswith("data:"):
+        raise AesError(f"the picture's address is {url[:40]!r}, and this server fetches nothing", fix=fix)
+    if not head.lower().endswith(";base64"):
+        raise AesError("the picture's data URL is not in base64", fix=fix)
+    try:
+        raw = base64.b64decode("".join(data.split()), validate=True)
+    except ValueError as error:
+        raise AesError(f"the picture's base64 is broken: {error}", fix=fix) from error
+    try:
+        with Image.open(BytesIO(raw), formats=FORMATS) as source:
+            return prepare(source, max_pixels=max_pixels)
+    except AesError:
+        raise
+    except UnidentifiedImageError as error:
+        raise AesError(f"the picture is none that can be read ({', '.join(FORMATS)})", fix=FIX) from error
+    except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
+        raise AesError(f"the picture cannot be read: {error}", fix=FIX) from error

@@ -1,0 +1,246 @@
+"""The command line: one subcommand a stage, no logic. Heavy imports wait until a stage is called."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aesr1 import __version__
+from aesr1.cli.cot import cot
+from aesr1.cli.ratings import Seed, ratings
+from aesr1.errors import AesError
+from aesr1.training.processes import is_first, should_say
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Judge the beauty of photographs, with reasons (Aes-R1): make data, train, evaluate, score.",
+)
+app.add_typer(ratings, name="ratings")
+app.add_typer(cot, name="cot")
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+Output = Annotated[
+    Path, typer.Option("-o", "--output", help="Folder for the results; the same command goes on where it stopped.")
+]
+Samples = Annotated[int, typer.Option(min=0, help="Mean of so many sampled replies instead of the expectation.")]
+Temperature = Annotated[float, typer.Option(help="For --samples.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Scores alone, several times sooner: no reasoning is written.")]
+
+
+@app.command()
+def demo(output: Output, seed: Seed = 0) -> None:
+    """Run all of Aes-R1 on drawn scenes with the embedded backbone: about ten minutes on two CPU cores."""
+    from aesr1.demo import DemoConfig, run_demo
+
+    print(run_demo(DemoConfig(output, seed=seed)))
+
+
+@app.command(context_settings=PASS_ON)
+def sft(context: typer.Context) -> None:
+    """Cold start: `--config RECIPE.yaml`, and any setting of the recipe or of TRL's SFTConfig as a flag."""
+    from aesr1.cold_start import main
+
+    _print_once(main(context.args))
+
+
+@app.command(context_settings=PASS_ON)
+def rapo(context: typer.Context) -> None:
+    """RAPO: `--config RECIPE.yaml`, and any setting of the recipe or of TRL's GRPOConfig as a flag."""
+    from aesr1.rapo.train import main
+
+    _print_once(main(context.args))
+
+
+@app.command("eval")
+def evaluate(
+    ratings_file: Annotated[Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl")],
+    model: Annotated[
+        list[str], typer.Option(help="MODEL or NAME=MODEL; repeat it to compare, each with the one before.")
+    ],
+    output: Output,
+    split: Annotated[
+        str | None, typer.Option(help="Split to judge on; default: test if there is one, else val.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 16,
+    max_pixels: Annotated[int, typer.Option(help="Picture size cap; evaluate at the training's.")] = 262_144,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 512,
+    samples: Samples = 0,
+    temperature: Temperature = 0.6,
+    seed: Seed = 0,
+    fast: Fast = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
+) -> None:
+    """Score held-out images and compare with people: PLCC, SRCC, KRCC, MAE, pair accuracy, with intervals."""
+    from aesr1.evaluation.run import EvalConfig, evaluate_models
+    from aesr1.model.predict import PredictSettings
+
+    named = tuple((name or Path(folder).name, folder) for name, _, folder in (text.rpartition("=") for text in model))
+    evaluate_models(
+        EvalConfig(
+            ratings_file,
+            named,
+            output,
+            split=split,
+            max_pixels=max_pixels,
+            reading=PredictSettings(
+                batch_size=batch_size,
+                samples=samples,
+                temperature=temperature,
+                max_new_tokens=max_new_tokens,
+                seed=seed,
+                fast=fast,
+            ),
+        )
+    )
+    print((output / ("results.json" if as_json else "results.md")).read_text(), end="")
+
+
+@app.command()
+def score(
+    paths: Annotated[list[str] | None, typer.Argument(help="Pictures, folders (searched within), globs.")] = None,
+    files_from: Annotated[Path | None, typer.Option(help="A text file that names one picture a line.")] = None,
+    model: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded toy.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Append rows to this predictions.jsonl; resumes.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines instead of a table.")] = False,
+    samples: Samples = 0,
+    temperature: Temperature = 0.6,
+    seed: Seed = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 16,
+    max_pixels: Annotated[int, typer.Option(help="Picture size cap.")] = 262_144,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 512,
+    fast: Fast = False,
+) -> None:
+    """Score pictures, 0 (ugly) to 1 (beautiful), with a spread and the reasons. One bad picture stops nothing."""
+    from aesr1.app.score import TOY_NOTE, ScoreConfig, score_files
+    from aesr1.app.score_table import print_table
+    from aesr1.model.predict import PredictSettings
+
+    listed = files_from.read_text().split("\n") if files_from else []
+    inputs = tuple(text for text in [*(paths or []), *listed] if text.strip())
+    if not inputs:
+        raise AesError("no pictures were named", fix="name files, folders or globs, or pass --files-from LIST")
+    settings = PredictSettings(
+        batch_size=batch_size,
+        samples=samples,
+        temperature=temperature,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        fast=fast,
+    )
+    if model is None:
+        print(TOY_NOTE, file=sys.stderr)
+    predictions = score_files(ScoreConfig(inputs, model, output, max_pixels, settings))
+    if as_json:
+        for prediction in predictions:
+            print(json.dumps(asdict(prediction), ensure_ascii=False), flush=True)
+    else:
+        print_table(list(predictions))
+
+
+@app.command()
+def report(
+    predictions: Annotated[Path, typer.Argument(help="predictions.jsonl")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file.")],
+    ratings_file: Annotated[
+        Path | None, typer.Option("--ratings", help="ratings.jsonl, to show people's scores.")
+    ] = None,
+) -> None:
+    """One self-contained HTML page: pictures, scores, reasons; to sort, filter and enlarge."""
+    from aesr1.app.report import write_report
+
+    summary = write_report(predictions, output, ratings=ratings_file)
+    print(f"{output}: {summary.pictures} pictures, {summary.failed} without a score, {summary.missing} missing")
+
+
+@app.command()
+def curves(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Output folders of sft or rapo, finished or not.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A .html or .png; default: curves.html in the first RUN.")
+    ] = None,
+) -> None:
+    """Draw how training runs went, over each other: rewards, replies, held-out agreement, alarms with advice."""
+    from aesr1.app.curves import draw_curves
+
+    print(draw_curves(runs, output))
+
+
+@app.command()
+def serve(
+    model: Annotated[str | None, typer.Option(help="A folder or hub id; default: the embedded toy.")] = None,
+    host: Annotated[
+        str, typer.Option(help="There is no log-in: leave it at this machine unless others are kept out.")
+    ] = ("127.0.0.1"),
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 8000,
+    max_pixels: Annotated[int, typer.Option(help="Picture size cap.")] = 262_144,
+    max_batch: Annotated[int, typer.Option(min=1, help="Replies generated together.")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 512,
+) -> None:
+    """Serve a model under OpenAI's chat completions: a picture as data URL, one prompt, text back. Ctrl-C ends it."""
+    from aesr1.app.chat_request import ServeConfig
+    from aesr1.app.score import TOY_NOTE
+    from aesr1.app.serve import serve as run
+
+    if model is None:
+        print(TOY_NOTE, file=sys.stderr)
+    run(ServeConfig(model, host, port, max_pixels, max_batch=max_batch, max_new_tokens=max_new_tokens))
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    """Options of the command itself."""
+    if show:
+        print(__version__)
+        raise typer.Exit
+
+
+class Stopped(BaseException):
+    """Ctrl-C. Not KeyboardInterrupt, which typer turns into an exit without a word."""
+
+
+def main() -> None:
+    """Entry point: a user's mistake is two lines and exit 1, Ctrl-C is exit 130; what was written stays."""
+    signal.signal(signal.SIGINT, _stop)
+    try:
+        app()
+    except AesError as error:
+        _fail(error.problem, error.fix)
+    except Stopped:
+        print("stopped; what was written stays, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if "No space left on device" in str(error):  # torch and safetensors wrap the operating system's error
+            _fail(str(error), "free some space; what was written stays, the same command goes on from there")
+        if isinstance(error, OSError):
+            _fail(str(error), "check the path and who may read and write it")
+        raise
+
+
+def _stop(number: int, frame: object) -> None:
+    raise Stopped
+
+
+def _print_once(result: object) -> None:
+    """The result of a run whose processes all come here."""
+    if is_first():
+        print(result)
+
+
+def _fail(problem: str, fix: str) -> None:
+    if should_say(problem):
+        print(f"error: {problem}\n  fix: {fix}", file=sys.stderr)
+    sys.exit(1)

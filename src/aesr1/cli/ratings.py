@@ -1,0 +1,223 @@
+"""The command line of `aesr1 ratings`: bring ratings in, look at them, mix, divide, check and hand them on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aesr1.errors import AesError
+from aesr1.ratings import PUBLIC
+
+ratings = typer.Typer(no_args_is_help=True, help="Human ratings, in one form: ratings.jsonl.")
+importing = typer.Typer(no_args_is_help=True, help="Bring ratings in: your own table, or a public data set.")
+ratings.add_typer(importing, name="import")
+
+Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Ratings = Annotated[list[Path], typer.Argument(metavar="RATINGS…", help="ratings.jsonl, or the folder that holds it")]
+
+
+@importing.command("csv")
+def ratings_import_csv(
+    file: Annotated[Path, typer.Argument(help="A CSV table: an image column, and a mean or votes_1, votes_2 …")],
+    output: Output,
+    images: Annotated[Path | None, typer.Option(help="Folder of the pictures; default: the table's.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Default: image, filename, path …")] = None,
+    mean_column: Annotated[str | None, typer.Option(help="Default: mean, score, mos …")] = None,
+    scale: Annotated[tuple[float, float] | None, typer.Option(help="LOW HIGH, the marks' nominal bounds.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Name of the data set; default: the table's folder.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of rows that the table gives none.")] = None,
+    val_share: Annotated[float, typer.Option(help="Without a split column: share drawn for validation.")] = 0.1,
+    seed: Seed = 0,
+    allow_missing: Annotated[bool, typer.Option(help="Leave rows out whose picture is missing.")] = False,
+) -> None:
+    """Anybody's own ratings from a CSV table."""
+    from aesr1.ratings.own_table import CsvConfig, import_csv
+
+    print(
+        import_csv(
+            CsvConfig(
+                file=file,
+                output=output,
+                images=images,
+                image_column=image_column,
+                mean_column=mean_column,
+                scale=scale,
+                domain=domain,
+                split=split,
+                val_share=val_share,
+                seed=seed,
+                allow_missing=allow_missing,
+            )
+        )
+    )
+
+
+@ratings.command("scenes")
+def ratings_scenes(
+    output: Output,
+    n: Annotated[int, typer.Option(help="Number of scenes.")] = 1_000,
+    seed: Seed = 0,
+    split: Annotated[
+        str | None, typer.Option(help="One split for all; default: nine tenths train, the rest val.")
+    ] = None,
+    style: Annotated[list[str] | None, typer.Option(help="Styles to draw; may be repeated.")] = None,
+) -> None:
+    """Draw scenes with simulated raters: data to try everything out on."""
+    from aesr1.tiny.album import AlbumConfig, make_album
+
+    config = AlbumConfig(output, n=n, seed=seed, split=split)
+    print(make_album(config if not style else AlbumConfig(output, n=n, seed=seed, split=split, styles=tuple(style))))
+
+
+@importing.command("hf")
+def ratings_import_hf(
+    name: Annotated[str, typer.Argument(help='"parquet", "imagefolder", "csv", "json", or a data set of the hub.')],
+    output: Output,
+    data: Annotated[list[str] | None, typer.Option(help="A folder, or files: FILE or SPLIT=FILE, repeated.")] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="image, score, spread, raters, split …")
+    ] = None,
+    scale: Annotated[tuple[float, float], typer.Option(help="LOW HIGH, the score's nominal bounds.")] = (0.0, 1.0),
+    domain: Annotated[str | None, typer.Option(help="Name of the data set.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Of a hub data set.")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave rows out whose picture is missing.")
+    ] = False,
+) -> None:
+    """Anything that Hugging Face `datasets` loads; pictures are written to images/ as they are stored."""
+    from aesr1.ratings.huggingface import HubConfig, import_hub
+
+    pairs = tuple(_pair(text) for text in columns or ())
+    print(import_hub(HubConfig(name, output, tuple(data or ()), pairs, scale, domain, revision, allow_missing)))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    field, equals, column = text.partition("=")
+    if not equals or not column:
+        raise AesError(f"--map {text} is no FIELD=COLUMN", fix="write it as in --map score=mos")
+    return field, column
+
+
+def _import_public(name: str) -> Callable[..., None]:
+    def command(
+        root: Annotated[Path, typer.Argument(help="The data set's top folder, or its label file.")],
+        output: Output,
+        images: Annotated[Path | None, typer.Option(help="Folder of the pictures.")] = None,
+        labels_only: Annotated[bool, typer.Option("--labels-only", help="Do not look for the pictures.")] = False,
+        allow_missing: Annotated[
+            bool, typer.Option("--allow-missing", help="Leave rows out whose picture is missing.")
+        ] = False,
+        subset: Annotated[
+            bool, typer.Option("--subset", help="The label files are meant to be a part of the set.")
+        ] = False,
+    ) -> None:
+        from aesr1.ratings.public_sets import ImportConfig, import_set
+
+        found = import_set(ImportConfig(name, root, output, images, labels_only, allow_missing, subset))
+        rows = ", ".join(f"{count:,} {split}" for split, count in found.rows.items())
+        print(f"{rows}; {found.missing:,} missing", file=sys.stderr)
+        print(found.ratings)
+
+    return command
+
+
+for _name, _files in PUBLIC.items():
+    importing.command(_name, help=f"{_files}.")(_import_public(_name))
+
+
+@ratings.command("mix")
+def ratings_mix(
+    sources: Annotated[list[str], typer.Argument(metavar="PATH[:WEIGHT]…", help="ratings.jsonl or its folder")],
+    output: Output,
+    n: Annotated[int, typer.Option(min=1, help="Rows in all.")],
+    split: Annotated[str, typer.Option(help="Of these rows.")] = "train",
+    val: Annotated[int, typer.Option(min=0, help="Rows of split val beside them, to validate on.")] = 0,
+    balance: Annotated[str | None, typer.Option(help="bad,fair,good: as many of each level.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """A training set out of several, by weight: ava:2 tad66k:2 flickr-aes:1 --n 15000 is the paper's."""
+    from aesr1.ratings.mix import MixConfig, mix, parse_sources
+
+    levels = tuple(balance.split(",")) if balance else ()
+    found = mix(MixConfig(parse_sources(sources), output, n, split, val, levels, seed))
+    for domain, rows in found.rows.items():
+        print(f"{domain}: {', '.join(f'{count:,} {split}' for split, count in rows.items())}", file=sys.stderr)
+    print(found.ratings)
+
+
+@ratings.command("split")
+def ratings_split(
+    ratings_file: Annotated[Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl")],
+    output: Output,
+    train: Annotated[float, typer.Option(min=0, help="Share.")] = 0.8,
+    val: Annotated[float, typer.Option(min=0, help="Share.")] = 0.1,
+    test: Annotated[float, typer.Option(min=0, help="Share.")] = 0.1,
+    keep: Annotated[list[str] | None, typer.Option(help="A split whose rows stay in it; may be repeated.")] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="Pattern in the file name that names its group; default: the rows' own group.")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Divide anew into train, val and test. No group of pictures is cut through."""
+    from aesr1.ratings.split import SplitConfig, split
+
+    shares = (("train", train), ("val", val), ("test", test))
+    counts = split(SplitConfig(ratings_file, output, shares, tuple(keep or ()), group_by, seed))
+    print(", ".join(f"{count:,} {name}" for name, count in counts.items()), file=sys.stderr)
+    print(output / "ratings.jsonl")
+
+
+@ratings.command("show")
+def ratings_show(
+    files: Ratings,
+    plot: Annotated[Path | None, typer.Option(help="Draw it as well: a .png, .svg or .pdf file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Counts, the scores' histogram, the raters' spread; for each data set in the files."""
+    from aesr1.ratings.show import draw, overview, to_text
+
+    overviews, columns = overview(files)
+    print(json.dumps([found._asdict() for found in overviews]) if as_json else to_text(overviews))
+    if plot is not None:
+        print(draw(columns, plot), file=sys.stderr)
+
+
+@ratings.command("check")
+def ratings_check(
+    files: Ratings,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Missing pictures are no failure.")] = False,
+    alike: Annotated[float, typer.Option(help="Correlation from which two pictures count as one.")] = 0.9,
+    as_json: Json = False,
+) -> None:
+    """Read every row, decode every picture, find look-alikes across splits. Exit 1 where anything is wrong."""
+    from aesr1.ratings.check import CheckConfig, check, to_text
+
+    report = check(CheckConfig(tuple(files), allow_missing, alike))
+    if as_json:
+        problems = [problem._asdict() for problem in report.problems]
+        print(json.dumps({**report._asdict(), "problems": problems, "failed": report.failed}))
+    else:
+        print(to_text(report))
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@ratings.command("export")
+def ratings_export(
+    ratings_file: Annotated[Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl")],
+    output: Output,
+    to: Annotated[str, typer.Option(help="trl, llama-factory, lmms-eval, parquet or imagefolder.")],
+    split: Annotated[str | None, typer.Option(help="One split; default: all.")] = None,
+) -> None:
+    """Hand ratings on to other tools."""
+    from aesr1.ratings.export import ExportConfig, export
+
+    for file in export(ExportConfig(ratings_file, to, output, split)):
+        print(file)

@@ -1,0 +1,78 @@
+"""Pictures opened and shrunk ahead of the model, by worker processes where there are many."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from aesr1.errors import AesError
+from aesr1.images.load import open_image, prepare
+from aesr1.worker_processes import worker_processes
+
+FEW, MANY_WORKERS = 32, 8
+"""Fewer pictures than this are opened sooner than processes start; more processes than this outrun any model."""
+
+
+@contextmanager
+def openers(pictures: int) -> Iterator[Executor | None]:
+    """Processes to open so many pictures, None for few. To be entered before a model loads, which starts threads."""
+    if pictures < FEW:
+        yield None
+        return
+    with worker_processes(min(MANY_WORKERS, os.cpu_count() or 1)) as pool:
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def open_ahead(
+    images: Iterable[str | Path | Image.Image], *, max_pixels: int, pool: Executor | None, ahead: int
+) -> Iterator[Image.Image | AesError]:
+    """Each picture in order, or what is wrong with it; `pool` has at most `ahead` in hand, None opens each when due."""
+    if pool is None:
+        yield from (_opened(image, max_pixels) for image in images)
+        return
+    waiting: deque[Future[Image.Image | AesError]] = deque()
+    try:
+        for image in images:
+            waiting.append(_job(pool, image, max_pixels))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise AesError(
+            "a process that opened pictures was killed, as happens where memory runs out",
+            fix="free some memory, or leave the largest pictures out; the same command goes on from here",
+        ) from error
+    finally:
+        for job in waiting:
+            job.cancel()
+
+
+def _job(pool: Executor, image: str | Path | Image.Image, max_pixels: int) -> Future[Image.Image | AesError]:
+    """A picture in memory is shrunk here: sending it away and back would take longer."""
+    if not isinstance(image, Image.Image):
+        return pool.submit(_opened, str(image), max_pixels)
+    done: Future[Image.Image | AesError] = Future()
+    done.set_result(_opened(image, max_pixels))
+    return done
+
+
+def _opened(image: str | Path | Image.Image, max_pixels: int) -> Image.Image | AesError:
+    try:
+        if not isinstance(image, Image.Image):
+            return open_image(image, max_pixels=max_pixels)
+        return prepare(image, max_pixels=max_pixels)
+    except AesError as error:
+        return error
+    except (OSError, ValueError, SyntaxError) as error:  # a lazy file is read only now
+        return AesError(f"the picture cannot be read: {error}", fix="leave it out")

@@ -1,0 +1,124 @@
+"""Replies of a loaded model about pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import GenerationConfig
+
+from aesr1.contract import PROMPT
+from aesr1.errors import AesError
+from aesr1.model.kv_cache import Prefill, can_share, prefill
+from aesr1.model.load import Vlm
+from aesr1.model.sampling import draw, drawing_of, ends_of
+
+
+def question_of(vlm: Vlm, prompt: str) -> str:
+    """The prompt about one image in the model's own form, to where its answer begins."""
+    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+    return str(vlm.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+
+
+def inputs_about(vlm: Vlm, images: Sequence[Image.Image], answers: Sequence[str], prompt: str) -> Any:
+    """Left-padded model inputs of the prompt about each image, each followed by the beginning of an answer."""
+    question = question_of(vlm, prompt)
+    inputs = vlm.processor(
+        text=[question + answer for answer in answers],
+        images=[[image] for image in images],
+        return_tensors="pt",
+        padding=True,
+    )
+    return inputs.to(vlm.model.device, dtype=vlm.model.dtype)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Pictures and the prompt as a model has read them: replies and scores start from here, as many as are wanted."""
+
+    images: tuple[Image.Image, ...]
+    prompt: str
+    inputs: Any
+    start: Prefill | None  # None: a family whose cache cannot be shared, which reads again for every reply
+
+
+@torch.inference_mode()
+def read_pictures(vlm: Vlm, images: Sequence[Image.Image], *, prompt: str = PROMPT) -> Reading:
+    """Have the model read the prompt about each image, once."""
+    inputs = inputs_about(vlm, images, [""] * len(images), prompt)
+    start = prefill(vlm.model, inputs) if can_share(vlm.model) else None
+    return Reading(tuple(images), prompt, inputs, start)
+
+
+@torch.inference_mode()
+def write_replies(
+    vlm: Vlm,
+    reading: Reading,
+    *,
+    samples: int = 1,
+    temperature: float = 0.0,
+    max_new_tokens: int = 512,
+    seed: int = 0,
+) -> list[list[str]]:
+    """`samples` raw replies about each of n pictures that were read: n lists of K texts.
+
+    Temperature 0 is greedy and so the same every time (then K must be 1); above it the draw is seeded.
+    """
+    if samples > 1 and not temperature > 0:
+        raise AesError(
+            f"{samples} samples at temperature 0 would all be the same", fix="give a temperature, the paper's is 0.6"
+        )
+    drawing: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    if temperature > 0:
+        drawing = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+    config = GenerationConfig(
+        **drawing,
+        repetition_penalty=1.0,
+        max_new_tokens=max_new_tokens,
+        suppress_tokens=picture_tokens(vlm.model.config),
+        pad_token_id=vlm.processor.tokenizer.pad_token_id,
+    )
+    how = drawing_of(config, vlm.model)
+    if reading.start is None or how is None:
+        torch.manual_seed(seed)
+        config.num_return_sequences = samples
+        tokens = vlm.model.generate(**reading.inputs, generation_config=config)
+        replies = tokens[:, reading.inputs["input_ids"].shape[1] :].tolist()
+    else:
+        replies = draw(
+            vlm.model,
+            reading.start,
+            replies=samples,
+            drawing=how,
+            max_new_tokens=max_new_tokens,
+            eos=ends_of(vlm.model.generation_config),
+            source=torch.Generator(vlm.model.device).manual_seed(seed),
+        )
+    texts = vlm.processor.batch_decode(replies, skip_special_tokens=True)
+    return [texts[start : start + samples] for start in range(0, len(texts), samples)]
+
+
+def generate(
+    vlm: Vlm,
+    images: Sequence[Image.Image],
+    *,
+    samples: int = 1,
+    temperature: float = 0.0,
+    max_new_tokens: int = 512,
+    seed: int = 0,
+    prompt: str = PROMPT,
+) -> list[list[str]]:
+    """As `write_replies`, about pictures that are read for this alone."""
+    reading = read_pictures(vlm, images, prompt=prompt)
+    return write_replies(
+        vlm, reading, samples=samples, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed
+    )
+
+
+def picture_tokens(config: Any) -> list[int] | None:
+    """Tokens that stand for pictures: a reply that held one would ask for a picture that is not there."""
+    names = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+    return sorted({token for name in names if isinstance(token := getattr(config, name, None), int)}) or None

@@ -1,0 +1,142 @@
+"""A key-value cache that is filled once and then repeated for several replies."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from transformers import (
+    DynamicCache,
+)
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+SPARE = 64
+"""Columns by which a cache grows."""
+
+
+def can_share(model: Any) -> bool:
+    """Whether this family's cache is keys and values alone, so that it can be repeated and rows can leave it."""
+    if model.config.is_encoder_decoder or not hasattr(model.config, "get_text_config"):
+        return False
+    return {type(layer) for layer in DynamicCache(config=model.config).layers} <= {
+        DynamicLayer,
+        DynamicSlidingWindowLayer,
+    }
+
+
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    """A layer's keys and values that grow into spare columns: transformers' own copies all of them at every token."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    _room: list[torch.Tensor] | None = None  # of which keys and values are the first columns
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As DynamicLayer's."""
+        if not self.is_initialized:
+            return super().update(key_states, value_states)  # type: ignore[no-any-return]
+        seen, new = self.keys.shape[-2], key_states.shape[-2]
+        room = self._room
+        if room is None or room[0].shape[-2] < seen + new:
+            room = [old.new_empty(*old.shape[:2], seen + new + SPARE, old.shape[3]) for old in (self.keys, self.values)]
+            for wide, old in zip(room, (self.keys, self.values), strict=True):
+                wide[..., :seen, :] = old
+        for wide, states in zip(room, (key_states, value_states), strict=True):
+            wide[..., seen : seen + new, :] = states
+        self._room, (self.keys, self.values) = room, (wide[..., : seen + new, :] for wide in room)
+        return self.keys, self.values
+
+    def apart(self) -> RoomyLayer:
+        """The same keys and values, to grow on their own."""
+        other = copy.copy(self)
+        other._room = None
+        return other
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """As DynamicLayer's."""
+        super().batch_repeat_interleave(repeats)
+        self._room = None
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """As DynamicLayer's."""
+        super().batch_select_indices(indices)
+        self._room = None
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """What a model has read so far, for N rows.
+
+    The cache grows in place: `repeated` gives one to go on from and leaves this as it is.
+    """
+
+    cache: Any
+    logits: torch.Tensor  # (N, V), of the last token
+    tokens: torch.Tensor  # (N, L)
+    mask: torch.Tensor  # (N, L), 0 = padding
+    deltas: torch.Tensor | None  # (N, 1), by which Qwen-VL's three-axis positions differ from a count of tokens
+
+    def repeated(self, times: int, rows: torch.Tensor | None = None) -> Prefill:
+        """These rows (None: all) `times` each, one after the other; nothing is shared that a step would change."""
+        cache = copy.copy(self.cache)
+        cache.layers = [
+            layer.apart() if isinstance(layer, RoomyLayer) else copy.copy(layer) for layer in self.cache.layers
+        ]
+        if rows is not None:
+            cache.batch_select_indices(rows)
+        if times > 1:
+            cache.batch_repeat_interleave(times)
+
+        def repeat(tensor: torch.Tensor) -> torch.Tensor:
+            return (tensor if rows is None else tensor[rows]).repeat_interleave(times, dim=0)
+
+        deltas = None if self.deltas is None else repeat(self.deltas)
+        return Prefill(cache, repeat(self.logits), repeat(self.tokens), repeat(self.mask), deltas)
+
+    @property
+    def slides(self) -> bool:
+        """Whether a layer sees a window of the last columns alone, so that padding between tokens would narrow it."""
+        return any(isinstance(layer, DynamicSlidingWindowLayer) for layer in self.cache.layers)
+
+
+def prefill(model: Any, inputs: Any) -> Prefill:
+    """Read left-padded inputs, pictures and all, into a cache."""
+    mask = inputs["attention_mask"]
+    cache = DynamicCache(config=model.config)
+    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    mrope = hasattr(getattr(model, "model", None), "rope_deltas")
+    # most families count positions from the padding on; Qwen-VL finds its own from mask and pictures
+    positions = {} if mrope else {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    read = model(**inputs, **positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    deltas = model.model.rope_deltas if mrope else None
+    return Prefill(cache, read.logits[:, -1], inputs["input_ids"], mask, deltas)
+
+
+class Step(NamedTuple):
+    """A prefill that has gone on, and what the model said at each of the tokens that were kept."""
+
+    after: Prefill
+    logits: torch.Tensor  # (N, kept, V)
+
+
+def advance(model: Any, before: Prefill, tokens: torch.Tensor, *, mask: torch.Tensor | None = None, keep: int) -> Step:
+    """Read more tokens (N, T) and keep the logits of the last `keep`; the cache of `before` grows in place."""
+    seen = torch.ones_like(tokens) if mask is None else mask
+    whole = torch.cat([before.mask, seen], dim=1)
+    positions = (whole.cumsum(-1) - 1)[:, -tokens.shape[1] :]
+    if before.deltas is not None:
+        positions = (positions + before.deltas).expand(3, -1, -1)
+    logits = model(
+        input_ids=tokens,
+        attention_mask=whole,
+        position_ids=positions,
+        past_key_values=before.cache,
+        use_cache=True,
+        logits_to_keep=keep,
+    ).logits
+    every = torch.cat([before.tokens, tokens], dim=1)
+    return Step(replace(before, logits=logits[:, -1], tokens=every, mask=whole), logits)

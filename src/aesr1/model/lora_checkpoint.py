@@ -1,0 +1,71 @@
+"""A checkpoint that holds a LoRA adapter alone, as LoRA runs write them on the way: its base with it merged in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aesr1.errors import AesError
+from aesr1.model.out_of_memory import is_full
+
+ADAPTER = "adapter_config.json"
+
+
+def holds_adapter(folder: str | Path) -> bool:
+    """Whether a folder holds an adapter and no whole model."""
+    return (Path(folder) / ADAPTER).is_file() and not (Path(folder) / "config.json").is_file()
+
+
+def base_of(folder: str | Path) -> str | None:
+    """The model that an adapter belongs to, as it names it; None for a whole model. AesError where it names none."""
+    if not holds_adapter(folder):
+        return None
+    path = Path(folder) / ADAPTER
+    try:
+        base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise AesError(f"{path} is broken: {type(error).__name__} {error}", fix="copy the checkpoint again") from error
+    if not isinstance(base, str) or not base:
+        raise AesError(f"{path} names no base", fix="write its base's folder or hub id into base_model_name_or_path")
+    return base
+
+
+@contextmanager
+def naming_base(folder: str, base: str) -> Iterator[None]:
+    """Say of a base that is not to be had whose it is."""
+    try:
+        yield
+    except AesError as error:
+        raise AesError(
+            f"{folder} is a LoRA adapter for {base}: {error.problem}",
+            fix=f"put its base back there, or write where it lies into {folder}/{ADAPTER}: base_model_name_or_path",
+        ) from error
+
+
+def merge(model: Any, folder: str, *, dtype: str | torch.dtype | None) -> Any:
+    """A float32 model with the folder's adapter merged in, then in `dtype` (None: so). AesError where it does not fit.
+
+    The model then bears the folder's name, so that an adapter that is trained on it finds this base again; its config
+    keeps the name of the whole model below, from which TRL makes the reference.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise AesError(f"{folder} is a LoRA adapter, which needs peft", fix="pip install 'aesr1[train]'") from error
+    try:
+        merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if is_full(error):
+            raise
+        raise AesError(
+            f"the adapter of {folder} does not fit its base: {str(error).splitlines()[0]}",
+            fix="copy the checkpoint again, and its base as it was when the run began",
+        ) from error
+    merged.requires_grad_(True)  # peft froze it
+    merged.name_or_path = folder
+    return merged.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32)

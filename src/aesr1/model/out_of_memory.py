@@ -1,0 +1,38 @@
+"""Memory that is full, a GPU's or the computer's: what did not fit, and what to lower by how much."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from aesr1.errors import AesError
+
+FULL = re.compile(r"out of memory|allocate memory|Unable to allocate|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
+WANTED = re.compile(r"(tried to allocate|unable to allocate) ([\d.]+ \w+)", re.IGNORECASE)
+GPU = re.compile(r"CUDA|CUBLAS|HIP|XPU", re.IGNORECASE)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that memory is full, in the words of torch, CUDA, numpy or the operating system."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or FULL.search(str(error)) is not None
+
+
+@contextmanager
+def within_memory(doing: str, fix: str, *, host_fix: str | None = None) -> Iterator[None]:
+    """An AesError in place of a full memory's error. `host_fix`: where it is the computer's, not a GPU's."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        text = str(error)
+        if not is_full(error):
+            raise
+        on_gpu = isinstance(error, torch.OutOfMemoryError) or GPU.search(text) is not None
+        wanted = WANTED.search(text)
+        much = f": {wanted[1].lower()} {wanted[2]}" if wanted else ""
+        raise AesError(
+            f"the {'GPU' if on_gpu else 'computer'}'s memory is full while {doing}{much}",
+            fix=fix if on_gpu or host_fix is None else host_fix,
+        ) from error

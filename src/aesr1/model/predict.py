@@ -1,0 +1,194 @@
+"""Pictures in, predictions out: what scoring, evaluation and validation during training all call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+from PIL import Image
+
+from aesr1.contract import Judgement, parse_reply, reply_prefix, reply_until_score
+from aesr1.errors import AesError
+from aesr1.images.prefetch import FEW, open_ahead
+from aesr1.model.generate import read_pictures, write_replies
+from aesr1.model.load import Vlm
+from aesr1.model.processor import picture_length
+from aesr1.model.score_expectation import Expectation, expect_after, expect_scores
+from aesr1.records import Prediction, read_rows, write_rows
+
+WINDOW = 4
+"""Batches whose pictures are sorted by length together: more would save little padding and hold rows back longer."""
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """How to score. Deterministic by default; `samples` > 0 asks for that many replies at `temperature` instead."""
+
+    batch_size: int = 16
+    samples: int = 0
+    temperature: float = 0.6  # the paper's, used with samples alone
+    max_new_tokens: int = 512
+    seed: int = 0  # of the samples; a batch draws together, so their scores depend on its company too
+    fast: bool = False  # no reply: the score that the model expects of a reply without reasoning
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.samples < 0 or self.max_new_tokens < 1:
+            raise AesError(
+                f"these settings score nothing: {self}", fix="batch_size and max_new_tokens begin at 1, samples at 0"
+            )
+        if self.fast and self.samples:
+            raise AesError("fast scoring draws no samples", fix="leave out one of fast and samples")
+
+    def describe(self, max_pixels: int) -> str:
+        """How scores are read, for every row: numbers read in two ways must not be compared unawares."""
+        if self.fast:
+            return f"expectation without reasoning; {max_pixels} pixels"
+        way = (
+            f"mean of {self.samples} at temperature {self.temperature:g}, seed {self.seed}"
+            if self.samples
+            else "expectation"
+        )
+        return f"{way}; at most {self.max_new_tokens} tokens, {max_pixels} pixels"
+
+
+def predict(
+    vlm: Vlm,
+    images: Sequence[str | Path | Image.Image],
+    settings: PredictSettings | None = None,
+    *,
+    pool: Executor | None = None,
+) -> Iterator[Prediction]:
+    """One prediction an image, in order. A picture that cannot be read gives a row with its error.
+
+    Default: one greedy reply, and as score the expectation over the score tokens after its reasoning. Where the
+    reply is unreadable the model is asked once more with the answer forced, and the row says `readable: false`.
+    Fast: no reply is written, the answer is forced after an empty reasoning; `readable: false`, no reasoning.
+    With samples: the mean and standard deviation of the readable replies' scores, and the reasoning of the
+    reply nearest to the mean.
+
+    Pictures of like length make a batch, chosen among those of a few batches; `pool` opens as many ahead.
+    """
+    settings = settings or PredictSettings()
+    window = WINDOW * settings.batch_size
+    opened = open_ahead(images, max_pixels=vlm.max_pixels, pool=pool, ahead=max(window, FEW))
+    for start in range(0, len(images), window):
+        names = [_name(image) for image in images[start : start + window]]
+        pictures = list(islice(opened, len(names)))
+        rows = {
+            place: Prediction(**_unscored(vlm, settings, picture.problem), image=names[place])
+            for place, picture in enumerate(pictures)
+            if isinstance(picture, AesError)
+        }
+        due = 0
+        for batch in _batches(vlm, pictures, settings.batch_size):
+            places, readable = zip(*batch, strict=True)
+            for place, row in zip(places, _scored(vlm, readable, settings), strict=True):
+                rows[place] = replace(row, image=names[place])
+            while due in rows:
+                yield rows[due]
+                due += 1
+        yield from (rows[place] for place in range(due, len(names)))
+
+
+def _batches(
+    vlm: Vlm, pictures: Sequence[Image.Image | AesError], size: int
+) -> Iterator[list[tuple[int, Image.Image]]]:
+    """Those that could be read with their places, the shortest to the model first, so that little is padded."""
+    readable = [(place, picture) for place, picture in enumerate(pictures) if not isinstance(picture, AesError)]
+    readable.sort(key=lambda pair: picture_length(vlm.processor, pair[1].size))
+    yield from (readable[start : start + size] for start in range(0, len(readable), size))
+
+
+def _scored(vlm: Vlm, pictures: Sequence[Image.Image], settings: PredictSettings) -> list[Prediction]:
+    if settings.samples:
+        return _sampled(vlm, pictures, settings)
+    if settings.fast:
+        replies, scores = [""] * len(pictures), expect_scores(vlm, pictures, [reply_until_score("")] * len(pictures))
+        return _expected(vlm, settings, replies, scores)
+    reading = read_pictures(vlm, pictures)
+    replies = [texts[0] for texts in write_replies(vlm, reading, max_new_tokens=settings.max_new_tokens)]
+    prefixes = [reply_until_score("") if parse_reply(reply) is None else reply_prefix(reply) or "" for reply in replies]
+    return _expected(vlm, settings, replies, expect_after(vlm, reading, prefixes))
+
+
+def _expected(
+    vlm: Vlm, settings: PredictSettings, replies: Sequence[str], scores: Sequence[Expectation]
+) -> list[Prediction]:
+    rows = []
+    for reply, (score, spread) in zip(replies, scores, strict=True):
+        row = Prediction(**_unscored(vlm, settings, None, parse_reply(reply), reply), image="")
+        broken = math.isnan(score)
+        error = "the model gives no probabilities (NaN): its weights are broken" if broken else None
+        rows.append(replace(row, score=None if broken else score, spread=None if broken else spread, error=error))
+    return rows
+
+
+def _sampled(vlm: Vlm, pictures: Sequence[Image.Image], settings: PredictSettings) -> list[Prediction]:
+    rows = []
+    for replies in write_replies(
+        vlm,
+        read_pictures(vlm, pictures),
+        samples=settings.samples,
+        temperature=settings.temperature,
+        max_new_tokens=settings.max_new_tokens,
+        seed=settings.seed,
+    ):
+        readable = [(judgement, reply) for reply in replies if (judgement := parse_reply(reply)) is not None]
+        if not readable:
+            problem = f"none of {len(replies)} replies was readable"
+            rows.append(Prediction(**_unscored(vlm, settings, problem, None, replies[0]), image=""))
+            continue
+        scores = [judgement.score for judgement, _ in readable]
+        mean = fmean(scores)
+        judgement, reply = min(readable, key=lambda pair: abs(pair[0].score - mean))
+        row = Prediction(**_unscored(vlm, settings, None, judgement, reply), image="")
+        rows.append(replace(row, score=mean, spread=pstdev(scores)))
+    return rows
+
+
+def _unscored(
+    vlm: Vlm, settings: PredictSettings, error: str | None, judgement: Judgement | None = None, reply: str = ""
+) -> dict[str, Any]:
+    """A prediction's fields but its image, without a score yet."""
+    return {
+        "score": None,
+        "spread": None,
+        "readable": judgement is not None,
+        "reasoning": judgement.reasoning if judgement else None,
+        "reply": reply,
+        "model": vlm.name,
+        "revision": vlm.revision,
+        "decoding": settings.describe(vlm.max_pixels),
+        "error": error,
+    }
+
+
+def earlier(path: Path, vlm: Vlm, settings: PredictSettings) -> dict[str, Prediction]:
+    """The rows of an interrupted run by image; failed ones are taken out of the file, to be tried again.
+
+    AesError where the file was written by another model or in another way: two kinds of scores must not mix.
+    """
+    if not path.exists():
+        return {}
+    rows = read_rows(path, Prediction)
+    ours = (vlm.name, vlm.revision, settings.describe(vlm.max_pixels))
+    others = sorted({(row.model, row.revision, row.decoding) for row in rows} - {ours})
+    if others:
+        raise AesError(
+            f"{path} was written by {', '.join(others[0])}; now it is {', '.join(ours)}", fix="choose another file"
+        )
+    kept = [row for row in rows if row.error is None]
+    if len(kept) < len(rows):
+        write_rows(path, kept)
+    return {row.image: row for row in kept}
+
+
+def _name(image: str | Path | Image.Image) -> str:
+    """Where a picture lies; one that was handed over in memory has no name unless it came from a file."""
+    return str(getattr(image, "filename", "")) if isinstance(image, Image.Image) else str(Path(image).absolute())

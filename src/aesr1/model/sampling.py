@@ -1,0 +1,145 @@
+"""Several replies about a picture that is read once: one prefill, its key-value cache repeated for every reply."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from aesr1.model.kv_cache import Prefill, advance
+
+UNDERSTOOD = frozenset(
+    {
+        *("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "suppress_tokens"),
+        *("min_new_tokens", "max_new_tokens", "max_length", "eos_token_id", "bos_token_id", "pad_token_id"),
+        *("use_cache", "disable_compile", "transformers_version", "_from_model_config"),
+    }
+)
+"""What `drawing_of` can read in a generation config; any other setting is left to `generate`."""
+IDLE = {
+    **dict.fromkeys(("num_beams", "num_return_sequences", "typical_p", "length_penalty", "guidance_scale"), 1),
+    **dict.fromkeys(("min_length", "no_repeat_ngram_size", "epsilon_cutoff", "eta_cutoff"), 0),
+}
+"""Other settings that may be there, at the values that change nothing."""
+TOP_K = 50
+"""transformers' own, where a config that samples names none."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How the next token is drawn, in transformers' terms; temperature 0 takes the likeliest."""
+
+    temperature: float = 0.0
+    top_k: int = 0  # 0: all
+    top_p: float = 1.0
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    suppress_tokens: tuple[int, ...] = ()
+    min_new_tokens: int = 0
+
+    def processors(self, start: Prefill, eos: Sequence[int]) -> LogitsProcessorList:
+        """transformers' own, in the order in which `generate` applies them; `start` is the prompt's rows."""
+        device, found = start.mask.device, LogitsProcessorList()
+        if self.repetition_penalty != 1.0:
+            padding = start.mask.int().argmax(dim=1)
+            found.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty, prompt_ignore_length=padding))
+        if self.min_new_tokens > 0 and eos:
+            length = start.tokens.shape[1]
+            found.append(MinNewTokensLengthLogitsProcessor(length, self.min_new_tokens, [*eos], device=str(device)))
+        if self.suppress_tokens:
+            found.append(SuppressTokensLogitsProcessor([*self.suppress_tokens], device=str(device)))
+        if self.temperature not in (0.0, 1.0):
+            found.append(TemperatureLogitsWarper(float(self.temperature)))
+        if self.temperature and self.top_k:
+            found.append(TopKLogitsWarper(self.top_k))
+        if self.temperature and self.top_p < 1.0:
+            found.append(TopPLogitsWarper(self.top_p))
+        if self.temperature and self.min_p is not None:
+            found.append(MinPLogitsWarper(self.min_p))
+        return found
+
+
+def drawing_of(config: GenerationConfig, model: Any) -> Drawing | None:
+    """What `generate` would do under this config and the model's own; None where that is more than a `Drawing`."""
+    merged = copy.deepcopy(config)
+    merged.update(**model.generation_config.to_dict(), defaults_only=True)
+    for name, value in merged.to_diff_dict().items():
+        if name not in UNDERSTOOD and value not in (None, False) and value != IDLE.get(name):
+            return None
+    temperature = 1.0 if merged.temperature is None else merged.temperature
+    return Drawing(
+        temperature=temperature if merged.do_sample else 0.0,
+        top_k=TOP_K if merged.top_k is None else merged.top_k,
+        top_p=1.0 if merged.top_p is None else merged.top_p,
+        min_p=merged.min_p,
+        repetition_penalty=merged.repetition_penalty or 1.0,
+        suppress_tokens=tuple(merged.suppress_tokens or ()),
+        min_new_tokens=merged.min_new_tokens or 0,
+    )
+
+
+def ends_of(config: GenerationConfig) -> tuple[int, ...]:
+    """The tokens that end a reply; none where the config names none."""
+    eos = config.eos_token_id
+    return tuple(eos) if isinstance(eos, list | tuple) else () if eos is None else (int(eos),)
+
+
+def draw(
+    model: Any,
+    start: Prefill,
+    *,
+    replies: int,
+    drawing: Drawing,
+    max_new_tokens: int,
+    eos: Sequence[int],
+    source: torch.Generator | None = None,
+) -> list[list[int]]:
+    """`replies` token lists a row of `start`, the first row's first, each to its end token or `max_new_tokens`.
+
+    A reply that has ended leaves the batch. `source`: the randomness, None for torch's global one. `start` stays
+    as it is, so that more can be drawn from it.
+    """
+    now = start.repeated(replies)
+    process = drawing.processors(now, eos)
+    rows = torch.arange(len(now.mask), device=now.mask.device)
+    ends = torch.tensor([*eos], dtype=torch.long, device=now.mask.device)
+    drawn = torch.zeros(len(rows), max_new_tokens, dtype=torch.long, device=now.mask.device)
+    lengths = torch.full_like(rows, max_new_tokens)
+    for step in range(max_new_tokens):
+        scores = process(now.tokens, now.logits.float())
+        if drawing.temperature:
+            chosen = torch.multinomial(torch.softmax(scores, dim=-1), 1, generator=source)
+        else:
+            chosen = scores.argmax(dim=-1, keepdim=True)
+        drawn[rows, step] = chosen[:, 0]
+        ended = torch.isin(chosen[:, 0], ends)
+        if ended.any():
+            lengths[rows[ended]] = step + 1
+            left = (~ended).nonzero()[:, 0]
+            if not len(left):
+                break
+            rows, chosen, now = rows[left], chosen[left], now.repeated(1, left)
+            process = drawing.processors(_prompt(now, start), eos)
+        if step + 1 < max_new_tokens:
+            now = advance(model, now, chosen, keep=1).after
+    return [row[:length] for row, length in zip(drawn.tolist(), lengths.tolist(), strict=True)]
+
+
+def _prompt(now: Prefill, start: Prefill) -> Prefill:
+    """The rows of `now`, their tokens and mask no further than the prompt."""
+    length = start.tokens.shape[1]
+    return replace(now, tokens=now.tokens[:, :length], mask=now.mask[:, :length])

@@ -1,0 +1,128 @@
+"""The score that a model expects: read from its probabilities of every answer, not from the one it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from aesr1.contract import ANSWER_OPEN, PROMPT, SCORE_TEXTS
+from aesr1.errors import AesError
+from aesr1.model.generate import Reading, inputs_about, question_of
+from aesr1.model.kv_cache import Prefill, advance, prefill
+from aesr1.model.load import Vlm
+
+
+class Expectation(NamedTuple):
+    """Mean and standard deviation of the score under the model, both 0–1."""
+
+    score: float
+    spread: float
+
+
+@torch.inference_mode()
+def expect_scores(
+    vlm: Vlm, images: Sequence[Image.Image], prefixes: Sequence[str], *, prompt: str = PROMPT
+) -> list[Expectation]:
+    """The score's expectation after each prefix (a reply up to where its score is due); NaN from a broken model.
+
+    Every answer of two decimals, 0.00–1.00, is weighed by the product of its tokens' probabilities. One
+    prefill, then one short forward pass of the tree of digits from its cache.
+    """
+    tree = _score_tree(vlm.processor.tokenizer)
+    return _weigh(vlm.model, prefill(vlm.model, inputs_about(vlm, images, prefixes, prompt)), tree)
+
+
+@torch.inference_mode()
+def expect_after(vlm: Vlm, reading: Reading, prefixes: Sequence[str]) -> list[Expectation]:
+    """As `expect_scores`, from pictures that were read already; K prefixes a picture, the first picture's first."""
+    replies = len(prefixes) // len(reading.images)
+    tokens = _tokens_after(vlm, question_of(vlm, reading.prompt), prefixes)
+    if reading.start is None or tokens is None:
+        images = [image for image in reading.images for _ in range(replies)]
+        return expect_scores(vlm, images, prefixes, prompt=reading.prompt)
+    tree = _score_tree(vlm.processor.tokenizer)
+    lengths = [len(ids) for ids in tokens]
+    found: dict[int, Expectation] = {}
+    for length in sorted(set(lengths)) if reading.start.slides else [max(lengths)]:
+        rows = [row for row, own in enumerate(lengths) if own == length or not reading.start.slides]
+        device = reading.start.mask.device
+        ids = torch.tensor([[0] * (length - lengths[row]) + tokens[row] for row in rows], device=device)
+        mask = torch.tensor([[0] * (length - lengths[row]) + [1] * lengths[row] for row in rows], device=device)
+        start = reading.start.repeated(1, torch.tensor([row // replies for row in rows], device=device))
+        after = advance(vlm.model, start, ids, mask=mask, keep=1).after
+        found.update(zip(rows, _weigh(vlm.model, after, tree), strict=True))
+    return [found[row] for row in range(len(prefixes))]
+
+
+def _tokens_after(vlm: Vlm, question: str, prefixes: Sequence[str]) -> list[list[int]] | None:
+    """Each prefix's tokens as they follow the question; None where a tokenizer joins the two."""
+    asked, *whole = vlm.processor.tokenizer(
+        [question, *(question + prefix for prefix in prefixes)], add_special_tokens=False
+    )["input_ids"]
+    if any(ids[: len(asked)] != asked or len(ids) == len(asked) for ids in whole):
+        return None
+    return [ids[len(asked) :] for ids in whole]
+
+
+def _weigh(model: Any, start: Prefill, tree: _ScoreTree) -> list[Expectation]:
+    batch, (paths, depth) = len(start.mask), tree.paths.shape
+    tokens = torch.as_tensor(tree.paths, device=start.mask.device).repeat(batch, 1)
+    rest = advance(model, start.repeated(paths), tokens, keep=depth).logits
+    root = torch.log_softmax(start.logits.float(), dim=-1)
+    inner = torch.log_softmax(rest.float(), dim=-1).reshape(batch, paths, depth, -1)
+    log_p = root[:, tree.tokens[:, 0]]
+    for level in range(1, tree.tokens.shape[1]):
+        step = inner[:, tree.path_of[:, level], level - 1, tree.tokens[:, level]]
+        log_p = log_p + torch.where(torch.as_tensor(tree.lengths > level, device=step.device), step, 0.0)
+    weights = torch.softmax(log_p, dim=-1).double().cpu().numpy()
+    values = np.arange(len(SCORE_TEXTS)) / (len(SCORE_TEXTS) - 1)
+    means = weights @ values
+    spreads = np.sqrt(np.maximum(0.0, weights @ values**2 - means**2))
+    return [Expectation(float(mean), float(spread)) for mean, spread in zip(means, spreads, strict=True)]
+
+
+class _ScoreTree(NamedTuple):
+    """The 101 answers as token sequences, and the fewest sequences whose forward pass shows all their steps."""
+
+    tokens: Any  # (101, L) ids, padded with 0
+    lengths: Any  # (101,)
+    paths: Any  # (P, L − 1) ids
+    path_of: Any  # (101, L) the path that passes through an answer's first l tokens
+
+
+def _score_tree(tokenizer: Any) -> _ScoreTree:
+    head = tokenizer(ANSWER_OPEN, add_special_tokens=False)["input_ids"]
+    answers = []
+    for text in SCORE_TEXTS:
+        whole = tokenizer(ANSWER_OPEN + text, add_special_tokens=False)["input_ids"]
+        if whole[: len(head)] != head:
+            raise AesError(
+                f"this model's tokenizer joins the answer tag and the score {text}, so its score tokens cannot be read",
+                fix="score with --samples 1 or more at a temperature instead of the expectation",
+            )
+        answers.append(tuple(whole[len(head) :]))
+    longest = max(map(len, answers))
+    inner = {answer[:-1] for answer in answers}
+    paths = sorted(path for path in inner if not any(other[: len(path)] == path for other in inner - {path}))
+    return _ScoreTree(
+        tokens=np.array([answer + (0,) * (longest - len(answer)) for answer in answers]),
+        lengths=np.array([len(answer) for answer in answers]),
+        paths=np.array([path + (path[-1],) * (longest - 1 - len(path)) for path in paths]),
+        path_of=np.array(
+            [
+                [
+                    next(
+                        i
+                        for i, path in enumerate(paths)
+                        if path[: min(level, len(answer) - 1)] == answer[: min(level, len(answer) - 1)]
+                    )
+                    for level in range(longest)
+                ]
+                for answer in answers
+            ]
+        ),
+    )

@@ -1,0 +1,118 @@
+"""Other images for groups whose replies all earned the same: such a group has no advantage and teaches nothing.
+
+After DAPO's dynamic sampling (arXiv 2503.14476), with whole groups exchanged inside a generation batch of fixed size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
+
+from aesr1.errors import AesError
+from aesr1.rapo.shared_prefix_batch import PICTURES
+
+PADDED_LEFT = ("prompt_ids", "prompt_mask")
+PADDED_BOTH = ("token_type_ids", "mm_token_type_ids")  # over prompt and reply
+FLAT = 1e-6
+"""A spread of rewards below this is rounding."""
+
+Batch = dict[str, Any]
+
+
+def without_spread(rewards: torch.Tensor, replies: int) -> list[int]:
+    """Groups whose rewards (rows,) are all alike, `replies` rows each."""
+    flat: list[int] = torch.nonzero(rewards.reshape(-1, replies).std(dim=1) < FLAT).flatten().tolist()
+    return flat
+
+
+def other_rows(count: int, *, size: int, seed: Sequence[int]) -> list[int]:
+    """Rows of the training set to ask about instead; the same for the same seeds, so that a resumed run agrees."""
+    drawn: list[int] = np.random.default_rng(list(seed)).choice(size, size=count, replace=count > size).tolist()
+    return drawn
+
+
+def exchange(batch: Batch, other: Batch, *, leave: Sequence[int], enter: Sequence[int], pad: int) -> Batch:
+    """`batch` (TRL's dictionary of a generation batch) with rows `leave` replaced by rows `enter` of `other`.
+
+    Prompts are padded left and replies right to what the wider needs, with the tokenizer's `pad`; pictures to as many
+    tiles. AesError where the two are of different kinds.
+    """
+    prompt = max(batch["prompt_ids"].shape[1], other["prompt_ids"].shape[1])
+    reply = max(batch["completion_ids"].shape[1], other["completion_ids"].shape[1])
+    wide = _tiled(*(_widened(part, prompt, reply, pad) for part in (batch, other)))
+    ours, theirs = (dict(split_pixel_values_by_grid(part)) for part in wide)
+    if unlike := _unlike(ours, theirs):
+        raise AesError(f"groups of this model family cannot be exchanged: {unlike}", fix="set resample: 0")
+    mixed: Batch = {}
+    for name, rows in ours.items():
+        if isinstance(rows, list):
+            mixed[name] = list(rows)
+            for old, new in zip(leave, enter, strict=True):
+                mixed[name][old] = theirs[name][new]
+        elif isinstance(rows, torch.Tensor) and rows.ndim > 0:
+            mixed[name] = rows.clone()
+            mixed[name][list(leave)] = theirs[name][list(enter)]
+        else:
+            mixed[name] = rows
+    return dict(unsplit_pixel_values_by_grid(mixed))
+
+
+def _tiled(batch: Batch, other: Batch) -> tuple[Batch, Batch]:
+    """Both with pictures of one shape.
+
+    A processor whose batches differ in it (Idefics3, SmolVLM, LLaVA) fills each up to its largest picture, with zeros
+    at the end of every axis, which the model leaves out by count, by size, or because they are zeros: so do we.
+    """
+    both = dict(batch), dict(other)
+    for name in PICTURES:
+        if all(isinstance(part.get(name), torch.Tensor) for part in both):
+            shapes = [part[name].shape[1:] for part in both]
+            if len(shapes[0]) == len(shapes[1]):
+                shape = [max(sizes) for sizes in zip(*shapes, strict=True)]
+                for part in both:
+                    part[name] = _filled(part[name], shape)
+    return both
+
+
+def _filled(rows: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Rows with zeros at the end of their other axes, up to `shape`."""
+    missing = [size - have for size, have in zip(shape, rows.shape[1:], strict=True)]
+    return torch.nn.functional.pad(rows, [n for more in reversed(missing) for n in (0, more)]) if any(missing) else rows
+
+
+def _unlike(ours: Batch, theirs: Batch) -> str:
+    """What keeps two batches by row from being mixed; empty where nothing does."""
+    for name, rows in ours.items():
+        other: Any = theirs.get(name)
+        if type(rows) is not type(other):
+            return f"{name} is in one of two batches only"
+        if isinstance(rows, torch.Tensor) and rows.shape[1:] != other.shape[1:]:
+            return f"two batches' {name} have shapes {tuple(rows.shape)} and {tuple(other.shape)}"
+        if isinstance(rows, list) and isinstance(rows[0], torch.Tensor) and rows[0].shape[1:] != other[0].shape[1:]:
+            return f"two batches' {name} have rows of shapes {tuple(rows[0].shape)} and {tuple(other[0].shape)}"
+    return ""
+
+
+def _widened(batch: Batch, prompt: int, reply: int, pad: int) -> Batch:
+    """The batch with prompts `prompt` and replies `reply` columns wide."""
+    left = prompt - batch["prompt_ids"].shape[1]
+    was = batch["completion_ids"].shape[1]
+    right = reply - was
+    wide = dict(batch)
+    for name, rows in batch.items():
+        if not isinstance(rows, torch.Tensor) or rows.ndim != 2:
+            continue
+        value = pad if name in ("prompt_ids", "completion_ids") else 0
+        if name in PADDED_LEFT:
+            wide[name] = torch.nn.functional.pad(rows, (left, 0), value=value)
+        elif name in PADDED_BOTH:
+            wide[name] = torch.nn.functional.pad(rows, (left, right))
+        elif name.startswith(("completion_", "old_", "ref_", "sampling_")) or (
+            name == "importance_sampling_ratio" and rows.shape[1] == was
+        ):
+            wide[name] = torch.nn.functional.pad(rows, (0, right), value=value)
+    return wide

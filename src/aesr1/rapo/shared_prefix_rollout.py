@@ -1,0 +1,137 @@
+"""The rollout that reads a picture once for all replies of its group."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from math import gcd
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import Trainer
+from trl.extras.profiling import profiling_context
+from trl.models.utils import unwrap_model_for_generation
+from trl.trainer.utils import pad
+
+from aesr1.model.generate import picture_tokens
+from aesr1.model.kv_cache import can_share, prefill
+from aesr1.model.sampling import draw, drawing_of, ends_of
+from aesr1.training.parameters import without_adapter
+
+Row = dict[str, Any]
+
+
+class Groups(NamedTuple):
+    """What a batch asks, each different row once, and how many replies in a row are wanted of each."""
+
+    ids: list[list[int]]
+    rows: list[Row]
+    replies: int
+
+
+def roll_out(trainer: Any, prompt_ids: list[list[int]], images: Any, fields: Row) -> list[list[int]] | None:
+    """Replies to a GRPOTrainer's prompts, in their order, each to its first end token, drawn as TRL would draw them.
+
+    `fields`: the processor's tensors and per-token lists, as TRL hands them over. None where TRL is to do it: for
+    other engines, sharded weights, settings or caches that need `generate`, and rows that do not fall into groups.
+    """
+    sharded = trainer.is_fsdp_enabled or (trainer._dist.is_zero3 and not trainer.args.ds3_gather_for_generation)
+    if trainer.use_vllm or trainer.use_transformers_continuous_batching or sharded:
+        return None
+    if images is None or any(row is None or len(row) != 1 for row in images):
+        return None
+    config, model = trainer.generation_config, without_adapter(trainer.accelerator.unwrap_model(trainer.model_wrapped))
+    drawing = drawing_of(config, model)
+    groups = groups_of(prompt_ids, fields, marks=picture_tokens(model.config) or ())
+    if drawing is None or groups is None or not can_share(model):
+        return None
+    inputs = Trainer._prepare_inputs(trainer, _batch(groups, padding=trainer._tokenizer.pad_token_id))
+    with (
+        profiling_context(trainer, "transformers.generate"),
+        unwrap_model_for_generation(
+            trainer.model_wrapped,
+            trainer.accelerator,
+            gather_deepspeed3_params=trainer.args.ds3_gather_for_generation,
+            generation_kwargs=trainer.generation_kwargs,
+            gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
+        ) as unwrapped,
+        torch.no_grad(),
+    ):
+        model = without_adapter(unwrapped)
+        return draw(
+            model,
+            prefill(model, inputs),
+            replies=groups.replies,
+            drawing=drawing,
+            max_new_tokens=config.max_new_tokens,
+            eos=ends_of(config),
+        )
+
+
+def groups_of(ids: Sequence[list[int]], fields: Row, *, marks: Collection[int]) -> Groups | None:
+    """The rows of a batch, equal neighbours as one; None where no two are equal, or a field cannot be told apart."""
+    rows = rows_of(ids, fields, marks=marks)
+    if rows is None:
+        return None
+    starts = [at for at in range(len(ids)) if at == 0 or ids[at] != ids[at - 1] or not _same(rows[at], rows[at - 1])]
+    replies = gcd(len(ids), *starts)
+    if replies < 2:
+        return None
+    return Groups([*ids[::replies]], rows[::replies], replies)
+
+
+def _same(one: Row, other: Row) -> bool:
+    return all(
+        torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
+        for name, value in one.items()
+    )
+
+
+def rows_of(ids: Sequence[list[int]], fields: Row, *, marks: Collection[int]) -> list[Row] | None:
+    """The processor's fields by row, one picture in each; None for a field that fits neither rows nor tiles.
+
+    Qwen-VL's patches are counted by their grid, InternVL's tiles by the picture tokens of a row; other families
+    have one entry a row.
+    """
+    rows: list[Row] = [{} for _ in ids]
+    for name, value in fields.items():
+        if isinstance(value, list) and value and isinstance(value[0], list):  # one a token
+            parts: Sequence[Any] = value
+        else:
+            tensor = value if isinstance(value, torch.Tensor) else torch.tensor(np.array(value))
+            sizes: list[int] | None = [1] * len(ids)
+            if name == "pixel_values" and "image_grid_thw" in fields:
+                sizes = fields["image_grid_thw"].prod(-1).tolist()
+            elif name == "pixel_values" and len(tensor) != len(ids):
+                sizes = _tiles([sum(id_ in marks for id_ in row) for row in ids], len(tensor))
+            if sizes is None or sum(sizes) != len(tensor):
+                return None
+            parts = torch.split(tensor, sizes)
+        if len(parts) != len(ids):
+            return None
+        for row, part in zip(rows, parts, strict=True):
+            row[name] = part
+    return rows
+
+
+def _tiles(tokens: Sequence[int], tiles: int) -> list[int] | None:
+    """How many of all tiles a row has, each tile being as many picture tokens."""
+    each, rest = divmod(sum(tokens), tiles)
+    return None if rest or not each or any(count % each for count in tokens) else [count // each for count in tokens]
+
+
+def _batch(groups: Groups, *, padding: int) -> Row:
+    """Left-padded model inputs, a row a group."""
+
+    def padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
+        tensor: torch.Tensor = pad([torch.tensor(row) for row in rows], padding_value=value, padding_side="left")
+        return tensor
+
+    inputs: Row = {
+        "input_ids": padded(groups.ids, padding),
+        "attention_mask": padded([[1] * len(row) for row in groups.ids], 0),
+    }
+    for name, first in groups.rows[0].items():
+        parts = [row[name] for row in groups.rows]
+        inputs[name] = torch.cat(parts) if isinstance(first, torch.Tensor) else padded(parts, 0)
+    return inputs

@@ -1,0 +1,105 @@
+"""Validation while training: held-out images, scored by the model as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from aesr1.errors import AesError
+from aesr1.metrics import mae, plcc, srcc
+from aesr1.model.load import Vlm
+from aesr1.model.out_of_memory import within_memory
+from aesr1.model.predict import PredictSettings, predict
+from aesr1.records import Appender, Prediction, Rating, SampledReply
+from aesr1.training.callbacks import keep_until
+from aesr1.training.memory_advice import smaller_validation
+
+SAMPLES = 6
+"""Images whose replies are kept at every validation, the first of the choice."""
+
+
+def held_out(ratings: Sequence[Rating], *, split: str, every: int, images: int) -> list[Rating]:
+    """A fixed random choice of the validation split, the same at every validation and after a resume."""
+    rows = [rating for rating in ratings if rating.split == split]
+    if not every:
+        return []
+    if not rows:
+        raise AesError(
+            f"there are no ratings of split {split!r} to validate on",
+            fix="set validate_on to a split that there is, or validate_every: 0 to go without",
+        )
+    chosen = np.random.default_rng(0).permutation(len(rows))[:images]
+    return [rows[i] for i in sorted(chosen)]
+
+
+class Validating(TrainerCallback):  # type: ignore[misc]
+    """Scores held-out images with the model as it stands and logs PLCC, SRCC, MAE and the share of readable replies.
+
+    What it says of a few of them goes to replies.jsonl.
+    """
+
+    def __init__(
+        self, trainer: Any, vlm: Vlm, ratings: Sequence[Rating], *, every: int, batch: int, max_new_tokens: int
+    ) -> None:
+        self.trainer, self.vlm, self.ratings, self.every = trainer, vlm, ratings, every
+        self.settings = PredictSettings(batch_size=batch, max_new_tokens=max_new_tokens)
+        self.replies = Path(trainer.args.output_dir) / "replies.jsonl"
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Of a killed run's replies keep those up to its checkpoint."""
+        if state.is_world_process_zero:
+            keep_until(self.replies, state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Validate every so many steps; random states are left as they were, so that a run does not depend on it.
+
+        Every process does the same: generating on one alone would hang where weights are sharded.
+        """
+        if state.global_step % self.every:
+            return
+        device = args.device
+        others = [] if device.type == "cpu" else [device]  # without a list every GPU's state is kept, with a warning
+        kind = "cuda" if device.type == "cpu" else device.type
+        full = smaller_validation(self.settings.batch_size)
+        with torch.random.fork_rng(others, device_type=kind), within_memory("validating", full):
+            self.vlm.model.eval()
+            rows = list(predict(self.vlm, [rating.image for rating in self.ratings], self.settings))
+            self.vlm.model.train()
+        figures = {
+            "validation/readable": sum(row.readable for row in rows) / len(rows),
+            **_agreement(rows, self.ratings),
+        }
+        due = control.should_log
+        Trainer.log(self.trainer, figures)  # not GRPOTrainer's, which would end its own averages here
+        control.should_log = due  # any log says that the step's is done
+        if state.is_world_process_zero:
+            with Appender(self.replies) as file:
+                file.append(*map(partial(_sample, state.global_step), rows[:SAMPLES], self.ratings[:SAMPLES]))
+
+
+def _sample(step: int, row: Prediction, rating: Rating) -> SampledReply:
+    return SampledReply(step, row.image, rating.score, row.score, row.readable, row.reasoning, row.reply)
+
+
+def _agreement(rows: Sequence[Prediction], ratings: Sequence[Rating]) -> dict[str, float]:
+    """PLCC, SRCC and MAE, the mean over data sets; nothing of a set that people rated all alike."""
+    found = []
+    for domain in sorted({rating.domain for rating in ratings}):
+        pairs = [
+            (row.score, r.score)
+            for row, r in zip(rows, ratings, strict=True)
+            if r.domain == domain and row.score is not None
+        ]
+        if len({human for _, human in pairs}) > 1:
+            predicted, human = zip(*pairs, strict=True)
+            found.append([measure(predicted, human) for measure in (plcc, srcc, mae)])
+    if not found:
+        return {}
+    means = np.mean(found, axis=0)
+    return {f"validation/{name}": float(mean) for name, mean in zip(("plcc", "srcc", "mae"), means, strict=True)}

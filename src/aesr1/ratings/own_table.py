@@ -1,0 +1,210 @@
+"""Anybody's own ratings: a table with an image column and either a mean on a stated scale or vote counts."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesr1.errors import AesError
+from aesr1.outputs import staged, write_run
+from aesr1.ratings.label_files import (
+    check_scale,
+    count,
+    file_name,
+    header_of,
+    moments,
+    number,
+    once,
+    read_table,
+    spread_of,
+)
+from aesr1.records import SPLITS, Rating, write_rows
+
+IMAGE_NAMES = ("image", "image_name", "filename", "file", "path", "name")
+MEAN_NAMES = ("mean", "score", "mos", "rating")
+SPREAD_NAMES = ("sd", "std", "spread")
+_VOTES = re.compile(r"(?:votes?_|c)(\d+)")
+
+
+@dataclass(frozen=True)
+class CsvConfig:
+    """How to read the table. Column names are found by themselves where they are the usual ones."""
+
+    file: Path
+    output: Path
+    images: Path | None = None  # folder of the pictures; default: the table's
+    image_column: str | None = None
+    mean_column: str | None = None
+    scale: tuple[float, float] | None = None  # the marks' nominal bounds; known by itself from vote columns
+    domain: str | None = None  # default: the name of the table's folder
+    split: str | None = None  # of rows that the table gives none; default: random by share
+    val_share: float = 0.1
+    seed: int = 0
+    allow_missing: bool = False
+
+
+def import_csv(config: CsvConfig) -> Path:
+    """Write `ratings.jsonl` into the output folder and return its path. AesError names line and column."""
+    started = time.time()
+    ratings = list(read_csv(config))
+    if not ratings:
+        raise AesError(f"{config.file} has a header but no rows", fix="check that the right file was exported")
+    missing = [rating.image for rating in ratings if not Path(rating.image).is_file()]
+    if missing and not config.allow_missing:
+        raise AesError(
+            f"{len(missing):,} of {len(ratings):,} images of {config.file} are missing, first: {missing[0]}",
+            fix="pass --images DIR, or --allow-missing to leave them out",
+        )
+    gone = set(missing)
+    ratings = [rating for rating in ratings if rating.image not in gone]
+    with staged(config.output, "ratings.jsonl", "run.json") as part:
+        write_rows(part / "ratings.jsonl", ratings)
+        counts = {"rows": len(ratings), "missing": len(missing)}
+        write_run(part, "ratings import csv", config, started=started, **counts)
+    return config.output / "ratings.jsonl"
+
+
+def read_csv(config: CsvConfig) -> Iterator[Rating]:
+    """Rows as ratings, scores mapped from the scale's nominal bounds to 0–1.
+
+    Rows without a split are divided at random by `val_share`, the same for the same seed.
+    """
+    if not config.file.is_file():
+        raise AesError(f"there is no file {config.file}", fix="check the path")
+    root = (config.images or config.file.parent).absolute()
+    columns = header_of(config.file, separator=None)
+    image, mean, votes = _columns(config, columns)
+    low, high = _scale(config, votes)
+    marks = _marks(votes, low, high)
+    if not 0 <= config.val_share <= 1:
+        raise AesError(f"val_share is {config.val_share}", fix="give a share from 0 to 1")
+    rng = np.random.default_rng(config.seed)
+    seen: set[str] = set()
+    for where, cells in read_table(config.file, separator=None):
+        name = file_name(cells[image], where)
+        once(seen, name, where)
+        counts = tuple(count(cells[column], column, where) for column in votes)
+        _check_raters(cells, counts, where)
+        opinion = _opinion(cells, mean, marks, counts, where)
+        spread = _spread(cells, columns, marks, counts, where, low=low, high=high)
+        drawn = "val" if rng.random() < config.val_share else "train"
+        split = cells.get("split") or config.split or drawn
+        if split not in SPLITS:
+            raise AesError(f"{where}: split is {split!r}", fix=f"use {', '.join(SPLITS)}")
+        yield Rating(
+            image=str(root / name),
+            score=(opinion - low) / (high - low),
+            domain=config.domain or config.file.absolute().parent.name,
+            split=split,
+            spread=spread,
+            raters=sum(counts) or _raters(cells, where),
+            votes=counts or None,
+        )
+
+
+def _raters(cells: dict[str, str], where: str) -> int | None:
+    return count(cells["raters"], "raters", where) if cells.get("raters") else None
+
+
+def _check_raters(cells: dict[str, str], counts: tuple[int, ...], where: str) -> None:
+    raters = _raters(cells, where)
+    if counts and raters is not None and sum(counts) != raters:
+        raise AesError(f"{where}: the votes sum to {sum(counts)}, raters is {raters}", fix="mend or remove the row")
+
+
+def _columns(config: CsvConfig, columns: list[str]) -> tuple[str, str | None, list[str]]:
+    """The image column, the mean's (None where votes give it) and the vote columns by mark."""
+
+    def find(wanted: str | None, usual: tuple[str, ...], what: str) -> str | None:
+        if wanted is not None and wanted not in columns:
+            raise AesError(
+                f"{config.file} has no column {wanted!r}; it has {', '.join(columns)}", fix=f"name the {what} column"
+            )
+        return wanted or next((name for name in columns if name.lower() in usual), None)
+
+    votes = sorted((name for name in columns if _VOTES.fullmatch(name)), key=_mark)
+    image = find(config.image_column, IMAGE_NAMES, "image")
+    mean = find(config.mean_column, MEAN_NAMES, "mean")
+    if image is None:
+        raise AesError(
+            f"{config.file} has no image column; it has {', '.join(columns)}",
+            fix=f"pass --image-column, or call it one of {', '.join(IMAGE_NAMES)}",
+        )
+    if mean is None and not votes:
+        raise AesError(
+            f"{config.file} has neither a mean nor votes; it has {', '.join(columns)}",
+            fix="pass --mean-column and --scale LOW HIGH, or have columns votes_1, votes_2 …",
+        )
+    return image, mean, votes
+
+
+def _scale(config: CsvConfig, votes: list[str]) -> tuple[float, float]:
+    if config.scale is not None:
+        low, high = config.scale
+        check_scale(low, high)
+        return low, high
+    if not votes:
+        raise AesError(
+            f"the scale of {config.file} is not known, and guessing it from the marks seen would be wrong",
+            fix="pass --scale LOW HIGH, the lowest and highest mark a rater could give",
+        )
+    return float(_mark(votes[0])), float(_mark(votes[-1]))
+
+
+def _marks(votes: list[str], low: float, high: float) -> NDArray[np.float64]:
+    """The mark each vote column stands for; without vote columns the scale's two bounds."""
+    marks = np.array([float(_mark(name)) for name in votes] or [low, high])
+    if marks.min() < low or marks.max() > high:
+        raise AesError(
+            f"the vote columns run from {marks.min():g} to {marks.max():g}, the scale from {low:g} to {high:g}",
+            fix="pass the scale that the votes were given on",
+        )
+    return marks
+
+
+def _opinion(
+    row: dict[str, str], mean: str | None, marks: NDArray[np.float64], counts: tuple[int, ...], where: str
+) -> float:
+    """The mean mark of a row, from its mean where it is given, else from its votes."""
+    if counts and not sum(counts):
+        raise AesError(f"{where}: nobody voted", fix="remove the row")
+    voted = float(np.average(marks, weights=counts)) if counts else None
+    if mean is None:
+        return float(voted or 0.0)
+    low, high = marks.min(), marks.max()
+    value = number(row[mean], mean, where)
+    if not low <= value <= high:
+        raise AesError(
+            f"{where}: {mean} is {value:g}, outside the scale {low:g}–{high:g}",
+            fix="pass the right --scale, or mend the row",
+        )
+    if voted is not None and abs(value - voted) > 0.02 * (high - low):
+        raise AesError(f"{where}: the votes average {voted:.3f}, {mean} says {value:g}", fix="mend the row")
+    return value
+
+
+def _spread(
+    row: dict[str, str],
+    columns: list[str],
+    marks: NDArray[np.float64],
+    counts: tuple[int, ...],
+    where: str,
+    *,
+    low: float,
+    high: float,
+) -> float | None:
+    """The standard deviation of single votes on the 0–1 scale, as the table says or from the votes; else None."""
+    given = next((name for name in columns if name.lower() in SPREAD_NAMES and row[name]), None)
+    if given is not None:
+        return spread_of(row[given], given, where, low=low, high=high)
+    return moments(counts, marks.tolist())[1] / (high - low) if counts else None
+
+
+def _mark(column: str) -> int:
+    return int(column.strip("votesc_"))

@@ -1,0 +1,102 @@
+"""AADB: 9,958 photographs, five raters each, eleven attributes. From the authors' lists or the MATLAB file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from aesr1.errors import AesError
+from aesr1.ratings.label_files import RESEARCH, About, file_name, find, need, on_scale, once, read_lines
+from aesr1.records import Rating
+
+ABOUT = About(
+    name="aadb",
+    title="AADB",
+    licence=RESEARCH,
+    source="Kong, Shen, Lin, Mech, Fowlkes: AADB, ECCV 2016",
+    images=(".", "datasetImages_warp256", "images"),
+    published=({"train": 8_458, "val": 500, "test": 1_000}, {"train": 8_458, "test": 1_000}),  # lists, MATLAB file
+)
+FOLDERS = {"train": "datasetImages_originalSize", "val": "datasetImages_originalSize"}
+TEST_FOLDER = "AADB_newtest_originalSize"
+LISTS = {"train": "imgListTrainRegression", "val": "imgListValidationRegression", "test": "imgListTestNewRegression"}
+FOLDER = "imgListFiles_label"
+MATLAB = "AADBinfo.mat"
+ATTRIBUTES = {
+    "BalacingElements": "balance",  # sic
+    "ColorHarmony": "colour harmony",
+    "Content": "content",
+    "DoF": "depth of field",
+    "Light": "light",
+    "MotionBlur": "motion blur",
+    "Object": "object emphasis",
+    "Repetition": "repetition",
+    "RuleOfThirds": "rule of thirds",
+    "Symmetry": "symmetry",
+    "VividColor": "vivid colour",
+}
+ONE_SIDED = ("Repetition", "Symmetry")  # 0 to 1, the others −1 to 1
+
+
+def load(root: Path) -> Iterator[Rating]:
+    """`imgListFiles_label/*_score.txt` with the lists of attributes beside them, else `AADBinfo.mat`."""
+    if find(root, f"{FOLDER}/{LISTS['train']}_score.txt", f"{LISTS['train']}_score.txt") is None:
+        yield from _matlab(need(root, MATLAB, f"{FOLDER}/{LISTS['train']}_score.txt"))
+        return
+    for split, name in LISTS.items():
+        table = need(root, f"{FOLDER}/{name}_score.txt", f"{name}_score.txt")
+        attributes = {
+            label: _marks(table.with_name(f"{name}_{key}.txt"), key)
+            for key, label in ATTRIBUTES.items()
+            if table.with_name(f"{name}_{key}.txt").is_file()
+        }
+        for image, score in _marks(table, "score").items():
+            marked = {label: marks[image] for label, marks in attributes.items() if image in marks}
+            yield _rating(image, score, split, marked)
+
+
+def _marks(file: Path, key: str) -> dict[str, float]:
+    """`<file.jpg> <mark>` a line, as image → mark mapped to 0–1."""
+    low = 0 if key == "score" or key in ONE_SIDED else -1
+    found: dict[str, float] = {}
+    for where, words in read_lines(file):
+        if len(words) != 2:
+            raise AesError(f"{where} has {len(words)} words, not a file name and a mark", fix="get the file again")
+        image = file_name(words[0], where)
+        if image in found:
+            raise AesError(f"{where}: {image} is rated twice", fix="keep one row an image")
+        found[image] = on_scale(words[1], key, where, low=low, high=1)
+    return found
+
+
+def _matlab(file: Path) -> Iterator[Rating]:
+    """Names are arrays of one element inside arrays of one element, scores a plain row."""
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(file)
+        parts = {split: (content[f"{split}NameList"], content[f"{split}Score"]) for split in ("train", "test")}
+    except Exception as error:  # scipy's reader raises whatever it stumbles over in a broken file
+        raise AesError(f"{file} is not AADB's MATLAB file: {error}", fix=f"get {MATLAB} again") from error
+    for split, (names, scores) in parts.items():
+        if names.shape != scores.shape:
+            raise AesError(f"{file} has {names.size} {split} names and {scores.size} scores", fix="get it again")
+        seen: set[str] = set()
+        for position, (name, score) in enumerate(zip(names[0], scores[0], strict=True), start=1):
+            where = f"{file}, {split} row {position}"
+            image = file_name(str(name.item()), where)
+            once(seen, image, where)
+            yield _rating(image, on_scale(str(score), "score", where, low=0, high=1), split, {})
+
+
+def _rating(image: str, score: float, split: str, attributes: Mapping[str, float]) -> Rating:
+    return Rating(
+        image=f"{FOLDERS.get(split, TEST_FOLDER)}/{image}",
+        score=score,
+        domain=ABOUT.name,
+        split=split,
+        raters=5,
+        attributes=dict(attributes) or None,
+        licence=ABOUT.licence,
+        source=ABOUT.source,
+    )

@@ -1,0 +1,33 @@
+"""BAID: 60,337 artworks of boldbrush.com, scores made from the votes of its monthly contests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from aesr1.ratings.label_files import About, file_name, need, on_scale, read_table
+from aesr1.records import Rating
+
+ABOUT = About(
+    name="baid",
+    title="BAID",
+    licence="CC BY-NC-ND 4.0",
+    source="Yi et al.: BAID, CVPR 2023",
+    images=("images", "image", "."),
+    published=({"train": 50_737, "val": 3_200, "test": 6_400},),
+)
+
+
+def load(root: Path) -> Iterator[Rating]:
+    """`dataset/train_set.csv`, `val_set.csv`, `test_set.csv`."""
+    for split in ("train", "val", "test"):
+        table = need(root, f"dataset/{split}_set.csv", f"{split}_set.csv")
+        for where, cells in read_table(table, columns=("image", "score"), unique="image"):
+            yield Rating(
+                image=file_name(cells["image"], where),
+                score=on_scale(cells["score"], "score", where, low=0, high=10),
+                domain=ABOUT.name,
+                split=split,
+                licence=ABOUT.licence,
+                source=ABOUT.source,
+            )

@@ -1,0 +1,86 @@
+"""EVA: 4,070 photographs out of AVA, 30–46 raters each, marks 0–10 and four attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aesr1.errors import AesError
+from aesr1.ratings.label_files import About, count, find, moments, need, on_scale, read_table
+from aesr1.ratings.split import draw_splits
+from aesr1.records import Rating
+
+ABOUT = About(
+    name="eva",
+    title="EVA",
+    licence="labels CC0; the pictures belong to their photographers",
+    source="Kang, Valenzise, Dufaux: EVA, ATQAM/MAST 2020",
+    images=("EVA_together", "images/EVA_together", "images", "."),
+    published=({"all": 4_070},),
+    counted=False,
+)
+MARKS = tuple(range(11))
+ATTRIBUTES = {
+    "visual": "light and colour",
+    "composition": "composition and depth",
+    "quality": "quality",
+    "semantic": "semantics",
+}
+SHARES = {"train": 3_500 / 4_070, "test": 570 / 4_070}
+
+
+@dataclass
+class _Image:
+    """The votes on one image so far."""
+
+    votes: list[int] = field(default_factory=lambda: [0] * len(MARKS))
+    attributes: dict[str, float] = field(default_factory=lambda: dict.fromkeys(ATTRIBUTES, 0.0))
+
+
+def load(root: Path) -> Iterator[Rating]:
+    """`votes_filtered.csv`, a row a vote, cells between "=". The split is drawn: 3,500 and 570, seed 0."""
+    table = need(root, "votes_filtered.csv", "data/votes_filtered.csv", "eva-dataset-master/data/votes_filtered.csv")
+    images: dict[str, _Image] = {}
+    columns = ("image_id", "score", *ATTRIBUTES)
+    for where, cells in read_table(table, columns=columns, separator="="):
+        name = cells["image_id"]
+        if not name.isdecimal():
+            raise AesError(f"{where}: image_id {name!r} is no number", fix="mend or remove the row")
+        mark = count(cells["score"], "score", where)
+        if mark not in MARKS:
+            raise AesError(f"{where}: score is {mark}, outside 0–10", fix="mend or remove the row")
+        image = images.setdefault(name, _Image())
+        image.votes[mark] += 1
+        for column in ATTRIBUTES:
+            image.attributes[column] += on_scale(cells[column], column, where, low=1, high=4)
+    drawn = draw_splits(list(images), SHARES)
+    categories = _categories(root)
+    for (name, image), split in zip(images.items(), drawn, strict=True):
+        raters = sum(image.votes)
+        mean, spread = moments(image.votes, MARKS)
+        folder = f"{categories[name]}/" if name in categories else ""
+        yield Rating(
+            image=f"{folder}{name}.jpg",
+            score=mean / 10,
+            domain=ABOUT.name,
+            split=split,
+            spread=spread / 10,
+            raters=raters,
+            votes=tuple(image.votes),
+            attributes={label: image.attributes[column] / raters for column, label in ATTRIBUTES.items()},
+            licence=ABOUT.licence,
+            source=ABOUT.source,
+        )
+
+
+def _categories(root: Path) -> dict[str, str]:
+    """Image → category folder, where the pictures were unpacked by category and not together."""
+    if (root / "EVA_category").is_dir() and not any((root / name).is_dir() for name in ABOUT.images[:2]):
+        table = find(root, "image_content_category.csv", "data/image_content_category.csv")
+        if table is not None:
+            return {
+                cells["image_id"]: f"EVA_category/{cells['sort']}"
+                for _, cells in read_table(table, columns=("image_id", "sort"), unique="image_id")
+            }
+    return {}

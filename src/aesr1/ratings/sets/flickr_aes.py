@@ -1,0 +1,89 @@
+"""FLICKR-AES: 40,000 photographs, about five raters each, marks 1–5; the score is the authors' aggregate, 0–1."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from aesr1.errors import AesError
+from aesr1.ratings.label_files import (
+    About,
+    count,
+    file_name,
+    find,
+    moments,
+    need,
+    on_scale,
+    once,
+    read_lines,
+    read_table,
+)
+from aesr1.records import Rating
+
+ABOUT = About(
+    name="flickr-aes",
+    title="FLICKR-AES",
+    licence="Creative Commons pictures, each with its photographer's terms",
+    source="Ren, Shen, Lin, Mech, Foran: Personalized Image Aesthetics, ICCV 2017",
+    images=("40K", "FLICKR-AES-001/40K", "images", "."),
+    published=({"train": 35_263, "test": 4_737},),
+    counted=False,
+)
+SCORES = "FLICKR-AES_image_score.txt"
+WORKERS = "FLICKR-AES_image_labeled_by_each_worker.csv"
+TEST_LISTS = ("test.txt", "test_list.txt", "FLICKR-AES_test.txt")
+TEST_LABELS = range(105, 172)
+"""How many pictures a test worker rated (Ren et al., section 3): the release itself does not mark the workers."""
+MARKS = (1, 2, 3, 4, 5)
+
+
+def load(root: Path) -> Iterator[Rating]:
+    """The score file, with the votes and the split of the workers' table.
+
+    Test pictures are those of a list of names (`test.txt`, the first word of each line) where there is one, else those
+    that a test worker rated. Names in the workers' table carry a leading blank, lines of the score file may.
+    """
+    scores = need(root, SCORES)
+    workers = need(root, WORKERS, f"../{WORKERS}")
+    votes: dict[str, Counter[int]] = {}
+    rated: dict[str, list[str]] = {}
+    for where, cells in read_table(workers, columns=("worker", "imagePair", "score")):
+        mark = count(cells["score"], "score", where)
+        if mark not in MARKS:
+            raise AesError(f"{where}: score is {mark}, outside 1–5", fix="mend or remove the row")
+        name = file_name(cells["imagePair"], where)
+        votes.setdefault(name, Counter())[mark] += 1
+        rated.setdefault(cells["worker"], []).append(name)
+    listed = find(root, *TEST_LISTS)
+    if listed is not None:
+        test = {file_name(words[0], where) for where, words in read_lines(listed)}
+    else:
+        test = {name for names in rated.values() if len(names) in TEST_LABELS for name in names}
+    if not test:
+        raise AesError(
+            f"no worker of {workers} rated {TEST_LABELS[0]} to {TEST_LABELS[-1]} pictures, as the test workers did",
+            fix=f"put a list of the test images' names beside it as {TEST_LISTS[0]}",
+        )
+    tested = 0
+    seen: set[str] = set()
+    for where, words in read_lines(scores):
+        if len(words) != 2:
+            raise AesError(f"{where} has {len(words)} words, not a file name and a score", fix="get the file again")
+        name = file_name(words[0], where)
+        once(seen, name, where)
+        tested += name in test
+        given = tuple(votes[name][mark] for mark in MARKS) if name in votes else None
+        yield Rating(
+            image=name,
+            score=on_scale(words[1], "score", where, low=0, high=1),
+            domain=ABOUT.name,
+            split="test" if name in test else "train",
+            spread=moments(given, MARKS)[1] / 4 if given else None,
+            raters=sum(given) if given else None,
+            votes=given,
+            licence=ABOUT.licence,
+            source=ABOUT.source,
+        )
+    if seen and not tested:
+        raise AesError(f"none of the {len(test):,} test images is in {scores}", fix=f"check {listed or workers}")

@@ -1,0 +1,62 @@
+"""LAPIS: 11,723 paintings, about 24 raters each, marks 0–100."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from aesr1.errors import AesError
+from aesr1.ratings.label_files import About, file_name, need, on_scale, read_lines, read_table
+from aesr1.records import Rating
+
+ABOUT = About(
+    name="lapis",
+    title="LAPIS",
+    licence="on request from its authors",
+    source="Maerten, Chen, De Winter, Bossens, Wagemans: LAPIS, CVPR 2025",
+    images=("images", "datasetImages_originalSize", "."),
+    published=({"all": 11_723},),
+    counted=False,
+)
+TABLE = "LAPIS_individualratings_metaANDdemodata.csv"
+LISTS = {"train": "TrainImageSet.txt", "val": "ValImageSet.txt", "test": "TestImageSet.txt"}
+
+
+def load(root: Path) -> Iterator[Rating]:
+    """A row a rater's mark (`image_filename`, `response`), and the official lists of images in `imageset/`.
+
+    `image_filename` may name the style's folder; pictures and lists do without. Rows without a response are left out.
+    """
+    table = need(root, f"annotation/{TABLE}", TABLE)
+    marks: dict[str, list[float]] = {}
+    for where, cells in read_table(table, columns=("image_filename", "response")):
+        if cells["response"] in ("", "NA", "nan"):
+            continue
+        name = file_name(cells["image_filename"], where).rpartition("/")[2]
+        marks.setdefault(name, []).append(on_scale(cells["response"], "response", where, low=0, high=100))
+    seen: dict[str, str] = {}
+    for split, file in LISTS.items():
+        listed = need(root, f"imageset/{file}", file)
+        for where, words in read_lines(listed):
+            name = file_name(" ".join(words), where)
+            if name in seen:
+                raise AesError(f"{where}: {name} is in {seen[name]} as well", fix="keep each image in one list")
+            seen[name] = split
+            if name not in marks:
+                raise AesError(f"{where}: nobody rated {name}", fix=f"check that {table.name} is whole")
+            yield _rating(name, marks[name], split)
+
+
+def _rating(name: str, marks: list[float], split: str) -> Rating:
+    mean = sum(marks) / len(marks)
+    return Rating(
+        image=name,
+        score=min(1.0, max(0.0, mean)),  # the sum of marks may be an ulp too large
+        domain=ABOUT.name,
+        split=split,
+        spread=math.sqrt(sum((mark - mean) ** 2 for mark in marks) / len(marks)),
+        raters=len(marks),
+        licence=ABOUT.licence,
+        source=ABOUT.source,
+    )

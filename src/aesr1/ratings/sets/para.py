@@ -1,0 +1,68 @@
+"""PARA: 31,220 photographs, about 25 raters each, marks in halves on 1–5 and rich attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from aesr1.errors import AesError
+from aesr1.ratings.label_files import About, count, file_name, moments, need, number, on_scale, read_table
+from aesr1.records import Rating
+
+ABOUT = About(
+    name="para",
+    title="PARA",
+    licence="research and learning only",
+    source="Yang et al.: PARA, CVPR 2022",
+    images=("imgs", "."),
+    published=({"train": 28_220, "test": 3_000},),
+    counted=False,
+)
+FILES = {"train": "PARA-GiaaTrain.csv", "test": "PARA-GiaaTest.csv"}
+MARKS = tuple(1 + half / 2 for half in range(9))
+VOTES = tuple(f"aestheticScore_{mark:.1f}" for mark in MARKS)
+ATTRIBUTES = {
+    "qualityScore_mean": "quality",
+    "compositionScore_mean": "composition",
+    "colorScore_mean": "colour",
+    "dofScore_mean": "depth of field",
+    "lightScore_mean": "light",
+    "contentScore_mean": "content",
+    "contentPreference_mean": "content preference",
+    "willingnessToShare_mean": "willingness to share",
+}
+
+
+def load(root: Path) -> Iterator[Rating]:
+    """`annotation/PARA-GiaaTrain.csv` and `-GiaaTest.csv`, columns by name: the readme has them in another order."""
+    for split, name in FILES.items():
+        table = need(root, f"annotation/{name}", name)
+        columns = ("sessionId", "imageName", "aestheticScore_mean", "aestheticScore_std", *VOTES)
+        for where, cells in read_table(table, columns=columns):
+            votes = tuple(count(cells[vote], vote, where) for vote in VOTES)
+            if not sum(votes):
+                raise AesError(f"{where}: nobody voted", fix="remove the row")
+            score = on_scale(cells["aestheticScore_mean"], "aestheticScore_mean", where, low=1, high=5)
+            voted = moments(votes, MARKS)[0]
+            if abs(voted - (1 + 4 * score)) > 0.08:
+                raise AesError(
+                    f"{where}: the votes average {voted:.3f}, aestheticScore_mean says {1 + 4 * score:.3f}",
+                    fix="mend or remove the row",
+                )
+            yield Rating(
+                image=file_name(f"{cells['sessionId']}/{cells['imageName']}", where),
+                score=score,
+                domain=ABOUT.name,
+                split=split,
+                spread=number(cells["aestheticScore_std"], "aestheticScore_std", where) / 4,
+                raters=sum(votes),
+                votes=votes,
+                attributes={
+                    name: on_scale(cells[column], column, where, low=1, high=5)
+                    for column, name in ATTRIBUTES.items()
+                    if cells.get(column)
+                }
+                or None,
+                licence=ABOUT.licence,
+                source=ABOUT.source,
+            )

@@ -1,0 +1,78 @@
+"""SPAQ: 11,125 smartphone photographs, marks 0–100 as a whole and on five attributes. Quality rather than beauty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from aesr1.errors import AesError
+from aesr1.ratings.label_files import RESEARCH, About, Line, file_name, need, on_scale, once, read_table
+from aesr1.ratings.split import draw_splits
+from aesr1.records import Rating
+
+ABOUT = About(
+    name="spaq",
+    title="SPAQ",
+    licence=RESEARCH,
+    source="Fang, Zhu, Zeng, Ma, Wang: SPAQ, CVPR 2020",
+    images=("TestImage", "images", "."),
+    published=({"all": 11_125},),
+    counted=False,
+)
+TABLE = "MOS and Image attribute scores"
+ATTRIBUTES = {
+    "Brightness": "brightness",
+    "Colorfulness": "colourfulness",
+    "Contrast": "contrast",
+    "Noisiness": "noisiness",
+    "Sharpness": "sharpness",
+}
+COLUMNS = ("Image name", "MOS", *ATTRIBUTES)
+SHARES = {"train": 0.8, "test": 0.2}
+
+
+def load(root: Path) -> Iterator[Rating]:
+    """The workbook of scores, or the same saved as csv. No official split: a fifth is drawn for the test, seed 0."""
+    names = (f"Annotations/{TABLE}.xlsx", f"{TABLE}.xlsx", f"Annotations/{TABLE}.csv", f"{TABLE}.csv")
+    table = need(root, *names)
+    if table.suffix == ".xlsx":
+        lines = list(_workbook(table))
+    else:
+        lines = list(read_table(table, columns=COLUMNS, unique="Image name", separator=None))
+    drawn = draw_splits([line.cells["Image name"] for line in lines], SHARES)
+    for (where, cells), split in zip(lines, drawn, strict=True):
+        yield Rating(
+            image=file_name(cells["Image name"], where),
+            score=on_scale(cells["MOS"], "MOS", where, low=0, high=100),
+            domain=ABOUT.name,
+            split=split,
+            attributes={
+                label: on_scale(cells[column], column, where, low=0, high=100) for column, label in ATTRIBUTES.items()
+            },
+            licence=ABOUT.licence,
+            source=ABOUT.source,
+        )
+
+
+def _workbook(file: Path) -> Iterator[Line]:
+    """The first sheet's rows under its header."""
+    try:
+        from python_calamine import CalamineError, CalamineWorkbook
+    except ImportError as error:
+        raise AesError(
+            "reading .xlsx needs python-calamine", fix="pip install 'aesr1[data]', or save the sheet as csv"
+        ) from error
+    try:
+        rows = CalamineWorkbook.from_path(file).get_sheet_by_index(0).to_python()
+    except (CalamineError, OSError) as error:
+        raise AesError(f"{file} is no workbook: {error}", fix="get the file again; it may be cut off") from error
+    header = [str(cell).strip() for cell in rows[0]] if rows else []
+    absent = [name for name in COLUMNS if name not in header]
+    if absent:
+        raise AesError(f"{file} has no column {absent[0]!r}; it has {', '.join(header)}", fix="check the file")
+    seen: set[str] = set()
+    for number, row in enumerate(rows[1:], start=2):
+        where = f"{file}, row {number}"
+        cells = {name: str(cell).strip() for name, cell in zip(header, row, strict=True)}
+        once(seen, cells["Image name"], where)
+        yield Line(where, cells)

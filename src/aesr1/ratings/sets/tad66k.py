@@ -1,0 +1,39 @@
+"""TAD66K: 66,327 photographs of 47 themes, each rated by its theme's own criteria."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from aesr1.errors import AesError
+from aesr1.ratings.label_files import RESEARCH, About, file_name, need, on_scale, read_table
+from aesr1.records import Rating
+
+ABOUT = About(
+    name="tad66k",
+    title="TAD66K",
+    licence=RESEARCH,
+    source="He et al.: TAD66K and TANet, IJCAI 2022",
+    images=("TAD66K", "images", "image", "."),
+    published=({"train": 52_248, "test": 14_079},),
+)
+
+
+def load(root: Path) -> Iterator[Rating]:
+    """`merge/train.csv` and `merge/test.csv`. The tables by theme (`unmerge`) are another split and never mixed in."""
+    if root.name == "unmerge":
+        raise AesError(
+            f"{root} is split by theme, another split than the one that is published with results",
+            fix="pass the folder above it, which holds merge/",
+        )
+    for split in ("train", "test"):
+        table = need(root, f"merge/{split}.csv", f"labels/merge/{split}.csv", f"{split}.csv")
+        for where, cells in read_table(table, columns=("image", "score"), unique="image"):
+            yield Rating(
+                image=file_name(cells["image"], where),
+                score=on_scale(cells["score"], "score", where, low=0, high=10),
+                domain=ABOUT.name,
+                split=split,
+                licence=ABOUT.licence,
+                source=ABOUT.source,
+            )

@@ -1,0 +1,142 @@
+"""What a training run shows and writes while it goes: a bar, its figures, alarms, which checkpoints are whole."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from aesr1.errors import AesError
+from aesr1.model.checkpoint import stamp_checkpoint
+from aesr1.outputs import write_text
+from aesr1.records import read_values
+from aesr1.training.alarms import LogRow, not_finite, standing
+from aesr1.training.processes import wait_for_all
+from aesr1.training.resume import whole_checkpoints
+
+FIGURES, ALARMS = "figures.jsonl", "alarms.jsonl"
+CARD = "README.md"
+"""PEFT's blank form for a model card, put beside every adapter."""
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Cut the rows of later steps off a file that a killed run appended to: whole, or not at all."""
+    rows = read_values(path) if path.exists() else []
+    write_text(path, _lines(row for row in rows if row["step"] <= step))
+
+
+@dataclass
+class Progressing(TrainerCallback):  # type: ignore[misc]  # transformers' callbacks are untyped
+    """A rich bar with time left on stderr; marks every checkpoint as whole once all of it is written."""
+
+    stage: str
+
+    def __post_init__(self) -> None:
+        self.bar = Progress(
+            TextColumn(self.stage),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+        )
+        self.task = self.bar.add_task(self.stage, note="")
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Show the bar on the first process."""
+        if state.is_world_process_zero:
+            self.bar.update(self.task, total=state.max_steps, completed=state.global_step)
+            self.bar.start()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move on by a step."""
+        self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Show the figures that say how the run goes."""
+        row = state.log_history[-1]
+        shown = ("loss", "reward", "readable", "validation/srcc")
+        note = "  ".join(f"{key} {row[key]:.3f}" for key in shown if isinstance(row.get(key), float))
+        if note:
+            self.bar.update(self.task, note=note)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called after this process's last file of a checkpoint: it is whole when all have come here."""
+        wait_for_all()
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
+            (folder / CARD).unlink(missing_ok=True)
+            stamp_checkpoint(folder, stage=self.stage)
+
+
+@dataclass
+class Watching(TrainerCallback):  # type: ignore[misc]
+    """Writes every row of the log to figures.jsonl as it comes, raises alarms, ends a run whose loss is no number.
+
+    The first process writes and warns. Every process gets the same mean loss, so all of them end together: an error
+    on one alone would leave the others waiting for it.
+    """
+
+    output: Path
+
+    def __post_init__(self) -> None:
+        self.standing: set[str] = set()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Begin the files; of a killed run they keep what the checkpoint knows."""
+        args.logging_nan_inf_filter = False  # else an earlier loss is logged in the place of a NaN
+        if state.is_world_process_zero:
+            write_text(self.output / FIGURES, _lines(state.log_history))
+            keep_until(self.output / ALARMS, state.global_step)
+            self.standing = {alarm.name for alarm in standing(state.log_history)} if state.log_history else set()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Log before each checkpoint.
+
+        No mean then reaches over one, so that a resumed run logs what an uninterrupted one does, and no checkpoint is
+        written whose loss was not looked at.
+        """
+        control.should_log |= control.should_save
+
+    on_epoch_end = on_step_end
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take a row down, look at the curve so far. AesError where the loss is NaN or infinite."""
+        if state.is_world_process_zero:
+            _append(self.output / FIGURES, state.log_history[-1])
+            self._raise_alarms(state.log_history)
+        if not_finite(state.log_history[-1], "loss"):
+            alarm = standing(state.log_history)[0]
+            whole = whole_checkpoints(self.output)
+            start = f"--model {whole[-1]}, its last whole checkpoint" if whole else "the same model"
+            raise AesError(
+                f"{alarm.problem} at step {alarm.step}: training cannot go on",
+                fix=f"{alarm.advice}; begin again in another output folder, from {start}",
+            )
+
+    def _raise_alarms(self, rows: Sequence[LogRow]) -> None:
+        """Say and write down each alarm when it begins to hold."""
+        alarms = standing(rows)
+        for alarm in alarms:
+            if alarm.name not in self.standing:
+                print(f"alarm at step {alarm.step}: {alarm.problem}\n  → {alarm.advice}", file=sys.stderr)
+                _append(self.output / ALARMS, vars(alarm))
+        self.standing = {alarm.name for alarm in alarms}
+
+
+def _append(path: Path, row: LogRow) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _lines(rows: Iterable[LogRow]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)

@@ -1,0 +1,162 @@
+"""What both training stages refuse of their settings, before TRL makes anything of them and before a model loads."""
+
+from __future__ import annotations
+
+import importlib.util
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+from aesr1.errors import AesError
+from aesr1.training.launch import Launch
+from aesr1.training.parameters import check_dtype, check_lora
+
+LEAST: dict[str, float] = {
+    "beta": 0,
+    "dataloader_num_workers": 0,
+    "generation_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "images_together": 0,
+    "learning_rate": 0,
+    "lora_alpha": 1,
+    "lora_rank": 0,
+    "max_completion_length": 1,
+    "max_grad_norm": 0,
+    "max_pixels": 1_024,
+    "num_generations": 2,
+    "num_iterations": 1,
+    "per_device_train_batch_size": 1,
+    "resample": 0,
+    "save_steps": 0,
+    "steps_per_generation": 1,
+    "validate_batch": 1,
+    "validate_every": 0,
+    "validate_images": 1,
+}
+"""The smallest value of a setting. TRL divides by some of them."""
+WHY = {
+    "lora_rank": ", 0 to train all weights",
+    "max_pixels": " (32 × 32: nothing can be judged in less)",
+    "num_generations": ": a reply is judged against others to the same picture",
+    "validate_images": "; validate_every: 0 goes without",
+}
+CHOICES = {
+    "attention": ("sdpa", "eager", "flash_attention_2"),
+    "dtype": ("float32", "bfloat16", "float16"),
+}
+UNFIT = {
+    "packing": "TRL cannot pack rows that hold pictures",
+    "padding_free": "TRL cannot leave out the padding of rows that hold pictures",
+    "remove_unused_columns": "TRL would drop the columns that pictures, prompts and rewards are made of",
+    "use_transformers_continuous_batching": "it takes no pictures",
+}
+"""What must not be set, and why."""
+
+
+def check_settings(settings: Any) -> None:
+    """AesError for a value that cannot be, of settings of ours, of TRL's, or of both as they were given."""
+    given = vars(settings)
+    for name, least in LEAST.items():
+        value = given.get(name)
+        if value is not None and not value >= least:
+            raise AesError(f"{name} is {value:g}", fix=f"give {least:,} or more{WHY.get(name, '')}")
+    if not given.get("temperature", 1.0) > 0:
+        raise AesError(
+            f"temperature is {given['temperature']:g}", fix="give one above 0: replies that are all alike teach nothing"
+        )
+    for name, choices in CHOICES.items():
+        if given.get(name, choices[0]) not in choices:
+            raise AesError(f"{name} is {given[name]!r}", fix=f"choose from {', '.join(choices)}")
+    for name, reason in UNFIT.items():
+        if given.get(name):
+            raise AesError(f"{name} is set, and {reason}", fix=f"leave {name} out")
+    steps, epochs = given.get("max_steps", -1), given.get("num_train_epochs", 1)
+    if steps == 0 or (steps < 0 and not epochs > 0):
+        raise AesError(
+            f"max_steps is {steps} and num_train_epochs {epochs:g}, so there is nothing to train",
+            fix="give num_train_epochs above 0, or max_steps",
+        )
+    if str(getattr(given.get("eval_strategy"), "value", given.get("eval_strategy") or "no")) != "no":
+        raise AesError(
+            "eval_strategy is set, and there is no data set for TRL to evaluate on",
+            fix="leave it out; RAPO judges held-out pictures by validate_every, and `aesr1 eval` any checkpoint",
+        )
+    if str(getattr(given.get("save_strategy"), "value", given.get("save_strategy"))) == "best":
+        raise AesError(
+            "save_strategy is best, which TRL finds out by an evaluation that there is none of",
+            fix="set save_strategy: steps; `aesr1 eval` compares the checkpoints",
+        )
+
+
+def check_as_given(settings: Namespace) -> None:
+    """The same of settings as they come from recipe and flags, with what TRL would stumble over in making its own."""
+    check_settings(settings)
+    if getattr(settings, "deepspeed", None):
+        _check_package("deepspeed", "--deepspeed", fix="pip install deepspeed, or leave --deepspeed out")
+        file = str(settings.deepspeed)
+        if not file.lstrip().startswith("{") and not Path(file).is_file():
+            raise AesError(f"--deepspeed {file}: there is no such file", fix="give DeepSpeed's JSON file")
+    no_gpu = settings.use_cpu or not (getattr(settings, "dry_run", False) or torch.cuda.is_available())
+    if settings.attention == "flash_attention_2":
+        if no_gpu:
+            raise AesError("attention is flash_attention_2, which needs a GPU", fix="leave attention out (sdpa)")
+        _check_package(
+            "flash_attn",
+            "attention: flash_attention_2",
+            fix="pip install flash-attn --no-build-isolation, or leave attention out: sdpa needs nothing",
+        )
+
+
+def check_shared(config: Any, training: TrainingArguments, launch: Launch) -> None:
+    """What either stage refuses of its settings and TRL's, and of a launch for them. AesError."""
+    check_settings(config)
+    check_settings(training)
+    check_lora(config.lora_rank, launch)
+    check_dtype(config.dtype, config.lora_rank, launch)
+
+
+def check_vllm(training: Any) -> None:
+    """AesError where rollouts are to come from vLLM and it is not there.
+
+    A server needs it here as well: the trainer hands its weights over by vLLM's own code.
+    """
+    if training.use_vllm:
+        _check_package(
+            "vllm",
+            "use_vllm (colocated or with a server: the trainer sends its weights by vLLM's code)",
+            fix="pip install 'vllm>=0.22,<=0.31' where the trainer runs, or leave use_vllm out: rollouts then come "
+            "from transformers",
+        )
+
+
+def _check_package(module: str, what: str, *, fix: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise AesError(f"{what} needs {module}, which is not installed", fix=fix)
+
+
+MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}
+"""The loggers whose module has another name; kubeflow has none."""
+
+
+def check_loggers(report_to: str | Sequence[str] | None) -> None:
+    """AesError that says what to install where a logger of `report_to` is unknown or not there."""
+    for name in [report_to] if isinstance(report_to, str) else report_to or []:
+        if name in ("none", "all", "kubeflow"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise AesError(
+                f"report_to names {name!r}, which is no logger",
+                fix=f"choose from none, {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
+            )
+        module = MODULES.get(name, name)
+        if importlib.util.find_spec(module) is None:
+            raise AesError(
+                f"report_to: {name} needs a package that is not installed",
+                fix=f"pip install {module.replace('_', '-')}, or set report_to: tensorboard (or none); "
+                "`aesr1 curves` draws every run without any of them",
+            )

@@ -1,0 +1,212 @@
+"""What a training run would be, before it costs anything: parameters, tokens, memory, steps. No weights are read."""
+
+from __future__ import annotations
+
+import math
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, TrainingArguments
+
+from aesr1.contract import PROMPT
+from aesr1.errors import AesError
+from aesr1.model.load import configured
+from aesr1.training.checks import check_as_given
+from aesr1.training.launch import ALL, Launch, from_file, launched, with_flags
+from aesr1.training.memory_estimate import ADAM, GIB, MASTER, Memory, Shape, Work, memory
+from aesr1.training.parameters import freeze_vision, lora_parameters
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """Say what the run would be, and do nothing."""
+
+    _argument_group_name = "instead of a run"
+
+    dry_run: bool = field(default=False, metadata={"help": "Say what the run would be, and do nothing."})
+    accelerate_config: str | None = field(
+        default=None,
+        metadata={
+            "help": "For --dry_run: the file that `accelerate launch` is to have, such as one of recipes/accelerate."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.accelerate_config and not self.dry_run:
+            raise AesError(
+                "accelerate_config is for a dry run alone",
+                fix="add --dry_run, or launch with `accelerate launch --config_file … -m aesr1 …`",
+            )
+
+
+def prepare(settings: Namespace) -> int | None:
+    """For `parse_recipe`: refuse what cannot be, and have a dry run judged as the run that it tells of would be.
+
+    A dry run needs no GPU, whatever the recipe says of its arithmetic. The number of processes of its launch file.
+    """
+    check_as_given(settings)
+    if not getattr(settings, "dry_run", False):
+        return None
+    settings.use_cpu = True
+    return from_file(Path(settings.accelerate_config)).processes if settings.accelerate_config else None
+
+
+class Asked(NamedTuple):
+    """Tokens of a question."""
+
+    picture: int  # of one of max_pixels
+    text: int  # of the prompt, template and all
+
+
+class Body(NamedTuple):
+    """A model as its config describes it."""
+
+    kind: str
+    shape: Shape
+    saved: int  # parameters in a checkpoint: of LoRA, those of the adapter
+    asked: Asked
+
+
+class Schedule(NamedTuple):
+    """How long a run is and what it writes on the way."""
+
+    steps: int
+    checkpoints: int
+
+
+def launch_of(dry: DryRun, training: TrainingArguments) -> Launch:
+    """The processes that a run would have."""
+    if dry.accelerate_config:
+        return with_flags(from_file(Path(dry.accelerate_config)), training)
+    return launched(training)
+
+
+def asked(config: Any, processor: Any, *, max_pixels: int, shape: float = 1.0) -> Asked:
+    """What the prompt about one picture, so many times as wide as high, costs a model of this config and processor."""
+    height = int((max_pixels / shape) ** 0.5)
+    size = (int(height * shape), height)
+    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PROMPT}]}]
+    question = processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    seen = processor(text=[question], images=[[Image.new("RGB", size)]], return_tensors="pt")["input_ids"]
+    picture = int((seen == config.image_token_id).sum())
+    return Asked(picture, seen.shape[1] - picture)
+
+
+def body_of(settings: Any, training: TrainingArguments, launch: Launch) -> Body:
+    """Count parameters and a picture's tokens from a config and a processor, by a stage's settings.
+
+    AesError as `vlm.load`.
+    """
+    max_pixels, lora_rank = settings.max_pixels, settings.lora_rank
+    config, processor = configured(settings.model, max_pixels=max_pixels)
+    with torch.device("meta"):
+        empty = AutoModelForImageTextToText.from_config(config)
+    if settings.freeze_vision:
+        freeze_vision(empty)
+    total = sum(parameter.numel() for parameter in empty.parameters())
+    trained = sum(parameter.numel() for parameter in empty.parameters() if parameter.requires_grad)
+    if lora_rank:
+        trained = lora_parameters(empty, lora_rank)
+        total += trained
+    text = config.get_text_config()
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    largest = max(sum(p.numel() for p in layer.parameters()) for layer in _layers(empty))
+    shape = Shape(
+        parameters=total,
+        trained=trained,
+        weight_bytes=bytes_of_a_weight(settings.dtype, training, launch),
+        hidden=text.hidden_size,
+        intermediate=text.intermediate_size,
+        layers=text.num_hidden_layers,
+        cache_width=(getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * width,
+        largest_layer=largest,
+    )
+    question = asked(config, processor, max_pixels=max_pixels)
+    return Body(type(empty).__name__, shape, trained if lora_rank else total, question)
+
+
+def _layers(model: Any) -> list[Any]:
+    """What FSDP and ZeRO-3 gather at a time: the layers, and the embeddings."""
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    return [layer for layers in lists for layer in layers] + [model.get_input_embeddings()]
+
+
+def bytes_of_a_weight(dtype: str, training: TrainingArguments, launch: Launch) -> int:
+    """4, or 2: DeepSpeed makes 16-bit weights of any under bf16, and keeps its own float32 copy."""
+    half = dtype in ("bfloat16", "float16") or (launch.deepspeed and training.bf16)
+    return 2 if half else 4
+
+
+def schedule(training: TrainingArguments, passes: int) -> Schedule:
+    """Of a run whose processes each do so many micro-batches an epoch; as transformers counts."""
+    an_epoch: int = max(1, math.ceil(passes / training.gradient_accumulation_steps))
+    steps = training.max_steps if training.max_steps > 0 else math.ceil(float(training.num_train_epochs) * an_epoch)
+    if training.save_strategy == "epoch":
+        return Schedule(steps, math.ceil(steps / an_epoch))
+    if training.save_strategy != "steps":
+        return Schedule(steps, 0)
+    every = saved_every(training, steps)
+    return Schedule(steps, math.ceil(steps / every) if every else 1)  # the last step is always saved
+
+
+def saved_every(training: TrainingArguments, steps: int) -> int:
+    """Steps from one checkpoint to the next: save_steps below 1 is a share of the whole run."""
+    return math.ceil(training.save_steps * steps) if training.save_steps < 1 else int(training.save_steps)
+
+
+def checkpoint_bytes(body: Body, launch: Launch, *, model_only: bool) -> float:
+    """Weights and Adam's moments.
+
+    DeepSpeed also saves the float32 weights that it trains and, where it does not divide them, its own copy of the
+    model: 14 or 16 bytes a trained parameter in all.
+    """
+    shape = body.shape
+    weights = body.saved * shape.weight_bytes
+    if model_only:
+        return weights
+    own = MASTER * shape.trained if launch.deepspeed else 0
+    if launch.deepspeed and launch.shards != ALL:
+        own += shape.parameters * shape.weight_bytes
+    return weights + ADAM * shape.trained + own
+
+
+def report(
+    body: Body, work: Work, launch: Launch, training: TrainingArguments, *, planned: Schedule, lines: Sequence[str]
+) -> str:
+    """The plan as text; `lines` are what the stage itself has to say."""
+    shape = body.shape
+    need = memory(shape, work, launch)
+    saves = planned.checkpoints
+    kept = min(saves, training.save_total_limit or saves)
+    size = _size(checkpoint_bytes(body, launch, model_only=training.save_only_model))
+    written = f"checkpoints: {saves}, of which {kept} are kept, {size} each" if saves else "no checkpoints"
+    shared = f", which divide {launch.shards}{', offloaded' if launch.offload else ''}" if launch.processes > 1 else ""
+    return "\n".join(
+        [
+            f"model: {body.kind}, {_millions(shape.parameters)} parameters: {_millions(shape.trained)} trained, "
+            f"{_millions(shape.parameters - shape.trained)} frozen",
+            f"tokens: {body.asked.picture} for a picture of max_pixels, {body.asked.text} for the prompt, "
+            f"{work.tokens} with the longest reply",
+            f"processes: {launch.processes}{shared}",
+            *lines,
+            f"steps: {planned.steps:,}; {written}",
+            f"memory a GPU: {_size(need.peak)} estimated ({_parts(need)}); CUDA and NCCL take 2 to 4 more",
+        ]
+    )
+
+
+def _parts(need: Memory) -> str:
+    return ", ".join(f"{name} {_size(size)}" for name, size in need._asdict().items() if size)
+
+
+def _millions(count: float) -> str:
+    return f"{count / 1e6:,.1f} M"
+
+
+def _size(count: float) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,105 @@
+"""Which parameters a stage trains: all, all but the eyes, or LoRA's small matrices, merged in at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers import PreTrainedModel
+
+from aesr1.errors import AesError
+from aesr1.training.launch import ALL, Launch
+
+VISION_PARTS = (
+    "visual",
+    "vision_tower",
+    "vision_model",
+    "multi_modal_projector",
+    "connector",
+    "vision_embed",
+    "image_newline",
+)
+"""How the model families name their vision tower and projector (LLaVA's mark of a row's end is the projector's)."""
+
+
+def freeze_vision(model: Any) -> int:
+    """Freeze vision tower and projector (the paper's cold start); the number of frozen parameters."""
+    frozen = 0
+    for name, parameter in model.named_parameters():
+        if any(part in VISION_PARTS for part in name.split(".")):
+            parameter.requires_grad_(False)
+            frozen += getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3 leaves an empty tensor in its place
+    if not frozen:
+        raise AesError(
+            "no vision part was found in this model",
+            fix=f"its parameters are named by none of {', '.join(VISION_PARTS)}",
+        )
+    for name, module in model.named_modules():
+        if isinstance(module, PreTrainedModel) and any(part in VISION_PARTS for part in name.split(".")):
+            # Gradient checkpointing makes the output of all "input embeddings" require gradients, a tower's patch
+            # embedding among them: a frozen tower would be computed again and gradients sent through it for nothing.
+            module.get_input_embeddings = _nothing_to_train
+    return frozen
+
+
+def _nothing_to_train() -> None:
+    raise NotImplementedError("a frozen vision tower has no embeddings to train")
+
+
+def lora_targets(model: Any) -> list[str]:
+    """The language model's linear layers by full name: no eyes, no output head."""
+    head = model.get_output_embeddings()
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and module is not head
+        and not any(part in VISION_PARTS for part in name.split("."))
+    ]
+
+
+def lora_config(model: Any, *, rank: int, alpha: int) -> LoraConfig | None:
+    """LoRA of this rank on all of `lora_targets`; None for rank 0."""
+    if not rank:
+        return None
+    return LoraConfig(r=rank, lora_alpha=alpha, target_modules=lora_targets(model), task_type="CAUSAL_LM")
+
+
+def without_adapter(model: Any) -> Any:
+    """The model itself, LoRA's layers in it but not its wrapper around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def lora_parameters(model: Any, rank: int) -> int:
+    """How many parameters `lora_config` adds."""
+    layers = dict(model.named_modules())
+    return sum(rank * (layers[name].in_features + layers[name].out_features) for name in lora_targets(model))
+
+
+def check_lora(rank: int, launch: Launch) -> None:
+    """AesError where LoRA's weights are divided or wrapped: no adapter could be merged into them."""
+    if rank and (launch.shards == ALL or launch.fsdp):
+        raise AesError(
+            "lora_rank is set and the weights are divided among the processes (ZeRO-3) or wrapped to be (FSDP)",
+            fix="LoRA needs no division: launch with recipes/accelerate/ddp.yaml or zero2.yaml, or set lora_rank: 0",
+        )
+
+
+def save_merged(model: Any, output: Path) -> None:
+    """Write the adapter to output/adapter, and the model with it merged in to output, where any tool can load it.
+
+    Merged and written in float32: in bfloat16 the rounding would swallow most of a small update.
+    """
+    model.save_pretrained(output / "adapter")
+    model.to(device="cpu", dtype=torch.float32).merge_and_unload().save_pretrained(output)
+
+
+def check_dtype(dtype: str, rank: int, launch: Launch) -> None:
+    """AesError where 16-bit weights would be trained directly: steps of 1e-6 vanish in their rounding."""
+    if dtype in ("bfloat16", "float16") and not rank and not launch.deepspeed:
+        raise AesError(
+            f"dtype is {dtype}, and nothing keeps a float32 copy of the trained weights",
+            fix="set dtype: float32 (bf16: true keeps the arithmetic fast), launch with DeepSpeed, or train by LoRA",
+        )

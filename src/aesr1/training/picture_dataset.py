@@ -1,0 +1,54 @@
+"""Rows with picture paths as a data set for TRL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from datasets import Dataset
+from PIL import Image
+
+from aesr1.contract import PROMPT
+from aesr1.errors import AesError
+from aesr1.images.load import open_image
+
+
+def as_dataset(rows: Sequence[dict[str, Any]], *, max_pixels: int) -> Dataset:
+    """A data set for TRL: each row's `image` path is opened and shrunk when it is fetched, never stored.
+
+    GRPO fetches an image K times in a row, and again for every micro-batch: the last pictures are kept.
+    """
+
+    @lru_cache(maxsize=1024)
+    def opened(path: str) -> Image.Image:
+        return open_image(path, max_pixels=max_pixels)
+
+    def fetch(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        size = len(columns["image"])
+        return {
+            **columns,
+            "image": [opened(path) for path in columns["image"]],
+            "prompt": [[{"role": "user", "content": PROMPT}] for _ in range(size)],
+        }
+
+    return Dataset.from_list(list(rows)).with_transform(fetch)
+
+
+def check_images(paths: Sequence[str]) -> None:
+    """AesError that counts the pictures that are missing or are none and names the first, before a model loads."""
+    bad = [path for path in paths if not _is_picture(path)]
+    if bad:
+        raise AesError(
+            f"{len(bad)} of {len(paths):,} images are missing or no pictures, first: {bad[0]}",
+            fix="put them back, or make the file of rows again without them",
+        )
+
+
+def _is_picture(path: str) -> bool:
+    """Only the head is read: decoding 15,000 pictures would take minutes."""
+    try:
+        with Image.open(path):
+            return True
+    except (OSError, ValueError, SyntaxError):
+        return False

@@ -1,0 +1,164 @@
+"""What a run may be resumed with: the settings it was begun with, but for those that leave its result alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoModelForImageTextToText,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from aesr1.errors import AesError
+from aesr1.model.checkpoint import STAMP, check_stamp
+from aesr1.outputs import claim
+from aesr1.training.launch import Launch
+
+OURS = frozenset({"validate_on", "validate_every", "validate_images", "validate_batch"})
+"""Those of a stage that only watch."""
+
+SHOWN = """
+    output_dir run_name project report_to disable_tqdm logging_strategy logging_steps logging_first_step
+    log_on_each_node logging_nan_inf_filter log_level log_level_replica log_completions log_multimodal
+    num_completions_to_print log_unique_prompts log_completions_hub_repo include_num_input_tokens_seen
+    skip_memory_metrics debug trackio_space_id trackio_bucket_id trackio_static_space_id push_to_hub hub_token
+    hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision
+"""
+SAVED = """
+    save_strategy save_steps save_total_limit save_only_model save_on_each_node enable_jit_checkpoint
+    resume_from_checkpoint do_train do_eval do_predict
+"""
+EVALUATED = """
+    eval_strategy eval_steps eval_delay eval_on_start eval_do_concat_batches eval_use_gather_object
+    eval_accumulation_steps per_device_eval_batch_size prediction_loss_only include_for_metrics batch_eval_metrics
+    bf16_full_eval fp16_full_eval num_generations_eval eval_packing
+"""
+MACHINE = """
+    use_cpu local_rank dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers
+    dataloader_prefetch_factor dataloader_multiprocessing_context dataset_num_proc ddp_backend ddp_timeout
+    ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_find_unused_parameters gradient_checkpointing
+    gradient_checkpointing_kwargs activation_checkpointing activation_checkpointing_kwargs activation_offloading
+    torch_empty_cache_steps ds3_gather_for_generation vllm_server_base_url vllm_server_host vllm_server_port
+    vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization vllm_enable_sleep_mode
+    vllm_tensor_parallel_size
+"""
+THEIRS = frozenset((SHOWN + SAVED + EVALUATED + MACHINE).split())
+"""Those of TRL and transformers: what is written and shown, when checkpoints are, TRL's own evaluation (not used here),
+machines, memory and speed. A list of what may change, so that a setting that is new there may not."""
+
+LENGTH = ("max_steps", "num_train_epochs")
+MICRO = ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation")
+
+
+def bind(output: Path, config: Any, training: TrainingArguments) -> None:
+    """Bind a run's folder to its settings, ours and TRL's. AesError where a resumed run's are others."""
+    flat = _is_flat(config, training)
+    fixed = {name: value for name, value in _plain(training).items() if name not in THEIRS}
+    if flat:
+        fixed = {name: value for name, value in fixed.items() if name not in LENGTH}
+    if fixed.get("loss_type") != "bnpo":  # which weighs replies by the micro-batch that they are in
+        micro, rounds = (int(fixed[name]) for name in MICRO[:2])
+        fixed = {name: value for name, value in fixed.items() if name not in MICRO}
+        fixed[f"{MICRO[0]} × {MICRO[1]}"] = micro * rounds
+    planned = (
+        "the learning rate (or sigma) is planned ahead to the run's end: give the same length to go on, or train on "
+        "from its weights (--model the finished run, another --output_dir); a run's length may change under "
+        "lr_scheduler_type: constant alone"
+    )
+    claim(output, config, training=fixed, free=OURS, fixes=dict.fromkeys(LENGTH, planned))
+
+
+def _is_flat(config: Any, training: TrainingArguments) -> bool:
+    """Whether no step depends on how long the run is to be."""
+    kind = str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type))
+    warmup_is_share = kind == "constant_with_warmup" and 0 < training.warmup_steps < 1
+    moving = getattr(config, "sigma_end", None) is not None
+    return kind in ("constant", "constant_with_warmup") and not warmup_is_share and not moving
+
+
+def _plain(training: TrainingArguments) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(training.to_dict(), default=str))
+    return plain
+
+
+WHOLE_MODELS = "neither FSDP nor DeepSpeed"
+
+
+def resume_point(output: Path, launch: Launch) -> str | None:
+    """The last whole checkpoint of an unfinished run, None for a new one.
+
+    AesError for a finished run, for one of another number of processes (its images would come in another order), and
+    for one whose weights were divided by other means.
+    """
+    if (output / STAMP).is_file():
+        raise AesError(f"{output} holds a finished run", fix="choose another output folder; nothing is overwritten")
+    if not output.is_dir():
+        return None
+    whole = whole_checkpoints(output)
+    if not whole:
+        return None
+    last = get_last_checkpoint(str(output))
+    newest = whole[-1]
+    check_stamp(newest)
+    anew = f"begin anew from its weights: --model {newest} and another --output_dir"
+    before = len(list(newest.glob("rng_state*.pth")))
+    if not before:
+        raise AesError(
+            f"{newest} holds weights alone (save_only_model: true): the optimizer's state is lost",
+            fix=f"{anew}; without save_only_model a run can go on",
+        )
+    if before != launch.processes:
+        raise AesError(
+            f"{newest} was written by {before} processes, and now there are {launch.processes}",
+            fix=f"launch with --num_processes {before}, or {anew}",
+        )
+    engine = "DeepSpeed" if launch.deepspeed else "FSDP" if launch.fsdp else WHOLE_MODELS
+    if _engine(newest) != engine:
+        raise AesError(
+            f"{newest} was written under {_engine(newest)}, and this run is under {engine}",
+            fix=f"launch it as it was begun, or {anew}",
+        )
+    if last is not None and Path(last) != newest:
+        print(f"{last} is unfinished and left out; going on from {newest}", file=sys.stderr)
+    return str(newest)
+
+
+def _engine(checkpoint: Path) -> str:
+    """What divided the weights of a checkpoint: each leaves files of its own, and reads no other's."""
+    if (checkpoint / "latest").is_file():
+        return "DeepSpeed"
+    return "FSDP" if any(checkpoint.glob("pytorch_model_fsdp*")) else WHOLE_MODELS
+
+
+class Resuming:
+    """For a Trainer: a checkpoint's weights under their saved names.
+
+    transformers saves Qwen2.5-VL under the names of its hub repository but resumes by the names in memory, so that
+    nothing matches and training silently goes on from the first weights (QwenLM/Qwen3-VL#1763, ms-swift#7947).
+    """
+
+    is_fsdp_enabled: bool
+    model: Any
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: TRL's would say of a run what is TRL's, and nothing of ours; `run.json` tells all."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        target = self.model if model is None else model
+        if (
+            self.is_fsdp_enabled or not (Path(resume_from_checkpoint) / "config.json").is_file()
+        ):  # sharded, or an adapter
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+            return
+        saved = AutoModelForImageTextToText.from_pretrained(resume_from_checkpoint, dtype=target.dtype)
+        target.load_state_dict(saved.state_dict())
+
+
+def whole_checkpoints(output: Path) -> list[Path]:
+    """The checkpoints of a run that were written to their end, oldest first."""
+    whole = (path for path in output.glob("checkpoint-*") if (path / STAMP).is_file())
+    return sorted(whole, key=lambda path: int(path.name.split("-")[1]))
