@@ -14,24 +14,23 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from seeds import gains
-
 from aesr1.demo import READING
 from aesr1.evaluation.run import EvalConfig, evaluate_models
 from aesr1.outputs import write_json
 from aesr1.rapo import train
 from aesr1.records import Rating, read_rows, write_rows
+from seeds import gains
 
 ARMS: dict[str, tuple[str | None, list[str]]] = {
     "paper": (None, []),
     "rounded": (None, []),
-    "tie": ("rounded", ["--tie", "0.5"]),
+    "tie": ("rounded", ["--tie_target", "0.5"]),
     "soft": ("paper", ["--soft_preferences", "true"]),
     "weights": ("paper", ["--reward_weights", "2", "1", "1"]),
     "sigma": ("paper", ["--sigma", "0.2", "--sigma_end", "0.05"]),
     "binary": (None, ["--rewards", "binary", "format"]),
-    "resample": ("binary", ["--rewards", "binary", "format", "--resample", "2"]),
-    "across": (None, ["--across_domains", "true"]),
+    "resample": ("binary", ["--rewards", "binary", "format", "--dynamic_sampling_rounds", "2"]),
+    "across": (None, ["--compare_across_datasets", "true"]),
     "apart": ("across", []),
 }
 """Name → baseline, flags over tiny/rapo.yaml. `RATINGS`: which are trained on other ratings than the scenes have."""

@@ -33,8 +33,6 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))  # an installe
 import numpy as np
 import torch
 import transformers
-from gpu_clock import GIB, PHASES, Clock, TimedColdStart, TimedRapo, Watch, ceilings, elapsed, machine
-from gpu_shape import SHAPES, Batch, build, forward_operations, processor_for, training_operations
 from PIL import Image
 from transformers import PrinterCallback
 from trl import GRPOConfig, SFTConfig
@@ -47,7 +45,9 @@ from aesr1.rapo import train as rapo
 from aesr1.rapo.reward_functions import RewardSettings, reward_functions
 from aesr1.records import Rating
 from aesr1.training.parameters import freeze_vision, lora_config
-from aesr1.training.picture_dataset import as_dataset
+from aesr1.training.picture_dataset import picture_dataset
+from gpu_clock import GIB, PHASES, Clock, TimedColdStart, TimedRapo, Watch, ceilings, elapsed, machine
+from gpu_shape import SHAPES, Batch, build, forward_operations, processor_for, training_operations
 
 STEPS, RANK, SEED = 3, 16, 0  # measured steps, after one of warm-up
 LEAST = 40  # seconds: with fewer left a row is not begun
@@ -156,7 +156,7 @@ def trainer_of(row: Row, scale: Scale, folder: Path, watch: Watch) -> Any:
     }
     common = {
         "model": model,
-        "train_dataset": as_dataset(samples(row, scale, folder), max_pixels=MAX_PIXELS),
+        "train_dataset": picture_dataset(samples(row, scale, folder), max_pixels=MAX_PIXELS),
         "processing_class": processor,
         "callbacks": [watch],
         "peft_config": lora_config(model, rank=row.rank, alpha=2 * RANK),

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from tiny_model import build_processor
 from tokenizers import Tokenizer
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from aesr1.contract import PROMPT
+from tiny_model import build_processor
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from aesr1.images.load import find_images, open_image
-from aesr1.ratings.look_alikes import look_alikes, thumbnail
+from aesr1.ratings.look_alikes import grey_fingerprint, look_alikes
 from aesr1.tiny.scenes import draw_scene, sample_scene
 
 BITS = 6
@@ -47,7 +47,7 @@ ALTERED: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 def seen(pictures: list[Image.Image]) -> np.ndarray:
     """Thumbnails, as check keeps them."""
-    return np.frombuffer(b"".join(map(thumbnail, pictures)), dtype=np.uint8).reshape(len(pictures), -1)
+    return np.frombuffer(b"".join(map(grey_fingerprint, pictures)), dtype=np.uint8).reshape(len(pictures), -1)
 
 
 def hashes(pictures: list[Image.Image]) -> np.ndarray:

@@ -10,13 +10,13 @@ import time
 
 import numpy as np
 from numpy.typing import NDArray
-from pretrain_backbone import scene_findings
 from scipy.stats import spearmanr
 
-from aesr1.aescot.measured_facts import SCENES, findings
-from aesr1.aescot.phrases import Findings
+from aesr1.aescot.measured_facts import SCENES, facts_of
+from aesr1.aescot.phrases import PictureFacts
 from aesr1.images.measure import MEASURE_NAMES, as_vector, measure
 from aesr1.tiny.scenes import draw_scene, sample_scene
+from pretrain_backbone import scene_findings
 
 PAIRS = (
     ("exposure", "exposure", 1),
@@ -55,7 +55,7 @@ def main() -> None:
         column = values[:, MEASURE_NAMES.index(name)]
         column = np.abs(column) if truth.startswith("|") else column
         print(f"| {truth} | {name} | {sign * spearmanr(known, column)[0]:.3f} |")
-    seen = [findings(row, thresholds=SCENES) for row in measured]
+    seen = [facts_of(row, thresholds=SCENES) for row in measured]
     _print_agreement([scene_findings(scene) for scene in scenes], seen)
 
 
@@ -67,7 +67,7 @@ def _known(scenes: list[dict[str, float]], truth: str) -> NDArray[np.float64]:
     return np.abs(column) if truth.startswith("|") else column
 
 
-def _print_agreement(truth: list[Findings], seen: list[Findings]) -> None:
+def _print_agreement(truth: list[PictureFacts], seen: list[PictureFacts]) -> None:
     """Share of equal steps, of steps at most one apart, and what the commonest step alone would reach."""
     print("\n| finding | equal | at most one apart | commonest step |\n|---|---|---|---|")
     for name in vars(truth[0]):

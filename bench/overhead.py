@@ -20,7 +20,7 @@ from aesr1.rapo.reward_functions import RewardSettings, reward_functions
 from aesr1.rapo.train import PAPER, RapoTrainer, _rows
 from aesr1.records import Rating, read_rows
 from aesr1.tiny.album import AlbumConfig, make_album
-from aesr1.training.picture_dataset import as_dataset
+from aesr1.training.picture_dataset import picture_dataset
 
 PAIRS, STEPS, LENGTH = 5, 3, 48
 
@@ -55,7 +55,7 @@ def steps(rewards: list[Any], ratings: list[Rating], folder: str) -> list[float]
         model=vlm.model.train(),
         reward_funcs=rewards,
         args=GRPOConfig(**settings),
-        train_dataset=as_dataset(_rows(ratings), max_pixels=12_544),
+        train_dataset=picture_dataset(_rows(ratings), max_pixels=12_544),
         processing_class=vlm.processor,
     )
     trainer.remove_callback(PrinterCallback)

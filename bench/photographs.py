@@ -27,7 +27,7 @@ from aesr1.model.load import BACKBONE
 from aesr1.outputs import write_json
 from aesr1.rapo import train
 from aesr1.ratings.own_table import CsvConfig, import_csv
-from aesr1.records import Prediction, Rating, of_split, read_rows
+from aesr1.records import Prediction, Rating, ratings_of_split, read_rows
 
 PENALTIES = np.logspace(-2, 3, 26)
 
@@ -89,7 +89,7 @@ def main() -> None:
     models = (("backbone", BACKBONE), ("cold_start", str(started)), ("rapo", str(trained)))
     evaluate_models(EvalConfig(ratings, models, output / "eval", split="val", reading=READING))
     rows = read_rows(ratings, Rating)
-    known, asked = of_split(rows, "train", where=ratings), of_split(rows, "val", where=ratings)
+    known, asked = ratings_of_split(rows, "train", where=ratings), ratings_of_split(rows, "val", where=ratings)
     predictions = {name: read_rows(output / "eval" / f"predictions-{name}.jsonl", Prediction) for name, _ in models}
     mean = float(np.mean([row.score for row in known]))
     baselines = {"mean of train": np.full(len(asked), mean), "ridge on measures": ridge(known, asked)}

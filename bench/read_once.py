@@ -27,7 +27,6 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))  # an installe
 import numpy as np
 import torch
 from datasets import Dataset
-from gpu_shape import SHAPES, Batch, Shape, Text, Vision, build, language_part, processor_for, vision_part
 from PIL import Image
 from trl import GRPOConfig
 from trl.trainer import grpo_trainer
@@ -36,6 +35,7 @@ from aesr1.contract import PROMPT
 from aesr1.outputs import write_json
 from aesr1.rapo.settings import PAPER
 from aesr1.rapo.trainer import RapoTrainer
+from gpu_shape import SHAPES, Batch, Shape, Text, Vision, build, language_part, processor_for, vision_part
 
 SHAPE = Shape(
     Text(384, 8, 6, 2, 1152, 1024, True),

@@ -27,14 +27,14 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))  # an installe
 
 import numpy as np
 import torch
-from gpu_shape import Batch, build, language_part, processor_for, vision_part
 from PIL import Image
-from read_once import SHAPE, Setting, peak, trainer_of
 
 from aesr1.contract import PROMPT
-from aesr1.model.generate import inputs_about
+from aesr1.model.generate import model_inputs
 from aesr1.model.load import Vlm
 from aesr1.model.predict import PredictSettings, predict
+from gpu_shape import Batch, build, language_part, processor_for, vision_part
+from read_once import SHAPE, Setting, peak, trainer_of
 
 IMAGES, GROUPS, REPLIES, LENGTH, SIDE = 2, 4, 8, 200, 512
 SAMPLES = {"do_sample": True, "temperature": 0.6, "top_p": 1.0, "top_k": 0, "num_return_sequences": REPLIES}
@@ -63,14 +63,14 @@ def score(vlm: Vlm, **settings: Any) -> None:
 def one_at_a_time(vlm: Vlm, **drawing: Any) -> None:
     """The plain way: `generate` about each picture, which reads it once for every reply."""
     for picture in pictures():
-        inputs = inputs_about(vlm, [picture], [""], PROMPT)
+        inputs = model_inputs(vlm, [picture], [""], PROMPT)
         vlm.model.generate(**inputs, max_new_tokens=LENGTH, pad_token_id=0, **drawing)
 
 
 def prepare(vlm: Vlm, seen: list[Image.Image]) -> None:
     """What the processor makes of a batch, ten times, since once is too short to measure."""
     for _ in range(10):
-        inputs_about(vlm, seen, [""] * len(seen), PROMPT)
+        model_inputs(vlm, seen, [""] * len(seen), PROMPT)
 
 
 def roll_out(trainer: Any, *, once: bool) -> None:
@@ -119,7 +119,7 @@ def ways() -> dict[str, tuple[Callable[[], None], Callable[[], None]]]:
 def operations() -> tuple[float, float]:
     """Of reading one picture with its prompt, and of writing one reply after it."""
     patches = SIDE // 28 * 2
-    prompt = inputs_about(model_of(), pictures()[:1], [""], PROMPT)["input_ids"].shape[1]
+    prompt = model_inputs(model_of(), pictures()[:1], [""], PROMPT)["input_ids"].shape[1]
     decoder = language_part(SHAPE, Batch(1, prompt, 0, patches))
     whole = language_part(SHAPE, Batch(1, prompt, LENGTH, patches))
     head = 2.0 * SHAPE.text.hidden_size * SHAPE.text.vocab_size

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import openai
 
-from aesr1.aescot.build import CotConfig, begin, build
-from aesr1.aescot.endpoint import Asker, EndpointConfig
+from aesr1.aescot.build import CotConfig, build, open_build
+from aesr1.aescot.endpoint import EndpointClient, EndpointConfig
 from aesr1.aescot.filters import FilterSettings
-from aesr1.aescot.teacher import Teacher, left_to_ask
+from aesr1.aescot.teacher import Teacher, open_attempts
 from aesr1.contract import level_of
-from aesr1.records import Draft, Rating, each_row, write_rows
+from aesr1.records import Draft, Rating, iterate_rows, write_rows
 from aesr1.tiny.album import AlbumConfig, make_album
 
 IN_FLIGHT, LATENCY = 64, 0.2
@@ -99,7 +99,7 @@ async def compare(url: str, name: str, text: str, seconds: float) -> None:
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
         create = client.chat.completions.create
         alone = await rate(lambda: create(model="m", messages=messages), seconds)  # type: ignore[arg-type]
-    async with Asker(EndpointConfig(url, "m", in_flight=IN_FLIGHT)) as asker:
+    async with EndpointClient(EndpointConfig(url, "m", in_flight=IN_FLIGHT)) as asker:
         ours = await rate(lambda: asker.ask(messages), seconds)
     ideal = IN_FLIGHT / LATENCY
     print(f"{name}: openai client {alone:.0f}/s ({alone / ideal:.0%}), Asker {ours:.0f}/s ({ours / ideal:.0%})")
@@ -113,7 +113,7 @@ def whole_build(url: str, folder: Path) -> None:
     began, cpu = time.monotonic(), time.process_time()
     summary = build(CotConfig(ratings, folder / "cot", n=900, filters=filters, teacher=teacher))
     wall = time.monotonic() - began
-    asked = sum(1 for _ in each_row(folder / "cot" / "raw.jsonl", Draft))
+    asked = sum(1 for _ in iterate_rows(folder / "cot" / "raw.jsonl", Draft))
     kept = sum(summary.kept.values())
     cores = (time.process_time() - cpu) / wall
     print(f"whole build: {asked} answers, {kept} kept, {asked / wall:.0f}/s ({cores:.1f} cores busy)")
@@ -131,8 +131,8 @@ def resume(folder: Path, rows: int) -> None:
     write_rows(folder / "cot" / "raw.jsonl", drafts)
     teacher = Teacher(EndpointConfig("http://localhost/v1", "m"))
     began = time.monotonic()
-    begun = begin(CotConfig(folder / "ratings.jsonl", folder / "cot", n=rows * 2, teacher=teacher))
-    left = sum(map(len, left_to_ask(begun.ratings, begun.drafts, 3).values()))
+    begun = open_build(CotConfig(folder / "ratings.jsonl", folder / "cot", n=rows * 2, teacher=teacher))
+    left = sum(map(len, open_attempts(begun.ratings, begun.drafts, 3).values()))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"resume: {rows:,} drafts in {time.monotonic() - began:.1f} s, {memory:.0f} MB; {left:,} left to ask")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from aesr1.tiny.scenes import LAYERS, Scene, draw_layers, draw_scene, facts, sample_scene, subject_hue
-from aesr1.worker_processes import worker_processes
+from aesr1.worker_processes import worker_pool
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _draw(image_processor: Any, seed: int) -> tuple[Scene, NDArray[np.float16], 
 
 def draw_pool(processor: Any, count: int) -> Pool:
     """Draw so many scenes; the same count begins with the same scenes."""
-    with worker_processes() as workers:
+    with worker_pool() as workers:
         drawn = list(workers.map(partial(_draw, processor.image_processor), range(count), chunksize=64))
     scenes, patches, cells, grids = zip(*drawn, strict=True)
     return Pool(

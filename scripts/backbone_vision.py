@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from backbone_scenes import Pool
 from numpy.typing import ArrayLike, NDArray
 
 from aesr1.metrics import srcc
 from aesr1.tiny.scenes import FACTS, facts
+from backbone_scenes import Pool
 
 
 @torch.no_grad()

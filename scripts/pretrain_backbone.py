@@ -21,15 +21,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from aesr1.aescot.phrases import PLACE, PictureFacts, write_critique, write_description
+from aesr1.errors import AesError
+from aesr1.outputs import require_same_settings
+from aesr1.tiny.scenes import Scene, facts
 from backbone_scenes import Pool, draw_pool
 from backbone_vision import EyeTest, facts_srcc, open_eyes
-from numpy.typing import NDArray
 from tiny_model import build_model, build_processor, save_half
-
-from aesr1.aescot.phrases import PLACE, Findings, describe, judge
-from aesr1.errors import AesError
-from aesr1.outputs import claim
-from aesr1.tiny.scenes import Scene, facts
 
 FACTS_PROMPT = "Write the facts of this picture as numbers."
 DESCRIBE_PROMPT = "Describe this picture."
@@ -50,7 +50,7 @@ class PretrainConfig:
     every: int = 200  # steps between validations and saves
 
 
-def scene_findings(scene: Scene) -> Findings:
+def scene_findings(scene: Scene) -> PictureFacts:
     """What a person would say of a scene: its properties in named steps."""
 
     def step(value: float, *bounds: float) -> int:
@@ -58,7 +58,7 @@ def scene_findings(scene: Scene) -> Findings:
 
     place = "left" if scene.x < 0.43 else "middle" if scene.x < 0.57 else "right"
     warm = min(scene.hue, 1 - scene.hue) < 0.17
-    return Findings(
+    return PictureFacts(
         place="edge" if abs(scene.x - 0.5) > 0.32 else place,
         tilt=step(abs(scene.tilt), 2.5, 7),
         clutter=step(scene.clutter, 0, 3),
@@ -81,8 +81,8 @@ def corpus(rng: np.random.Generator, *, size: int = 4_000) -> list[str]:
     """Texts in every word the embedded critic knows, for the tokenizer."""
     places, warmths = list(PLACE), ("warm", "neutral", "cool")
     return [
-        judge(
-            Findings(
+        write_critique(
+            PictureFacts(
                 place=str(rng.choice(places)),
                 exposure=int(rng.integers(-2, 3)),
                 warmth=str(rng.choice(warmths)),
@@ -203,7 +203,7 @@ def pretrain(config: PretrainConfig, output: Path) -> None:
     """Train the backbone into `output` (processor, weights in float16, log.jsonl); goes on where it was stopped."""
     if (output / "config.json").exists():
         raise AesError(f"{output} exists", fix="choose another output folder; nothing is overwritten")
-    claim(output, config)
+    require_same_settings(output, config)
     words = np.random.default_rng(config.seed)
     processor = build_processor(corpus(words), prompts=(FACTS_PROMPT, DESCRIBE_PROMPT))
     model = build_model(processor, seed=config.seed)
@@ -223,7 +223,7 @@ def pretrain(config: PretrainConfig, output: Path) -> None:
         lessons = [
             (FACTS_PROMPT, facts_text(pool.scenes[i]))
             if n % 2
-            else (DESCRIBE_PROMPT, " ".join(describe(scene_findings(pool.scenes[i]), rng)))
+            else (DESCRIBE_PROMPT, " ".join(write_description(scene_findings(pool.scenes[i]), rng)))
             for n, i in enumerate(chosen)
         ]
         return answer(chosen, lessons)

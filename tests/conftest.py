@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import started
 
 from aesr1.records import Rating, Rationale, read_rows, write_rows
 from aesr1.tiny.scenes import draw_scene, sample_scene
-from browser import started
 
 CPU = [
     *("--use_cpu", "true", "--bf16", "false", "--gradient_checkpointing", "false"),
@@ -37,10 +37,9 @@ def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of random weights, smaller than the embedded one: 2 layers of width 96."""
+    from aesr1.model.checkpoint import stamp_checkpoint
     from pretrain_backbone import DESCRIBE_PROMPT, FACTS_PROMPT, corpus
     from tiny_model import build_model, build_processor
-
-    from aesr1.model.checkpoint import stamp_checkpoint
 
     folder = tmp_path_factory.mktemp("random-model")
     processor = build_processor(corpus(np.random.default_rng(0), size=200), prompts=(FACTS_PROMPT, DESCRIBE_PROMPT))

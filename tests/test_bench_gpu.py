@@ -106,8 +106,9 @@ def test_a_row_without_memory_or_time_says_so(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
     for name, value in (("HF_HUB_OFFLINE", "1"), ("CUDA_VISIBLE_DEVICES", "0")):  # the script sets them for good
         monkeypatch.setenv(name, value)
-    import gpu
     import torch
+
+    import gpu
 
     def full() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")

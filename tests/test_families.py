@@ -10,20 +10,20 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from families import BUILDERS
 from peft import get_peft_model
 from safetensors.torch import load_file
 
 from aesr1 import cold_start
 from aesr1.contract import SCORE_TEXTS, reply_until_score
 from aesr1.images.load import open_image
-from aesr1.model.generate import generate, inputs_about, picture_tokens
+from aesr1.model.generate import generate, model_inputs, picture_tokens
 from aesr1.model.load import load
 from aesr1.model.predict import PredictSettings, predict
 from aesr1.model.score_expectation import expect_scores
 from aesr1.rapo import train
 from aesr1.records import Rating, Rationale, read_rows, write_rows
 from aesr1.training.parameters import VISION_PARTS, lora_config, lora_targets
-from families import BUILDERS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
 
@@ -108,8 +108,8 @@ def test_expectation_equals_a_forward_pass_of_every_answer(vlm, pictures):
     prefixes = [reply_until_score("x " * length) for length in (1, 9, 3)]
     together = expect_scores(vlm, pictures, prefixes)
     for picture, prefix, found in zip(pictures, prefixes, together, strict=True):
-        inputs = inputs_about(vlm, [picture] * 101, [prefix + text for text in SCORE_TEXTS], "Describe it.")
-        start = inputs_about(vlm, [picture], [prefix], "Describe it.")["input_ids"].shape[1]
+        inputs = model_inputs(vlm, [picture] * 101, [prefix + text for text in SCORE_TEXTS], "Describe it.")
+        start = model_inputs(vlm, [picture], [prefix], "Describe it.")["input_ids"].shape[1]
         assert inputs["attention_mask"].all()
         with torch.inference_mode():
             log_p = torch.log_softmax(vlm.model(**inputs).logits[:, start - 1 : -1], dim=-1)
@@ -117,7 +117,7 @@ def test_expectation_equals_a_forward_pass_of_every_answer(vlm, pictures):
         weights, values = torch.softmax(log_p.double(), 0).numpy(), np.linspace(0, 1, 101)
         (alone,) = expect_scores(vlm, [picture], [prefix], prompt="Describe it.")
         assert alone.score == pytest.approx(weights @ values, abs=1e-5)
-        assert alone.spread == pytest.approx(math.sqrt(weights @ values**2 - (weights @ values) ** 2), abs=1e-5)
+        assert alone.score_std == pytest.approx(math.sqrt(weights @ values**2 - (weights @ values) ** 2), abs=1e-5)
         assert found == pytest.approx(expect_scores(vlm, [picture], [prefix])[0], abs=1e-5)
 
 
@@ -128,7 +128,7 @@ def test_replies_do_not_depend_on_the_batch_and_hold_no_picture_tokens(vlm, pict
     assert (
         vlm.processor.tokenizer.convert_tokens_to_ids(vlm.processor.tokenizer.convert_ids_to_tokens(tokens)) == tokens
     )
-    assert {int(token) for token in inputs_about(vlm, pictures, [""] * 3, "x")["input_ids"].unique()} & set(tokens)
+    assert {int(token) for token in model_inputs(vlm, pictures, [""] * 3, "x")["input_ids"].unique()} & set(tokens)
 
 
 def test_a_reply_is_trained_as_it_is_asked_for(vlm, pictures):

@@ -4,7 +4,7 @@ import pickle
 import pytest
 
 from aesr1.errors import AesError
-from aesr1.records import Appender, Prediction, Rating, of_split, read_rows, write_rows
+from aesr1.records import Appender, Prediction, Rating, ratings_of_split, read_rows, write_rows
 
 RATING = Rating("a.jpg", 0.5, "mine", "train", 0.1, 3, (1, 1, 1))
 
@@ -81,7 +81,7 @@ def test_a_missing_file_and_an_empty_split_are_clear_errors(tmp_path):
     with pytest.raises(AesError, match="does not exist"):
         read_rows(tmp_path / "r.jsonl", Prediction)
     with pytest.raises(AesError, match="it has train"):
-        of_split([RATING], "test", where=tmp_path)
+        ratings_of_split([RATING], "test", where=tmp_path)
 
 
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path):

@@ -13,20 +13,28 @@ from trl import SFTConfig, SFTTrainer
 
 from aesr1.contract import MAX_PIXELS, Judgement, render_reply
 from aesr1.errors import AesError
-from aesr1.model.load import BACKBONE, configured
-from aesr1.model.out_of_memory import within_memory
+from aesr1.model.load import BACKBONE, load_config
+from aesr1.model.out_of_memory import explain_out_of_memory
 from aesr1.records import Rationale, read_rows
-from aesr1.training.callbacks import Progressing
-from aesr1.training.checks import check_loggers, check_shared
-from aesr1.training.dry_run import DryRun, asked, body_of, launch_of, prepare, report, schedule
-from aesr1.training.launch import Launch, launched
-from aesr1.training.memory_advice import smaller_start
-from aesr1.training.memory_estimate import Work
+from aesr1.training.callbacks import ProgressBar
+from aesr1.training.checks import check_loggers, check_stage
+from aesr1.training.dry_run import (
+    DryRun,
+    adapt_settings,
+    count_prompt_tokens,
+    format_plan,
+    planned_launch,
+    schedule,
+    summarize_model,
+)
+from aesr1.training.launch import Launch, launch_from_environment
+from aesr1.training.memory_advice import advice_for_loading
+from aesr1.training.memory_estimate import StepWork
 from aesr1.training.parameters import lora_config
-from aesr1.training.picture_dataset import as_dataset, check_images
+from aesr1.training.picture_dataset import check_images, picture_dataset
 from aesr1.training.recipe import parse_recipe
-from aesr1.training.resume import Resuming, resume_point
-from aesr1.training.run import begin, finish, run
+from aesr1.training.resume import ResumableTrainer, resume_point
+from aesr1.training.run import begin_run, finish_run, train
 
 PAPER: dict[str, Any] = {
     "learning_rate": 1e-5,
@@ -70,21 +78,21 @@ class ColdStartConfig:
 def cold_start(config: ColdStartConfig, training: SFTConfig) -> Path:
     """Tune the language model on rationales; the folder of the checkpoint. Resumes an unfinished run."""
     started = time.time()
-    launch = launched(training)
+    launch = launch_from_environment(training)
     rationales, resume = _checked(config, training, launch)
-    vlm = begin(config, training, launch)
-    progress = Progressing("cold start")
-    with within_memory("setting up the training", smaller_start(config, training)):
+    vlm = begin_run(config, training, launch)
+    progress = ProgressBar("cold start")
+    with explain_out_of_memory("setting up the training", advice_for_loading(config, training)):
         trainer = ColdStartTrainer(
             model=vlm.model,
             args=training,
-            train_dataset=as_dataset(_rows(rationales), max_pixels=config.max_pixels),
+            train_dataset=picture_dataset(_rows(rationales), max_pixels=config.max_pixels),
             processing_class=vlm.processor,
             callbacks=[progress],
             peft_config=lora_config(vlm.model, rank=config.lora_rank, alpha=config.lora_alpha),
         )
-    run(trainer, progress, resume=resume)
-    return finish(trainer, vlm.processor, config, stage="cold start", started=started)
+    train(trainer, progress, resume=resume)
+    return finish_run(trainer, vlm.processor, config, stage="cold start", started=started)
 
 
 class _Given(NamedTuple):
@@ -97,7 +105,7 @@ class _Given(NamedTuple):
 def _checked(config: ColdStartConfig, training: SFTConfig, launch: Launch) -> _Given:
     """All that can be checked before a model loads. AesError for a run that cannot be."""
     check_loggers(training.report_to)
-    check_shared(config, training, launch)
+    check_stage(config, training, launch)
     rationales = read_rows(Path(config.rationales), Rationale)
     if not rationales:
         raise AesError(f"{config.rationales} holds no rationales", fix="build them with `aesr1 cot build`")
@@ -110,9 +118,9 @@ def _check_length(config: ColdStartConfig, longest: int | None, rationales: Sequ
     """AesError where TRL would cut rows short: of a picture's tokens the model needs all, of a reply its score."""
     if longest is None:
         return
-    model, processor = configured(config.model, max_pixels=config.max_pixels)
+    model, processor = load_config(config.model, max_pixels=config.max_pixels)
     shapes = (1, 4 / 3, 3 / 2, 16 / 9)  # how a shape falls into patches makes a few tokens' difference
-    question = max(asked(model, processor, max_pixels=config.max_pixels, shape=shape) for shape in shapes)
+    question = max(count_prompt_tokens(model, processor, max_pixels=config.max_pixels, shape=shape) for shape in shapes)
     reply = max((_reply(row) for row in rationales), key=len)
     need = sum(question) + len(processor.tokenizer(reply)["input_ids"]) + 1  # and the end of the text
     if longest < need:
@@ -123,7 +131,7 @@ def _check_length(config: ColdStartConfig, longest: int | None, rationales: Sequ
         )
 
 
-class ColdStartTrainer(Resuming, SFTTrainer):  # type: ignore[misc]  # TRL is untyped
+class ColdStartTrainer(ResumableTrainer, SFTTrainer):  # type: ignore[misc]  # TRL is untyped
     """SFTTrainer whose weights survive a resume."""
 
 
@@ -141,23 +149,23 @@ def _reply(row: Rationale) -> str:
     return render_reply(Judgement(row.score, row.reasoning))
 
 
-def plan(config: ColdStartConfig, training: SFTConfig, dry: DryRun) -> str:
+def describe_run(config: ColdStartConfig, training: SFTConfig, dry: DryRun) -> str:
     """What a cold start would be, in words and numbers. AesError for one that cannot be."""
-    launch = launch_of(dry, training)
+    launch = planned_launch(dry, training)
     rationales, _ = _checked(config, training, launch)
     micro_batch = training.per_device_train_batch_size
     planned = schedule(training, math.ceil(len(rationales) / (micro_batch * launch.processes)))
-    body = body_of(config, training, launch)
+    body = summarize_model(config, training, launch)
     longest = max(len(row.reasoning) for row in rationales) // 4  # four characters a token, as English is
-    tokens = sum(body.asked) + longest
-    work = Work(micro_batch * tokens, tokens, 0, False, training.gradient_checkpointing, training.bf16)
+    tokens = sum(body.prompt) + longest
+    work = StepWork(micro_batch * tokens, tokens, 0, False, training.gradient_checkpointing, training.bf16)
     batch = micro_batch * training.gradient_accumulation_steps * launch.processes
     lines = [f"rationales: {len(rationales):,}, {batch} a step; micro-batch: {micro_batch}"]
-    return report(body, work, launch, training, planned=planned, lines=lines)
+    return format_plan(body, work, launch, training, planned=planned, lines=lines)
 
 
 def main(arguments: Sequence[str]) -> Path | str:
     """`aesr1 sft --config recipe.yaml [--any_setting value]`; the checkpoint's folder, or the plan of a dry run."""
     kinds = [ColdStartConfig, SFTConfig, DryRun]
-    config, training, dry = parse_recipe(kinds, arguments, stage="sft", derive=prepare, **PAPER)
-    return plan(config, training, dry) if dry.dry_run else cold_start(config, training)
+    config, training, dry = parse_recipe(kinds, arguments, stage="sft", derive=adapt_settings, **PAPER)
+    return describe_run(config, training, dry) if dry.dry_run else cold_start(config, training)

@@ -77,13 +77,13 @@ def dimensions_of(text: str) -> list[str]:
     return [name for name, pattern in _DIMENSIONS.items() if pattern.search(text)]
 
 
-def leak_in(text: str) -> str | None:
+def find_leak(text: str) -> str | None:
     """The first numeral or phrase that speaks of a rating, a score or having been told; None where there is none."""
     found = _LEAKS.search(_DECADES.sub("then", text))
     return found.group() if found else None
 
 
-def side_of(sentence: str) -> int:
+def stance_of(sentence: str) -> int:
     """1 praise, −1 critique, 0 neither: more words of PRAISE than FAULTS, fewer, or as many.
 
     A negation up to three words before a word turns it round ("not quite sharp", "nothing distracts").
@@ -96,7 +96,7 @@ def side_of(sentence: str) -> int:
     return (total > 0) - (total < 0)
 
 
-def english(text: str) -> float:
+def english_share(text: str) -> float:
     """Share of a text's words that are English function words: about .4 in English prose, near 0 in other tongues."""
     listed = words(text)
     return sum(word in FUNCTION_WORDS for word in listed) / len(listed) if listed else 0.0

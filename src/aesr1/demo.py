@@ -14,7 +14,7 @@ from typing import Any
 
 from aesr1.model.load import BACKBONE
 from aesr1.model.predict import PredictSettings
-from aesr1.outputs import claim, write_json
+from aesr1.outputs import require_same_settings, write_json
 from aesr1.records import Prediction, read_rows, write_rows
 
 READING = PredictSettings(batch_size=64, max_new_tokens=96)
@@ -38,7 +38,7 @@ class DemoConfig:
 def run_demo(config: DemoConfig) -> str:
     """Run every stage into the output folder and return the table. A stage that is finished is not run again."""
     output = config.output
-    claim(output, config)
+    require_same_settings(output, config)
     seconds: dict[str, float] = _read(output / "seconds.json")
 
     def stage(name: str, done: Path, run: Callable[[DemoConfig], None]) -> None:

@@ -16,7 +16,7 @@ from aesr1.images.load import open_image
 JPEG_QUALITY = 82
 
 
-class Thumbnail(NamedTuple):
+class InlineThumbnail(NamedTuple):
     """A small picture as a data URL, and its size in pixels."""
 
     source: str
@@ -24,7 +24,7 @@ class Thumbnail(NamedTuple):
     height: int
 
 
-def thumbnail(path: str | Path, side: int) -> Thumbnail:
+def inline_thumbnail(path: str | Path, side: int) -> InlineThumbnail:
     """A picture, `side` pixels long at most, as a fresh JPEG: pixels alone, nothing else of the file.
 
     Place, camera and comments stay behind. AesError as of `open_image`.
@@ -36,7 +36,7 @@ def thumbnail(path: str | Path, side: int) -> Thumbnail:
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=JPEG_QUALITY, optimize=True)
     source = "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
-    return Thumbnail(source, picture.width, picture.height)
+    return InlineThumbnail(source, picture.width, picture.height)
 
 
 def _to_srgb(picture: Image.Image) -> Image.Image:
@@ -52,7 +52,7 @@ def _to_srgb(picture: Image.Image) -> Image.Image:
     return turned or picture
 
 
-def template(file: Path) -> Template:
+def page_template(file: Path) -> Template:
     """A page's template: everything escaped, every name that is not given an error."""
     environment = Environment(
         loader=FileSystemLoader(file.parent),

@@ -19,7 +19,7 @@ from aesr1.errors import AesError
 
 
 @contextmanager
-def staged(folder: Path, *names: str) -> Iterator[Path]:
+def staged_output(folder: Path, *names: str) -> Iterator[Path]:
     """A folder to write these files or folders into: at the block's end they all appear in `folder`, or none does.
 
     AesError where one is there already. What a killed run left half-written is swept away by the next.
@@ -45,10 +45,10 @@ def staged(folder: Path, *names: str) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole: aside, then renamed. Several processes may write the same at once."""
-    _aside(path, text).replace(path)
+    _temporary_copy(path, text).replace(path)
 
 
-def _aside(path: Path, text: str) -> Path:
+def _temporary_copy(path: Path, text: str) -> Path:
     """The text in a file of its own beside `path`; processes of two machines may have the same number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(f"{path.suffix}.{uuid4().hex}.part")
@@ -65,11 +65,11 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-PLACES = ("model", "ratings", "rationales")
+PATH_SETTINGS = ("model", "ratings", "rationales")
 """Settings that are text and name a file or folder, or a hub id."""
 
 
-def claim(
+def require_same_settings(
     folder: Path,
     config: Any,
     *,
@@ -86,8 +86,8 @@ def claim(
     path = folder / "settings.json"
     given = asdict(config)
     ours = json.loads(json.dumps(given, default=str))
-    spelt = {name: ours[name] for name, value in given.items() if isinstance(value, Path) or name in PLACES}
-    places = {name: place for name, value in spelt.items() if (place := _place(value))}
+    spelt = {name: ours[name] for name, value in given.items() if isinstance(value, Path) or name in PATH_SETTINGS}
+    places = {name: place for name, value in spelt.items() if (place := _resolved_path(value))}
     if not path.exists():
         _write_first(path, _json({**ours, "training": training, "places": places} if training else ours))
     before = json.loads(path.read_text(encoding="utf-8"))
@@ -96,7 +96,7 @@ def claim(
         bound = before if name in ours else theirs
         if name in free or name not in bound:
             continue
-        was, now = before.get("places", {}).get(name) or _place(bound[name]), places.get(name)
+        was, now = before.get("places", {}).get(name) or _resolved_path(bound[name]), places.get(name)
         if was == now if was and now else bound[name] == value:
             continue
         raise AesError(
@@ -105,7 +105,7 @@ def claim(
         )
 
 
-def _place(value: Any) -> str | None:
+def _resolved_path(value: Any) -> str | None:
     """Where a file or folder lies, however it is spelt; None for what is none."""
     try:
         return str(Path(value).resolve()) if isinstance(value, str) and value and Path(value).exists() else None
@@ -115,7 +115,7 @@ def _place(value: Any) -> str | None:
 
 def _write_first(path: Path, text: str) -> None:
     """Write a file whole, unless another process has written it by then."""
-    aside = _aside(path, text)
+    aside = _temporary_copy(path, text)
     try:
         os.link(aside, path)
     except FileExistsError:

@@ -15,11 +15,11 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
 
-class Advance:
+class RunningBar:
     """A running bar; `advance` moves it on."""
 
-    def __init__(self, bar: Progress, task: int) -> None:
-        self._bar, self._task = bar, task
+    def __init__(self, progress_bar: Progress, task: int) -> None:
+        self._bar, self._task = progress_bar, task
 
     def advance(self, count: int) -> None:
         """Move on by `count`."""
@@ -31,9 +31,9 @@ class Advance:
 
 
 @contextmanager
-def bar(label: str, *, total: int) -> Iterator[Advance]:
+def progress_bar(label: str, *, total: int) -> Iterator[RunningBar]:
     """Show a bar while the block runs."""
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), _Rate(), TextColumn("left"), TimeRemainingColumn())
     note = TextColumn("{task.fields[note]}", markup=False)
     with Progress(*columns, note, console=Console(stderr=True), transient=False) as progress:
-        yield Advance(progress, progress.add_task(label, total=total, note=""))
+        yield RunningBar(progress, progress.add_task(label, total=total, note=""))

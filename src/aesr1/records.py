@@ -29,7 +29,7 @@ class Rating:
     score: float  # mean opinion, 0–1
     domain: str  # the data set; images of two domains are never ranked against each other
     split: str  # train, val or test
-    spread: float | None = None  # standard deviation of single votes, on the 0–1 scale
+    rater_std: float | None = None  # standard deviation of single votes, on the 0–1 scale
     raters: int | None = None
     votes: tuple[int, ...] | None = None  # how many chose each mark, lowest first
     attributes: dict[str, float] | None = None  # what raters said of parts of it (composition, light …), 0–1
@@ -87,7 +87,7 @@ class Prediction:
 
     image: str
     score: float | None  # 0–1
-    spread: float | None  # standard deviation of the score's distribution, 0–1
+    score_std: float | None  # standard deviation of the score's distribution, 0–1
     readable: bool  # the reply kept the contract
     reasoning: str | None
     reply: str  # raw
@@ -117,21 +117,24 @@ def _check_score(score: float) -> None:
         raise ValueError(f"score is {score}, outside 0–1")
 
 
+RENAMED_FIELDS: dict[type, dict[str, str]] = {Rating: {"spread": "rater_std"}, Prediction: {"spread": "score_std"}}
+"""Names that fields had in earlier versions, by kind of row."""
+
 Record = Rating | Draft | Rationale | Prediction | SampledReply
 Row = TypeVar("Row", Rating, Draft, Rationale, Prediction, SampledReply)
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """Every row of a JSON Lines file, image paths made absolute. AesError names file and line of what is wrong."""
-    return list(each_row(path, kind))
+    return list(iterate_rows(path, kind))
 
 
-def each_row(path: Path, kind: type[Row]) -> Iterator[Row]:
+def iterate_rows(path: Path, kind: type[Row]) -> Iterator[Row]:
     """As `read_rows`, one row at a time."""
     folder = str(path.parent.absolute())
     for number, line in _whole_lines(path):
         try:
-            values = json.loads(line)
+            values = with_current_names(json.loads(line), kind)
             if values.get("votes") is not None:
                 values["votes"] = tuple(values["votes"])
             row = kind(**{**values, "image": os.path.join(folder, values["image"])})  # noqa: PTH118  # ten times faster
@@ -146,7 +149,13 @@ def each_row(path: Path, kind: type[Row]) -> Iterator[Row]:
         yield row
 
 
-def read_values(path: Path) -> list[dict[str, Any]]:
+def with_current_names(values: dict[str, Any], kind: type) -> dict[str, Any]:
+    """A row's values under today's field names: files of earlier versions stay readable."""
+    renamed = RENAMED_FIELDS.get(kind, {})
+    return {renamed.get(name, name): value for name, value in values.items()}
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON Lines file that holds no rows of ours, a run's figures say. AesError names a bad line."""
     values = []
     for number, line in _whole_lines(path):
@@ -253,12 +262,12 @@ def _cut_torn_line(path: Path) -> None:
             file.truncate(end)
 
 
-def ratings_in(path: Path) -> Path:
+def ratings_file(path: Path) -> Path:
     """The file of ratings that a path means: itself, or the one in that folder."""
     return path / "ratings.jsonl" if path.is_dir() else path
 
 
-def of_split(ratings: list[Rating], split: str, *, where: Path) -> list[Rating]:
+def ratings_of_split(ratings: list[Rating], split: str, *, where: Path) -> list[Rating]:
     """The ratings of one split. AesError where there are none."""
     chosen = [rating for rating in ratings if rating.split == split]
     if not chosen:

@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 
 
-def worker_processes(count: int | None = None) -> ProcessPoolExecutor:
+def worker_pool(count: int | None = None) -> ProcessPoolExecutor:
     """A pool of `count` processes, by default one a core, all started now: before the caller starts threads.
 
     A killed parent tells its workers nothing; they would wait for ever for work, and hold its terminal and pipes.

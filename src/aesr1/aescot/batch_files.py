@@ -11,23 +11,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aesr1.aescot.endpoint import answer_in, filtered
-from aesr1.aescot.filters import NOT_ASKED, refuse
-from aesr1.aescot.measured_facts import see
+from aesr1.aescot.endpoint import is_content_filter, parse_completion
+from aesr1.aescot.filters import NOT_ASKED, refusal_of
+from aesr1.aescot.measured_facts import measure_facts
 from aesr1.aescot.prompts import data_url, teacher_messages, version
-from aesr1.aescot.teacher import Plan, critique_in, left_to_ask
+from aesr1.aescot.teacher import TeacherPlan, critique_of, open_attempts
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
 from aesr1.images.load import open_image
-from aesr1.outputs import staged
-from aesr1.progress import bar
+from aesr1.outputs import staged_output
+from aesr1.progress import progress_bar
 from aesr1.records import Appender, Draft, Rating
-from aesr1.worker_processes import worker_processes
+from aesr1.worker_processes import worker_pool
 
 ADDRESS = "/v1/chat/completions"
 
 
-class Written(NamedTuple):
+class RequestsWritten(NamedTuple):
     """A file of requests."""
 
     file: Path
@@ -35,7 +35,7 @@ class Written(NamedTuple):
     unreadable: list[str]
 
 
-class Read(NamedTuple):
+class AnswersRead(NamedTuple):
     """What a file of answers brought."""
 
     answers: int  # new in the ledger
@@ -45,24 +45,26 @@ class Read(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Request:
     rating: Rating
     attempt: int
 
 
-def write_requests(plan: Plan, ratings: Sequence[Rating], drafts: Sequence[Draft], file: Path) -> Written:
+def write_requests(
+    plan: TeacherPlan, ratings: Sequence[Rating], drafts: Sequence[Draft], file: Path
+) -> RequestsWritten:
     """One request a line for as many pictures as each level still needs, an attempt each. The file must be new."""
     kept = Counter(level_of(draft.score) for draft in drafts if draft.refused is None)
-    todo = left_to_ask(ratings, drafts, plan.attempts)
+    todo = open_attempts(ratings, drafts, plan.attempts)
     chosen = [job for level in LEVELS for job in list(todo[level])[: max(0, plan.of(level) - kept[level])]]
     if not chosen:
         raise AesError("there is nothing left to ask", fix="the build is complete, or its pictures are spent")
     unreadable: list[str] = []
     with (
-        staged(file.parent, file.name) as part,
+        staged_output(file.parent, file.name) as part,
         (part / file.name).open("w", encoding="utf-8") as out,
-        worker_processes() as workers,
-        bar("batch", total=len(chosen)) as progress,
+        worker_pool() as workers,
+        progress_bar("batch", total=len(chosen)) as progress,
     ):
         for line in workers.map(partial(_request, plan), *zip(*chosen, strict=True), chunksize=4):
             progress.advance(1)
@@ -70,10 +72,10 @@ def write_requests(plan: Plan, ratings: Sequence[Rating], drafts: Sequence[Draft
                 out.write(line + "\n")
             else:
                 unreadable.append(line)
-    return Written(file, len(chosen) - len(unreadable), unreadable)
+    return RequestsWritten(file, len(chosen) - len(unreadable), unreadable)
 
 
-def _request(plan: Plan, rating: Rating, attempt: int) -> str:
+def _request(plan: TeacherPlan, rating: Rating, attempt: int) -> str:
     """A line of the file; or why the picture could not be opened."""
     endpoint = plan.teacher.endpoint
     try:
@@ -94,12 +96,14 @@ def request_id(image: str, attempt: int) -> str:
     return f"{hashlib.blake2b(image.encode(errors='surrogateescape'), digest_size=12).hexdigest()}-{attempt}"
 
 
-def read_answers(plan: Plan, ratings: Sequence[Rating], drafts: list[Draft], file: Path, raw: Appender) -> Read:
+def read_answers(
+    plan: TeacherPlan, ratings: Sequence[Rating], drafts: list[Draft], file: Path, raw: Appender
+) -> AnswersRead:
     """Put a file of answers into the ledger. Lines may come in any order, twice, or belong to something else.
 
     AesError names a line that is no answer.
     """
-    asked = {request_id(r.image, n): _Asked(r, n) for r in ratings for n in range(plan.attempts)}
+    asked = {request_id(r.image, n): _Request(r, n) for r in ratings for n in range(plan.attempts)}
     answered = [draft for draft in drafts if not (draft.refused or "").startswith(NOT_ASKED)]
     done = {request_id(draft.image, draft.attempt) for draft in answered}
     known = unknown = failed = 0
@@ -121,7 +125,7 @@ def read_answers(plan: Plan, ratings: Sequence[Rating], drafts: list[Draft], fil
             done.add(name)
             raw.append(draft)
             drafts.append(draft)
-    return Read(len(drafts) - before, known, unknown, failed)
+    return AnswersRead(len(drafts) - before, known, unknown, failed)
 
 
 def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
@@ -141,18 +145,18 @@ def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
                 raise AesError(
                     f"{where} is no answer of a batch: {error}", fix="get the file again; it may be cut off"
                 ) from error
-            known = isinstance(body, dict) and (code == 200 or filtered(json.dumps(body)))
+            known = isinstance(body, dict) and (code == 200 or is_content_filter(json.dumps(body)))
             yield str(name), body if known else None
 
 
-def _draft(plan: Plan, job: _Asked, body: dict[str, Any]) -> Draft:
-    answer = answer_in(body)
+def _draft(plan: TeacherPlan, job: _Request, body: dict[str, Any]) -> Draft:
+    answer = parse_completion(body)
     rating = job.rating
-    text = critique_in(answer.text or "")
+    text = critique_of(answer.text or "")
     reason = answer.failure
     if reason is None:
-        seen = see(open_image(rating.image), domain=rating.domain)
-        reason = refuse(text, score=rating.score, findings=seen, settings=plan.filters, finish=answer.finish)
+        seen = measure_facts(open_image(rating.image), domain=rating.domain)
+        reason = refusal_of(text, score=rating.score, findings=seen, settings=plan.filters, finish=answer.finish)
     return Draft(
         image=rating.image,
         score=rating.score,

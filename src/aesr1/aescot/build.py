@@ -12,20 +12,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aesr1.aescot.batch_files import Read, Written, read_answers, write_requests
+from aesr1.aescot.batch_files import AnswersRead, RequestsWritten, read_answers, write_requests
 from aesr1.aescot.embedded_critic import Critic, embedded
-from aesr1.aescot.filters import EMBEDDED, NOT_ASKED, FilterSettings, refuse
-from aesr1.aescot.measured_facts import see
+from aesr1.aescot.filters import EMBEDDED, NOT_ASKED, FilterSettings, refusal_of
+from aesr1.aescot.measured_facts import measure_facts
 from aesr1.aescot.prompts import version
-from aesr1.aescot.select import RESULTS, CotSummary, choose, sift, summarise, write_choice
-from aesr1.aescot.teacher import Plan, Teacher, teach, tokens_of_a_request
+from aesr1.aescot.select import RESULTS, CotSummary, apply_filters, select_rationales, summarise, write_selection
+from aesr1.aescot.teacher import Teacher, TeacherPlan, ask_teacher, tokens_of_a_request
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
 from aesr1.images.load import open_image
-from aesr1.outputs import claim, write_run
-from aesr1.progress import bar
-from aesr1.records import Appender, Draft, Rating, of_split, read_rows
-from aesr1.worker_processes import worker_processes
+from aesr1.outputs import require_same_settings, write_run
+from aesr1.progress import progress_bar
+from aesr1.records import Appender, Draft, Rating, ratings_of_split, read_rows
+from aesr1.worker_processes import worker_pool
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class CotConfig:
 
 
 @dataclass(frozen=True)
-class _Bound:
+class _FixedSettings:
     """What a build must not change half-way. Speed, price and address may."""
 
     ratings: Path
@@ -57,7 +57,7 @@ class _Bound:
     judges: tuple[str, ...] = ()
 
 
-class Begun(NamedTuple):
+class OpenBuild(NamedTuple):
     """A build as it stands on disk."""
 
     ratings: list[Rating]  # in the order of asking
@@ -66,7 +66,7 @@ class Begun(NamedTuple):
     wanted: int  # of each level
 
 
-def begin(config: CotConfig, critic: Critic = embedded) -> Begun:
+def open_build(config: CotConfig, critic: Critic = embedded) -> OpenBuild:
     """Bind the folder to the settings and read what is there. AesError where it is finished or has other settings."""
     if config.n < len(LEVELS) or config.attempts < 1:
         raise AesError(
@@ -76,67 +76,67 @@ def begin(config: CotConfig, critic: Critic = embedded) -> Begun:
         raise AesError(
             f"{config.output} holds finished rationales", fix="choose another output folder; nothing is overwritten"
         )
-    ratings = of_split(read_rows(config.ratings, Rating), config.split, where=config.ratings)
-    claim(config.output, bound(config, critic))
+    ratings = ratings_of_split(read_rows(config.ratings, Rating), config.split, where=config.ratings)
+    require_same_settings(config.output, fixed_settings(config, critic))
     ledger = config.output / "raw.jsonl"
     drafts = read_rows(ledger, Draft) if ledger.exists() else []
-    return Begun(shuffled(ratings, config.seed), drafts, ledger, config.n // len(LEVELS))
+    return OpenBuild(shuffled(ratings, config.seed), drafts, ledger, config.n // len(LEVELS))
 
 
 def build(config: CotConfig, *, critic: Critic = embedded) -> CotSummary:
     """Write `raw.jsonl` (every draft, appended), then the results. Resumes where it stopped."""
     started = time.time()
-    begun = begin(config, critic)
+    begun = open_build(config, critic)
     with Appender(begun.ledger) as raw:
         if config.teacher is None:
             unreadable, stopped = _write_all(config, critic, begun, raw), None
         else:
-            unreadable, stopped = _teach_all(plan_of(config), begun, raw)
+            unreadable, stopped = _teach_all(teacher_plan(config), begun, raw)
     return _end(config, begun, started=started, unreadable=unreadable, stopped=stopped)
 
 
-def write_batch(config: CotConfig, file: Path) -> Written:
+def write_batch(config: CotConfig, file: Path) -> RequestsWritten:
     """Write as many questions as are lacking to a file for OpenAI's Batch API or `vllm run-batch`."""
-    begun = begin(config)
-    plan = replace(plan_of(config), taken=_taken(begun.drafts, config.filters))
+    begun = open_build(config)
+    plan = replace(teacher_plan(config), taken=_taken(begun.drafts, config.filters))
     return write_requests(plan, begun.ratings, begun.drafts, file)
 
 
-def read_batch(config: CotConfig, file: Path) -> tuple[Read, CotSummary]:
+def read_batch(config: CotConfig, file: Path) -> tuple[AnswersRead, CotSummary]:
     """Read a file of answers into the ledger. The results are written once every level is full."""
     started = time.time()
-    begun = begin(config)
+    begun = open_build(config)
     with Appender(begun.ledger) as raw:
-        read = read_answers(plan_of(config), begun.ratings, begun.drafts, file, raw)
-    choice = choose(begun.drafts, begun.wanted, config.filters)
+        read = read_answers(teacher_plan(config), begun.ratings, begun.drafts, file, raw)
+    choice = select_rationales(begun.drafts, begun.wanted, config.filters)
     short = len(choice.rationales) < begun.wanted * len(LEVELS)
     stopped = "Some levels lack rationales: write the next --batch-file, or `aesr1 cot filter` what there is."
     return read, _end(config, begun, started=started, stopped=stopped if short else None)
 
 
 def _end(
-    config: CotConfig, begun: Begun, *, started: float, unreadable: Sequence[str] = (), stopped: str | None = None
+    config: CotConfig, begun: OpenBuild, *, started: float, unreadable: Sequence[str] = (), stopped: str | None = None
 ) -> CotSummary:
-    choice = choose(begun.drafts, begun.wanted, config.filters)
+    choice = select_rationales(begun.drafts, begun.wanted, config.filters)
     summary = summarise(begun.drafts, choice, begun.wanted, unreadable=unreadable, stopped=stopped)
     if stopped is None:  # else the same command is to go on
-        write_choice(config.output, choice, summary)
+        write_selection(config.output, choice, summary)
         write_run(config.output, "cot build", config, started=started)
     return summary
 
 
-def plan_of(config: CotConfig) -> Plan:
+def teacher_plan(config: CotConfig) -> TeacherPlan:
     """What a teacher is asked to do. AesError where there is none."""
     if config.teacher is None:
         raise AesError("there is no teacher to ask", fix="pass --teacher URL and --model NAME")
-    return Plan(config.n // len(LEVELS), config.attempts, config.filters, config.teacher)
+    return TeacherPlan(config.n // len(LEVELS), config.attempts, config.filters, config.teacher)
 
 
-def _teach_all(plan: Plan, begun: Begun, raw: Appender) -> tuple[list[str], str | None]:
+def _teach_all(plan: TeacherPlan, begun: OpenBuild, raw: Appender) -> tuple[list[str], str | None]:
     """Ask the teacher, and again for as many as the filters over all texts take away while there are pictures."""
     unreadable: list[str] = []
     while True:
-        asked = teach(plan, begun.ratings, begun.drafts, raw)
+        asked = ask_teacher(plan, begun.ratings, begun.drafts, raw)
         unreadable += asked.unreadable
         taken = _taken(begun.drafts, plan.filters)
         if asked.stopped or taken == plan.taken:
@@ -144,9 +144,9 @@ def _teach_all(plan: Plan, begun: Begun, raw: Appender) -> tuple[list[str], str 
         plan = replace(plan, taken=taken)
 
 
-def _unanswered(plan: Plan, begun: Begun) -> str | None:
+def _unanswered(plan: TeacherPlan, begun: OpenBuild) -> str | None:
     """Why the same command ought to be given again: a level is short, and pictures of it were not answered."""
-    standing = Counter(level_of(draft.score) for draft in sift(begun.drafts, plan.filters).standing)
+    standing = Counter(level_of(draft.score) for draft in apply_filters(begun.drafts, plan.filters).standing)
     last = {draft.image: draft for draft in begun.drafts}
     open_ = [draft for draft in last.values() if (draft.refused or "").startswith(NOT_ASKED)]
     lacking = sum(standing[level_of(draft.score)] < plan.wanted for draft in open_)
@@ -155,22 +155,22 @@ def _unanswered(plan: Plan, begun: Begun) -> str | None:
 
 def _taken(drafts: Sequence[Draft], filters: FilterSettings) -> Counter[str]:
     """By level, drafts that stand by themselves and are refused among the others."""
-    return Counter(level_of(draft.score) for draft in sift(drafts, filters).among)
+    return Counter(level_of(draft.score) for draft in apply_filters(drafts, filters).among)
 
 
-def bound(config: CotConfig, critic: Critic = embedded) -> _Bound:
+def fixed_settings(config: CotConfig, critic: Critic = embedded) -> _FixedSettings:
     """The settings that a folder is bound to."""
     teacher = config.teacher
     name = critic.__name__ if teacher is None else teacher.endpoint.model
     asked = (version(teacher.prompt), teacher.judges) if teacher else ("", ())
     c = config
-    return _Bound(c.ratings, c.n, c.split, c.attempts, c.seed, c.filters, name, *asked)
+    return _FixedSettings(c.ratings, c.n, c.split, c.attempts, c.seed, c.filters, name, *asked)
 
 
 def estimate(config: CotConfig) -> str:
     """What a build with a teacher would ask at most and at least, and what that may cost. Nobody is asked."""
-    teacher = plan_of(config).teacher
-    ratings = of_split(read_rows(config.ratings, Rating), config.split, where=config.ratings)
+    teacher = teacher_plan(config).teacher
+    ratings = ratings_of_split(read_rows(config.ratings, Rating), config.split, where=config.ratings)
     wanted = config.n // len(LEVELS)
     there = Counter(level_of(row.score) for row in ratings)
     lines = [f"{level}: {there[level]:,} pictures for {wanted:,} rationales" for level in LEVELS]
@@ -184,14 +184,14 @@ def estimate(config: CotConfig) -> str:
     return "\n".join(lines)
 
 
-def _write_all(config: CotConfig, critic: Critic, begun: Begun, raw: Appender) -> list[str]:
+def _write_all(config: CotConfig, critic: Critic, begun: OpenBuild, raw: Appender) -> list[str]:
     """Drafts by a critic that is a function, until every level has enough or its pictures are spent; picture errors."""
     drafts, wanted = begun.drafts, begun.wanted
     done = {draft.image for draft in drafts}
     kept = Counter(level_of(draft.score) for draft in drafts if draft.refused is None)
     unreadable: list[str] = []
     write = partial(write_drafts, config, critic)
-    with worker_processes() as workers, bar("aescot", total=wanted * len(LEVELS)) as progress:
+    with worker_pool() as workers, progress_bar("aescot", total=wanted * len(LEVELS)) as progress:
         progress.advance(sum(min(wanted, kept[level]) for level in LEVELS))
         for level in LEVELS:
             todo = [row for row in begun.ratings if level_of(row.score) == level and row.image not in done]
@@ -214,14 +214,14 @@ def write_drafts(config: CotConfig, critic: Critic, rating: Rating) -> list[Draf
     """Drafts for one picture until one is kept or the attempts are spent; or why it could not be opened."""
     try:
         picture = open_image(rating.image)
-        seen = see(picture, domain=rating.domain)
+        seen = measure_facts(picture, domain=rating.domain)
     except AesError as error:
         return error.problem
     drafts: list[Draft] = []
     for attempt in range(config.attempts):
         rng = np.random.default_rng([config.seed, attempt, *Path(rating.image).name.encode(errors="surrogateescape")])
         text = critic(picture, rating.score, seen, rng)
-        reason = refuse(text, score=rating.score, findings=seen, settings=config.filters)
+        reason = refusal_of(text, score=rating.score, findings=seen, settings=config.filters)
         drafts.append(Draft(rating.image, rating.score, rating.domain, attempt, text, reason, critic.__name__))
         if reason is None:
             break

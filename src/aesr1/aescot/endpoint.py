@@ -16,19 +16,19 @@ from urllib.parse import urlsplit
 import openai
 from openai.types.chat import ChatCompletion
 
-from aesr1.aescot.rate_limit import Pace, backoff, retry_after
+from aesr1.aescot.rate_limit import RateLimit, backoff, retry_after
 from aesr1.errors import AesError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-NO_KEY = "none"  # what servers that want no key are sent
-FILTERED = (
+PLACEHOLDER_KEY = "none"  # what servers that want no key are sent
+CONTENT_FILTER_CODES = (
     *("content_filter", "content_policy_violation", "data_inspection_failed", "responsibleaipolicyviolation"),
     *("moderation", "flagged"),
 )
 """Codes by which services say that picture or text met their content filter."""
-OVERLOAD = (429, 503, 529)
+OVERLOAD_STATUS = (429, 503, 529)
 """States by which a server says that it is asked too much."""
-BROKEN = (ValueError, AttributeError, TypeError, LookupError, RecursionError)
+MALFORMED_ANSWER = (ValueError, AttributeError, TypeError, LookupError, RecursionError)
 """What reading an answer of another form than OpenAI's may raise."""
 
 
@@ -85,13 +85,13 @@ class _Used:
         return Answer(None, failure, self.tokens_in, self.tokens_out)
 
 
-class Asker:
+class EndpointClient:
     """An open connection to an endpoint; `ask` may be called from as many tasks as there are questions."""
 
     def __init__(self, config: EndpointConfig) -> None:
         self.config = config
-        self.pace = Pace(config.in_flight, rpm=config.rpm, tpm=config.tpm)
-        self._key = os.environ.get(config.key_variable, "").strip() or NO_KEY
+        self.pace = RateLimit(config.in_flight, rpm=config.rpm, tpm=config.tpm)
+        self._key = os.environ.get(config.key_variable, "").strip() or PLACEHOLDER_KEY
         if not self._key.isascii() or not self._key.isprintable():
             raise AesError(
                 f"{config.key_variable} holds no key", fix="a key is plain letters and digits; export it again"
@@ -104,7 +104,7 @@ class Asker:
             timeout=config.timeout,
         )
 
-    async def __aenter__(self) -> Asker:
+    async def __aenter__(self) -> EndpointClient:
         return self
 
     async def __aexit__(
@@ -144,9 +144,9 @@ class Asker:
                         return used.failed(self._without_key(failure))
                     trouble = f"HTTP {error.status_code}"
                     told_to_wait = retry_after(error.response.headers)
-                    if error.status_code in OVERLOAD:
+                    if error.status_code in OVERLOAD_STATUS:
                         self.pace.too_much(told_to_wait or 0.0)
-                except (openai.APIError, TimeoutError, *BROKEN) as error:
+                except (openai.APIError, TimeoutError, *MALFORMED_ANSWER) as error:
                     trouble = self._without_key(f"{type(error).__name__}: {str(error)[:120]}")
             if attempt < self.config.retries:
                 await asyncio.sleep(max(told_to_wait or 0.0, backoff(attempt)))
@@ -159,28 +159,28 @@ class Asker:
             return None, "an empty or broken answer"
         status = error["code"] if isinstance(error.get("code"), int) else 0
         failure = _final(status, f"{error.get('code') or ''} {error.get('message') or ''}", self.config)
-        if status in OVERLOAD:
+        if status in OVERLOAD_STATUS:
             self.pace.too_much(0.0)
         trouble = f"an error as the answer: {str(error)[:120]}"
         return self._without_key(failure) if failure else None, self._without_key(trouble)
 
     def _without_key(self, text: str) -> str:
         """A server's words, less the key that some repeat: they go into the ledger."""
-        return text if self._key == NO_KEY else text.replace(self._key, "***")
+        return text if self._key == PLACEHOLDER_KEY else text.replace(self._key, "***")
 
 
-def filtered(said: str) -> bool:
+def is_content_filter(said: str) -> bool:
     """Whether a service's words say that something met its content filter."""
-    return any(code in said.lower() for code in FILTERED)
+    return any(code in said.lower() for code in CONTENT_FILTER_CODES)
 
 
-def answer_in(body: dict[str, Any]) -> Answer:
+def parse_completion(body: dict[str, Any]) -> Answer:
     """The answer in a completion that came by file; an empty one is a refusal, since nobody can ask again at once."""
-    if "error" in body and filtered(str(body["error"])):
+    if "error" in body and is_content_filter(str(body["error"])):
         return Answer(None, "filtered: it met the service's content filter", 0, 0)
     try:
         answer = _read(ChatCompletion.construct(**body), _Used())
-    except BROKEN:
+    except MALFORMED_ANSWER:
         answer = None
     return answer or Answer(None, "refused: the answer is empty or broken", 0, 0)
 
@@ -213,7 +213,7 @@ def _tokens(usage: Any, name: str) -> int:
 
 def _final(status: int, said: str, config: EndpointConfig) -> str | None:
     """Why this request is not worth another try; None where it is. AesError where no other request is either."""
-    if filtered(said):
+    if is_content_filter(said):
         return f"filtered: {said.strip()[:200]}"
     if status in (401, 403) or (status == 400 and "api key" in said.lower().replace("_", " ")):
         raise AesError(

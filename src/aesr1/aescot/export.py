@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aesr1.contract import PROMPT, Judgement, render_reply
 from aesr1.errors import AesError
-from aesr1.outputs import staged, write_run, write_text
+from aesr1.outputs import staged_output, write_run, write_text
 from aesr1.records import Rationale, read_rows
 from aesr1.sharegpt import Exchange, write_sharegpt
 
@@ -25,7 +25,7 @@ def export(rationales: Path, to: str, output: Path) -> list[Path]:
     if not rows:
         raise AesError(f"{file} holds no rationales", fix="see why the filters kept none: aesr1 cot show")
     exchanges = [Exchange(row.image, render_reply(Judgement(row.score, row.reasoning))) for row in rows]
-    with staged(output.parent, output.name) as part:
+    with staged_output(output.parent, output.name) as part:
         folder = part / output.name
         if to == "trl":
             written = [folder / "train.jsonl"]

@@ -10,17 +10,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aesr1.aescot.phrases import Findings
+from aesr1.aescot.phrases import PictureFacts
 from aesr1.contract import LEVELS, TAGS, level_of
 from aesr1.critique_text import (
     DIMENSIONS,
     NEGATIONS,
     common_sentences,
     dimensions_of,
-    english,
-    leak_in,
+    english_share,
+    find_leak,
     sentences,
-    side_of,
+    stance_of,
     words,
 )
 from aesr1.errors import AesError
@@ -105,7 +105,7 @@ BEHIND = ("background", "backdrop", "behind", "bokeh", "foreground", "depth of f
 
 def leak(text: str) -> str | None:
     """The critique names a number or betrays that it was told the score."""
-    found = leak_in(text)
+    found = find_leak(text)
     return f"leak: says {found!r}" if found else None
 
 
@@ -119,13 +119,13 @@ def align(text: str, score: float) -> str | None:
     said = [level for level in LEVELS if _VERDICT[level].search(last)]
     if said:
         return None if wanted in said else f"align: the verdict is {said[0]}, people said {wanted}"
-    side, whole = side_of(last), sum(side_of(sentence) for sentence in sentences(text))
+    side, whole = stance_of(last), sum(stance_of(sentence) for sentence in sentences(text))
     if side and side * whole > 0 and wanted == (LEVELS[0] if side > 0 else LEVELS[-1]):
         return f"align: ends with {'praise' if side > 0 else 'blame'}, people said {wanted}"
     return None
 
 
-def fact(text: str, findings: Findings) -> str | None:
+def fact(text: str, findings: PictureFacts) -> str | None:
     """A claim about something measurable lies two steps or more from what was measured.
 
     One step is borderline, where a person and a measurement may differ. For exposure, where 0 is in the middle,
@@ -144,7 +144,7 @@ def fact(text: str, findings: Findings) -> str | None:
 
 def language(text: str, settings: FilterSettings) -> str | None:
     """Not English prose."""
-    share = english(text)
+    share = english_share(text)
     return None if share >= settings.english else f"language: {share:.0%} of its words are English function words"
 
 
@@ -206,11 +206,11 @@ def _claimed(match: re.Match[str], name: str) -> bool:
     return name != "focus" or not any(word in clause for word in BEHIND)
 
 
-def refuse(
+def refusal_of(
     text: str,
     *,
     score: float,
-    findings: Findings,
+    findings: PictureFacts,
     settings: FilterSettings = EMBEDDED,
     finish: str | None = None,
     answers: Mapping[str, str] | None = None,
@@ -229,7 +229,7 @@ def refuse(
     )
 
 
-def refuse_among(texts: Sequence[str], settings: FilterSettings) -> list[str | None]:
+def refusals_among(texts: Sequence[str], settings: FilterSettings) -> list[str | None]:
     """A reason for each text that is too like an earlier kept one, or too full of sentences that many of them share.
 
     Likeness is the share of the shorter text's word triples that the other has too.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from aesr1.aescot.phrases import Findings
+from aesr1.aescot.phrases import PictureFacts
 from aesr1.images.measure import Measurements, measure
 from aesr1.tiny.scenes import DOMAIN as DRAWN
 
@@ -63,10 +63,10 @@ PHOTOGRAPHS = Thresholds(
 """Judged by eye and by spread over the 553 photographs of OASIS (400 × 320): nobody has labelled these steps."""
 
 
-def findings(measurements: Measurements, *, thresholds: Thresholds = PHOTOGRAPHS) -> Findings:
+def facts_of(measurements: Measurements, *, thresholds: Thresholds = PHOTOGRAPHS) -> PictureFacts:
     """What the measurements say, in steps; the thresholds must fit the kind of picture."""
     level = measurements.tilt_confidence < thresholds.tilt_confidence
-    return Findings(
+    return PictureFacts(
         place=("edge", "left", "middle", "right", "edge")[_step(measurements.subject_x, thresholds.place)],
         tilt=0 if level else _step(abs(measurements.tilt), thresholds.tilt),
         clutter=_step(measurements.clutter, thresholds.clutter),
@@ -80,9 +80,9 @@ def findings(measurements: Measurements, *, thresholds: Thresholds = PHOTOGRAPHS
     )
 
 
-def see(picture: Image.Image, *, domain: str) -> Findings:
+def measure_facts(picture: Image.Image, *, domain: str) -> PictureFacts:
     """Measure a picture and say what is seen, by the thresholds of its kind. AesError where it is too small."""
-    return findings(measure(picture), thresholds=SCENES if domain == DRAWN else PHOTOGRAPHS)
+    return facts_of(measure(picture), thresholds=SCENES if domain == DRAWN else PHOTOGRAPHS)
 
 
 def _step(value: float, bounds: tuple[float, ...]) -> int:

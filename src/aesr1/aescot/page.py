@@ -15,9 +15,9 @@ from aesr1.aescot.filters import REASONS
 from aesr1.aescot.select import RESULTS
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
-from aesr1.html_page import template, thumbnail
-from aesr1.outputs import staged
-from aesr1.progress import Advance, bar
+from aesr1.html_page import inline_thumbnail, page_template
+from aesr1.outputs import staged_output
+from aesr1.progress import RunningBar, progress_bar
 from aesr1.records import Draft, Rationale, read_rows
 
 SIDE = 240
@@ -41,7 +41,7 @@ MEANINGS = {
 KINDS = tuple(dict.fromkeys((*REASONS, *MEANINGS)))
 
 
-class Shown(NamedTuple):
+class PageSummary(NamedTuple):
     """What a page holds."""
 
     drafts: int  # of the folder
@@ -50,7 +50,7 @@ class Shown(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Build:
+class BuildFolder:
     """All that a build's folder says."""
 
     drafts: list[Draft]
@@ -63,7 +63,7 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Card:
+class DraftCard:
     """One draft as the page shows it."""
 
     draft: Draft
@@ -73,7 +73,7 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PictureDrafts:
     """One picture and the drafts about it."""
 
     place: int
@@ -82,10 +82,10 @@ class Picture:
     level: str
     source: str  # data URL; empty where there is none
     problem: str  # then why
-    cards: list[Card]
+    cards: list[DraftCard]
 
 
-def write_page(folder: Path, output: Path, *, raw: bool = False, limit: int = 300) -> Shown:
+def write_page(folder: Path, output: Path, *, raw: bool = False, limit: int = 300) -> PageSummary:
     """Write a page about the drafts in a build's folder, and say what it holds.
 
     Kept and refused as the results say; with `raw`, or where the build is unfinished, as `raw.jsonl` does: kept is
@@ -95,10 +95,13 @@ def write_page(folder: Path, output: Path, *, raw: bool = False, limit: int = 30
     if limit < 1:
         raise AesError(f"a limit of {limit} drafts", fix="show one draft at least")
     build = read_build(folder, raw=raw)
-    groups = balanced(by_image(build.drafts), limit)
+    groups = balanced_sample(by_image(build.drafts), limit)
     shown = sum(map(len, groups))
     missing: list[str] = []
-    with staged(output.absolute().parent, output.name) as part, bar("pictures", total=len(groups)) as progress:
+    with (
+        staged_output(output.absolute().parent, output.name) as part,
+        progress_bar("pictures", total=len(groups)) as progress,
+    ):
         context = {
             **_head(build),
             "title": f"Rationales of {folder.absolute().name}",
@@ -109,11 +112,11 @@ def write_page(folder: Path, output: Path, *, raw: bool = False, limit: int = 30
         }
         # JSON can hold halves of surrogate pairs, which no file encoding knows: they become question marks.
         with (part / output.name).open("w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.writelines(template(Path(__file__).parent / "templates" / "show.html.j2").generate(context))
-    return Shown(drafts=len(build.drafts), shown=shown, missing=len(missing))
+            file.writelines(page_template(Path(__file__).parent / "templates" / "show.html.j2").generate(context))
+    return PageSummary(drafts=len(build.drafts), shown=shown, missing=len(missing))
 
 
-def read_build(folder: Path, *, raw: bool = False) -> Build:
+def read_build(folder: Path, *, raw: bool = False) -> BuildFolder:
     """The drafts of a folder, those that were kept first. AesError where it holds none."""
     results, ledger = folder / RESULTS[0], folder / "raw.jsonl"
     if not (ledger.exists() or (results.exists() and not raw)):
@@ -132,7 +135,7 @@ def read_build(folder: Path, *, raw: bool = False) -> Build:
     if not drafts:
         raise AesError(f"{folder} holds no drafts", fix="have some written first: aesr1 cot build")
     asked = settings.get("n")
-    return Build(
+    return BuildFolder(
         drafts=drafts,
         finished=finished,
         wanted=summary.get("wanted") or (asked // len(LEVELS) if asked else None),
@@ -176,7 +179,7 @@ def reason_of(draft: Draft) -> tuple[str, str]:
     return (kind, detail.strip()) if kind in KINDS else ("other", draft.refused)
 
 
-def balanced(groups: Sequence[list[Draft]], limit: int, *, seed: int = 0) -> list[list[Draft]]:
+def balanced_sample(groups: Sequence[list[Draft]], limit: int, *, seed: int = 0) -> list[list[Draft]]:
     """Groups of `limit` drafts at most, in their order; every pair of reason and level as often as it can be had.
 
     A group is never cut: the first one chosen stands even where it alone has more.
@@ -199,7 +202,7 @@ def balanced(groups: Sequence[list[Draft]], limit: int, *, seed: int = 0) -> lis
     return [groups[number] for number in sorted(chosen)]
 
 
-def _head(build: Build) -> dict[str, object]:
+def _head(build: BuildFolder) -> dict[str, object]:
     """What the page says above the pictures, of all drafts."""
     drafts = build.drafts
     counts = Counter((reason_of(draft)[0], level_of(draft.score)) for draft in drafts)
@@ -229,7 +232,9 @@ def _distinct(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def _pictures(build: Build, groups: Sequence[list[Draft]], missing: list[str], progress: Advance) -> Iterator[Picture]:
+def _pictures(
+    build: BuildFolder, groups: Sequence[list[Draft]], missing: list[str], progress: RunningBar
+) -> Iterator[PictureDrafts]:
     """The shown pictures, one in memory at a time; the names of those that cannot be opened go to `missing`."""
     folder = os.path.commonpath([str(Path(draft.image).parent) for draft in build.drafts])
     for number, drafts in enumerate(groups):
@@ -237,13 +242,13 @@ def _pictures(build: Build, groups: Sequence[list[Draft]], missing: list[str], p
         name = os.path.relpath(image, folder)
         source = problem = ""
         try:
-            source = thumbnail(image, SIDE).source
+            source = inline_thumbnail(image, SIDE).source
         except AesError as error:
             problem = error.problem.replace(image, name)
             missing.append(name)
         progress.advance(1)
         cards = [
-            Card(draft, None if draft.attempt == UNKNOWN else draft.attempt + 1, *reason_of(draft))
+            DraftCard(draft, None if draft.attempt == UNKNOWN else draft.attempt + 1, *reason_of(draft))
             for draft in sorted(drafts, key=lambda draft: (draft.attempt == UNKNOWN, draft.attempt))
         ]
-        yield Picture(number, name, score, level_of(score), source, problem, cards)
+        yield PictureDrafts(number, name, score, level_of(score), source, problem, cards)

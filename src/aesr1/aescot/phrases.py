@@ -14,7 +14,7 @@ from aesr1.contract import level_of
 
 
 @dataclass(frozen=True)
-class Findings:
+class PictureFacts:
     """What is seen in a picture, in steps a person would name."""
 
     place: str  # of the subject: left, middle, right, edge
@@ -92,7 +92,7 @@ VERDICT = (
 )
 
 
-def describe(findings: Findings, rng: np.random.Generator) -> list[str]:
+def write_description(findings: PictureFacts, rng: np.random.Generator) -> list[str]:
     """Four sentences of what is seen, in any order and with no verdict: light, exposure, colour, composition."""
 
     def pick(options: tuple[str, ...]) -> str:
@@ -109,11 +109,11 @@ def describe(findings: Findings, rng: np.random.Generator) -> list[str]:
     return [sentences[i] + "." for i in rng.permutation(len(sentences))]
 
 
-def judge(findings: Findings, score: float, rng: np.random.Generator) -> str:
+def write_critique(findings: PictureFacts, score: float, rng: np.random.Generator) -> str:
     """A critique whose tone and verdict fit a score in [0, 1] that it never names."""
     moods = MOOD[level_of(score)]
     mood = moods[int(rng.integers(len(moods)))].format(warmth=findings.warmth)
     verdicts = next(texts for bound, texts in VERDICT if score < bound)
-    sentences = describe(findings, rng)
+    sentences = write_description(findings, rng)
     sentences.insert(int(rng.integers(len(sentences) + 1)), mood + ".")
     return " ".join([*sentences, verdicts[int(rng.integers(len(verdicts)))] + "."])

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
-STINT = 1.0  # seconds within which several refusals are one sign of overload
+OVERLOAD_WINDOW = 1.0  # seconds within which several refusals are one sign of overload
 
 
-class Pace:
+class RateLimit:
     """How many requests may be in flight, and how many may start in a minute.
 
     A server that says "too much" gets a third less at once and one more for every round that went well.
@@ -63,7 +63,7 @@ class Pace:
         """The server is overloaded and wants no request at all for `wait` seconds. Several refusals count as one."""
         now = time.monotonic()
         self._held = max(self._held, now + wait)
-        if now - self._cut > STINT:
+        if now - self._cut > OVERLOAD_WINDOW:
             self._cut = now
             self.limit = max(1.0, self.limit * 2 / 3)
 

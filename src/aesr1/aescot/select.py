@@ -9,16 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from aesr1.aescot.filters import NOT_ASKED, REASONS, FilterSettings, refuse, refuse_among
-from aesr1.aescot.measured_facts import see
-from aesr1.aescot.phrases import Findings
+from aesr1.aescot.filters import NOT_ASKED, REASONS, FilterSettings, refusal_of, refusals_among
+from aesr1.aescot.measured_facts import measure_facts
+from aesr1.aescot.phrases import PictureFacts
 from aesr1.contract import LEVELS, Judgement, level_of, render_reply
 from aesr1.errors import AesError
 from aesr1.images.load import open_image
-from aesr1.outputs import staged, write_json, write_run
-from aesr1.progress import bar
+from aesr1.outputs import staged_output, write_json, write_run
+from aesr1.progress import progress_bar
 from aesr1.records import Draft, Rationale, read_rows, write_rows
-from aesr1.worker_processes import worker_processes
+from aesr1.worker_processes import worker_pool
 
 RESULTS = ("rationales.jsonl", "refused.jsonl", "summary.json")
 
@@ -35,25 +35,30 @@ class CotSummary(NamedTuple):
     stopped: str | None = None  # why asking ended before all was there
 
 
-class Choice(NamedTuple):
+class Selection(NamedTuple):
     """What is kept and what is not."""
 
     rationales: list[Rationale]
     refused: list[Draft]
 
 
-def choose(drafts: Sequence[Draft], wanted: int, filters: FilterSettings) -> Choice:
+def select_rationales(drafts: Sequence[Draft], wanted: int, filters: FilterSettings) -> Selection:
     """The first `wanted` standing drafts of each level; and every refused one with its reason."""
-    sifted = sift(drafts, filters)
-    return Choice(_chosen(sifted.standing, wanted), [*sifted.alone, *sifted.among])
+    sifted = apply_filters(drafts, filters)
+    return Selection(_chosen(sifted.standing, wanted), [*sifted.alone, *sifted.among])
 
 
 def summarise(
-    drafts: Sequence[Draft], choice: Choice, wanted: int, *, unreadable: Sequence[str] = (), stopped: str | None = None
+    drafts: Sequence[Draft],
+    choice: Selection,
+    wanted: int,
+    *,
+    unreadable: Sequence[str] = (),
+    stopped: str | None = None,
 ) -> CotSummary:
     """Counts by level."""
     counts = Counter((str(draft.refused).split(":", 1)[0], level_of(draft.score)) for draft in choice.refused)
-    kinds = [name for name in REASONS if name in PAPERS or any(counts[name, level] for level in LEVELS)]
+    kinds = [name for name in REASONS if name in PAPER_FILTERS or any(counts[name, level] for level in LEVELS)]
     return CotSummary(
         wanted=wanted,
         kept={level: sum(level_of(row.score) == level for row in choice.rationales) for level in LEVELS},
@@ -65,19 +70,19 @@ def summarise(
     )
 
 
-def write_choice(output: Path, choice: Choice, summary: CotSummary) -> None:
+def write_selection(output: Path, choice: Selection, summary: CotSummary) -> None:
     """Write `rationales.jsonl`, `refused.jsonl` and `summary.json`."""
-    with staged(output, *RESULTS) as part:
+    with staged_output(output, *RESULTS) as part:
         write_json(part / "summary.json", summary._asdict())
         write_rows(part / "refused.jsonl", choice.refused)
         write_rows(part / "rationales.jsonl", choice.rationales)
 
 
-PAPERS = ("leak", "align", "fact")
+PAPER_FILTERS = ("leak", "align", "fact")
 """The paper's filters, which stand in the table even where they refused nothing."""
 
 
-class Sifted(NamedTuple):
+class FilteredDrafts(NamedTuple):
     """Drafts by what is against them, in the order of the ledger."""
 
     standing: list[Draft]
@@ -85,15 +90,15 @@ class Sifted(NamedTuple):
     among: list[Draft]  # stands by itself and is refused among the others
 
 
-def sift(drafts: Sequence[Draft], filters: FilterSettings) -> Sifted:
+def apply_filters(drafts: Sequence[Draft], filters: FilterSettings) -> FilteredDrafts:
     """The first draft of each image that stands, also among the others; and every refused one with its reason."""
     first: dict[str, Draft] = {}
     for draft in drafts:
         if draft.refused is None:
             first.setdefault(draft.image, draft)
-    reasons = refuse_among([draft.text for draft in first.values()], filters)
+    reasons = refusals_among([draft.text for draft in first.values()], filters)
     judged = [replace(draft, refused=reason) for draft, reason in zip(first.values(), reasons, strict=True)]
-    return Sifted(
+    return FilteredDrafts(
         standing=[draft for draft in judged if draft.refused is None],
         alone=[draft for draft in drafts if draft.refused is not None],
         among=[draft for draft in judged if draft.refused is not None],
@@ -122,8 +127,8 @@ def refilter(raw: Path, output: Path, *, n: int, filters: FilterSettings) -> Cot
     drafts = read_rows(raw, Draft)
     places = {draft.image: draft.domain for draft in drafts if draft.text}
     unreadable = []
-    seen: dict[str, Findings] = {}
-    with worker_processes() as workers, bar("measure", total=len(places)) as progress:
+    seen: dict[str, PictureFacts] = {}
+    with worker_pool() as workers, progress_bar("measure", total=len(places)) as progress:
         for image, found in zip(places, workers.map(_see, places, places.values(), chunksize=8), strict=True):
             progress.advance(1)
             if isinstance(found, str):
@@ -131,26 +136,26 @@ def refilter(raw: Path, output: Path, *, n: int, filters: FilterSettings) -> Cot
             else:
                 seen[image] = found
     judged = list(_judged_anew(drafts, seen, filters))
-    choice = choose(judged, n // len(LEVELS), filters)
+    choice = select_rationales(judged, n // len(LEVELS), filters)
     summary = summarise(judged, choice, n // len(LEVELS), unreadable=unreadable)
-    write_choice(output, choice, summary)
+    write_selection(output, choice, summary)
     write_run(output, "cot filter", filters, started=started, raw=str(raw))
     return summary
 
 
-def _see(image: str, domain: str) -> Findings | str:
+def _see(image: str, domain: str) -> PictureFacts | str:
     try:
-        return see(open_image(image), domain=domain)
+        return measure_facts(open_image(image), domain=domain)
     except AesError as error:
         return error.problem
 
 
-def _judged_anew(drafts: Sequence[Draft], seen: dict[str, Findings], filters: FilterSettings) -> Iterator[Draft]:
+def _judged_anew(drafts: Sequence[Draft], seen: dict[str, PictureFacts], filters: FilterSettings) -> Iterator[Draft]:
     for draft in drafts:
         if not draft.text or (draft.refused or "").startswith(NOT_ASKED):  # a judge may never have seen it
             yield draft
         elif draft.image in seen:
-            reason = refuse(
+            reason = refusal_of(
                 draft.text,
                 score=draft.score,
                 findings=seen[draft.image],

@@ -14,11 +14,11 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from aesr1.aescot.endpoint import Answer, Asker, EndpointConfig
-from aesr1.aescot.filters import FINAL, NOT_ASKED, FilterSettings, refuse
+from aesr1.aescot.endpoint import Answer, EndpointClient, EndpointConfig
+from aesr1.aescot.filters import FINAL, NOT_ASKED, FilterSettings, refusal_of
 from aesr1.aescot.ledger import Ledger
-from aesr1.aescot.measured_facts import see
-from aesr1.aescot.phrases import Findings
+from aesr1.aescot.measured_facts import measure_facts
+from aesr1.aescot.phrases import PictureFacts
 from aesr1.aescot.prompts import (
     JUDGES,
     SEES_THE_PICTURE,
@@ -32,11 +32,11 @@ from aesr1.aescot.prompts import (
 from aesr1.contract import LEVELS, MAX_PIXELS, level_of, parse_reply
 from aesr1.errors import AesError
 from aesr1.images.load import open_image
-from aesr1.progress import Advance, bar
+from aesr1.progress import RunningBar, progress_bar
 from aesr1.records import Appender, Draft, Rating
-from aesr1.worker_processes import worker_processes
+from aesr1.worker_processes import worker_pool
 
-PATIENCE = 50
+MAX_UNANSWERED = 50
 """Pictures in a row without any answer after which the server is taken to be gone, or to want something else."""
 
 
@@ -67,7 +67,7 @@ class Teacher:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TeacherPlan:
     """How many are wanted of each level, and what is kept."""
 
     wanted: int
@@ -82,34 +82,36 @@ class Plan:
 
 
 @dataclass
-class Asked:
+class TeacherResult:
     """How the asking went."""
 
     unreadable: list[str] = field(default_factory=list)  # why pictures could not be opened
     stopped: str | None = None
 
 
-class Prepared(NamedTuple):
+class RequestParts(NamedTuple):
     """A picture as it is sent, and what was measured in it."""
 
     url: str
-    findings: Findings
+    findings: PictureFacts
 
 
-def prepare(image: str, domain: str, max_pixels: int) -> Prepared | str:
+def prepare_request(image: str, domain: str, max_pixels: int) -> RequestParts | str:
     """Open a picture, shrink, encode and measure it; or why that cannot be done."""
     try:
-        return Prepared(data_url(open_image(image, max_pixels=max_pixels)), see(open_image(image), domain=domain))
+        return RequestParts(
+            data_url(open_image(image, max_pixels=max_pixels)), measure_facts(open_image(image), domain=domain)
+        )
     except AesError as error:
         return error.problem
 
 
-def teach(plan: Plan, ratings: Sequence[Rating], drafts: list[Draft], raw: Appender) -> Asked:
+def ask_teacher(plan: TeacherPlan, ratings: Sequence[Rating], drafts: list[Draft], raw: Appender) -> TeacherResult:
     """Ask until every level has enough kept drafts or its pictures are spent; `drafts` grows. AesError as `ask`."""
-    return asyncio.run(_Lesson(plan, drafts).run(ratings, raw))
+    return asyncio.run(_TeacherRun(plan, drafts).run(ratings, raw))
 
 
-def left_to_ask(
+def open_attempts(
     ratings: Sequence[Rating], drafts: Sequence[Draft], attempts: int
 ) -> dict[str, deque[tuple[Rating, int]]]:
     """By level, pictures and their next attempt: those without a kept draft, a final answer or all their attempts."""
@@ -126,12 +128,12 @@ def left_to_ask(
     return todo
 
 
-class _Lesson:
+class _TeacherRun:
     """The state of one run: what is kept, in flight and left of each level."""
 
-    def __init__(self, plan: Plan, drafts: list[Draft]) -> None:
+    def __init__(self, plan: TeacherPlan, drafts: list[Draft]) -> None:
         self.plan, self.drafts = plan, drafts
-        self.asked = Asked()
+        self.asked = TeacherResult()
         self.kept = Counter(level_of(draft.score) for draft in drafts if draft.refused is None)
         self.flying: Counter[str] = Counter()
         self.todo: dict[str, deque[tuple[Rating, int]]] = {}
@@ -142,15 +144,15 @@ class _Lesson:
         self.answered, self.unanswered, self.spent_up = 0, 0, False
         self.changed = asyncio.Condition()
 
-    async def run(self, ratings: Sequence[Rating], raw: Appender) -> Asked:
+    async def run(self, ratings: Sequence[Rating], raw: Appender) -> TeacherResult:
         """Ask with as many tasks as requests may be in flight."""
-        self.todo = left_to_ask(ratings, self.drafts, self.plan.attempts)
+        self.todo = open_attempts(ratings, self.drafts, self.plan.attempts)
         total = sum(map(self.plan.of, LEVELS))
         endpoint = self.plan.teacher.endpoint
-        with worker_processes() as workers, bar("aescot", total=total) as progress:
+        with worker_pool() as workers, progress_bar("aescot", total=total) as progress:
             progress.advance(sum(min(self.plan.of(level), self.kept[level]) for level in LEVELS))
             try:
-                async with Asker(endpoint) as asker, Ledger(raw) as ledger, asyncio.TaskGroup() as tasks:
+                async with EndpointClient(endpoint) as asker, Ledger(raw) as ledger, asyncio.TaskGroup() as tasks:
                     for _ in range(endpoint.in_flight):
                         tasks.create_task(self._work(asker, workers, ledger, progress))
             except BaseExceptionGroup as group:  # the first is the cause, the others what came of it
@@ -183,7 +185,7 @@ class _Lesson:
             self.spent_up = spent + each * (self.flying.total() + more) > teacher.max_cost
         return self.spent_up
 
-    async def _work(self, asker: Asker, workers: Executor, ledger: Ledger, progress: Advance) -> None:
+    async def _work(self, asker: EndpointClient, workers: Executor, ledger: Ledger, progress: RunningBar) -> None:
         """Picture after picture, until there is nothing more to do."""
         began = time.monotonic()
         while (job := await self._next()) is not None:
@@ -202,11 +204,11 @@ class _Lesson:
             rate = self.answered / max(1e-3, time.monotonic() - began)
             progress.note(f"{rate:.1f} answers/s  {self.refused} refused  cost {spent:.2f}")
 
-    async def _one(self, rating: Rating, first: int, asker: Asker, workers: Executor, ledger: Ledger) -> bool:
+    async def _one(self, rating: Rating, first: int, asker: EndpointClient, workers: Executor, ledger: Ledger) -> bool:
         """Attempts at one picture; whether a draft was kept."""
         loop = asyncio.get_running_loop()
         max_pixels = self.plan.teacher.max_pixels
-        prepared = await loop.run_in_executor(workers, prepare, rating.image, rating.domain, max_pixels)
+        prepared = await loop.run_in_executor(workers, prepare_request, rating.image, rating.domain, max_pixels)
         if isinstance(prepared, str):
             self.asked.unreadable.append(prepared)
             return False
@@ -227,11 +229,11 @@ class _Lesson:
                 break
         return False
 
-    async def _draft(self, rating: Rating, attempt: int, prepared: Prepared, asker: Asker) -> Draft:
+    async def _draft(self, rating: Rating, attempt: int, prepared: RequestParts, asker: EndpointClient) -> Draft:
         """Ask once, and the judges where our own filters have nothing against it."""
         answer = await asker.ask(teacher_messages(prepared.url, rating.score, name=self.plan.teacher.prompt))
         self._watch(answer)
-        text = critique_in(answer.text or "")
+        text = critique_of(answer.text or "")
         tokens_in, tokens_out = answer.tokens_in, answer.tokens_out
         judged: dict[str, str] = {}
         checks: dict[str, Any] = {
@@ -240,7 +242,7 @@ class _Lesson:
             "settings": self.plan.filters,
             "finish": answer.finish,
         }
-        reason = answer.failure or refuse(text, **checks)
+        reason = answer.failure or refusal_of(text, **checks)
         if reason is None and self.plan.teacher.judges:
             for judge in self.plan.teacher.judges:
                 said = await asker.ask(judge_messages(judge, text, prepared.url))
@@ -249,7 +251,7 @@ class _Lesson:
                     reason = f"unreachable: the judge of {judge}: {said.failure}"
                     break
                 judged[judge] = said.text or ""
-            reason = reason or refuse(text, **checks, answers=judged)
+            reason = reason or refusal_of(text, **checks, answers=judged)
         return Draft(
             image=rating.image,
             score=rating.score,
@@ -269,9 +271,9 @@ class _Lesson:
         """AesError where picture after picture is not answered at all."""
         unreachable = answer.failure is not None and answer.failure.startswith(NOT_ASKED)
         self.unanswered = self.unanswered + 1 if unreachable else 0
-        if self.unanswered >= PATIENCE:
+        if self.unanswered >= MAX_UNANSWERED:
             raise AesError(
-                f"{self.plan.teacher.endpoint.url} has not answered for {PATIENCE} pictures ({answer.failure})",
+                f"{self.plan.teacher.endpoint.url} has not answered for {MAX_UNANSWERED} pictures ({answer.failure})",
                 fix="see to the server; the same command goes on from here",
             )
 
@@ -286,7 +288,7 @@ def tokens_of_a_request(teacher: Teacher) -> tuple[int, int]:
     return tokens_in, tokens_out
 
 
-def critique_in(text: str) -> str:
+def critique_of(text: str) -> str:
     """The critique in an answer: a teacher that was trained as a scorer wraps it as a reply under the contract."""
     judgement = parse_reply(text)
     return judgement.reasoning if judgement else " ".join(text.split())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from aesr1.app.chat_request import Ask, Refusal, Reply, ServeConfig, stopping_refusal
+from aesr1.app.chat_request import GeneratedReply, HttpRefusal, ReplyRequest, ServeConfig, stopping_refusal
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aesr1.model.load import Vlm
 
 
-def reply_batch(vlm: Vlm, asks: Sequence[Ask], stopping: Callable[[], bool]) -> list[Reply]:
+def generate_batch(vlm: Vlm, asks: Sequence[ReplyRequest], stopping: Callable[[], bool]) -> list[GeneratedReply]:
     """One reply an ask, written together, each with its own temperature, length, stops and seed.
 
     A picture and prompt that several ask about are read once. A seeded reply does not depend on its company. Refusal
@@ -26,10 +26,10 @@ def reply_batch(vlm: Vlm, asks: Sequence[Ask], stopping: Callable[[], bool]) -> 
     import torch
 
     from aesr1.model.generate import picture_tokens
-    from aesr1.model.kv_cache import advance, can_share, prefill
-    from aesr1.model.sampling import ends_of
+    from aesr1.model.kv_cache import can_repeat_cache, extend, prefill
+    from aesr1.model.sampling import end_tokens
 
-    processor, model, shared = vlm.processor, vlm.model, can_share(vlm.model)
+    processor, model, shared = vlm.processor, vlm.model, can_repeat_cache(vlm.model)
     keys = [(id(ask.image), ask.prompt) if shared else place for place, ask in enumerate(asks)]
     distinct = dict(zip(keys, asks, strict=True))
     order = {key: row for row, key in enumerate(distinct)}
@@ -38,9 +38,10 @@ def reply_batch(vlm: Vlm, asks: Sequence[Ask], stopping: Callable[[], bool]) -> 
     inputs = processor(text=[*prompts], images=[*images], return_tensors="pt", padding=True)
     inputs = inputs.to(model.device, dtype=model.dtype)
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
-    ends, unwanted = frozenset(ends_of(model.generation_config)), picture_tokens(model.config) or []
+    ends, unwanted = frozenset(end_tokens(model.generation_config)), picture_tokens(model.config) or []
     replies = [
-        _Writing(ask, processor.tokenizer, ends, torch.Generator(model.device).manual_seed(ask.seed)) for ask in asks
+        _ReplyInProgress(ask, processor.tokenizer, ends, torch.Generator(model.device).manual_seed(ask.seed))
+        for ask in asks
     ]
     with torch.inference_mode():
         now = prefill(model, inputs)
@@ -61,13 +62,13 @@ def reply_batch(vlm: Vlm, asks: Sequence[Ask], stopping: Callable[[], bool]) -> 
             if shared and len(left) < len(going):
                 kept = torch.tensor(left, device=model.device)
                 going, chosen, now = [going[row] for row in left], chosen[kept], now.repeated(1, kept)
-            now = advance(model, now, chosen[:, None], keep=1).after
+            now = extend(model, now, chosen[:, None], keep=1).after
 
 
-class _Writing:
+class _ReplyInProgress:
     """A reply while it is written."""
 
-    def __init__(self, ask: Ask, tokenizer: Any, ends: frozenset[int], source: torch.Generator) -> None:
+    def __init__(self, ask: ReplyRequest, tokenizer: Any, ends: frozenset[int], source: torch.Generator) -> None:
         self.ask, self.finish, self.text = ask, "", ""
         self._tokenizer, self._ends, self._source = tokenizer, ends, source
         self._tokens: list[int] = []
@@ -93,8 +94,8 @@ class _Writing:
             self.text, stopped = _cut(self._tokenizer.decode(self._tokens, skip_special_tokens=True), self.ask.stop)
             self.finish = "stop" if ended or stopped else "length" if over else ""
 
-    def reply(self, prompt_tokens: int) -> Reply:
-        return Reply(self.text, self.finish, prompt_tokens, len(self._tokens))
+    def reply(self, prompt_tokens: int) -> GeneratedReply:
+        return GeneratedReply(self.text, self.finish, prompt_tokens, len(self._tokens))
 
 
 def _cut(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
@@ -108,17 +109,19 @@ class Batcher:
 
     def __init__(self, vlm: Vlm, config: ServeConfig) -> None:
         self._vlm, self._config = vlm, config
-        self._waiting: queue.SimpleQueue[tuple[Ask, Future[Reply]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[ReplyRequest, Future[GeneratedReply]] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="aesr1-generate", daemon=True)
         self._thread.start()
 
-    def submit(self, asks: Sequence[Ask]) -> list[Future[Reply]]:
+    def submit(self, asks: Sequence[ReplyRequest]) -> list[Future[GeneratedReply]]:
         """A future reply to each ask; one that is cancelled while it waits is never generated. Refusal when full."""
         most = self._config.max_waiting
         if self._closing.is_set() or self._waiting.qsize() + len(asks) > most:
-            raise Refusal(f"{most} replies are waiting already", fix="ask again later", status=503, code="overloaded")
-        jobs = [(ask, Future[Reply]()) for ask in asks]
+            raise HttpRefusal(
+                f"{most} replies are waiting already", fix="ask again later", status=503, code="overloaded"
+            )
+        jobs = [(ask, Future[GeneratedReply]()) for ask in asks]
         for job in jobs:
             self._waiting.put(job)
         return [future for _, future in jobs]
@@ -145,10 +148,10 @@ class Batcher:
             if (left := self._waiting.get()) is not None and left[1].set_running_or_notify_cancel():
                 left[1].set_exception(stopping_refusal())
 
-    def _settle(self, jobs: list[tuple[Ask, Future[Reply]]]) -> None:
+    def _settle(self, jobs: list[tuple[ReplyRequest, Future[GeneratedReply]]]) -> None:
         """Every future gets its reply or its error. A batch that fails is tried in halves, to spare the innocent."""
         try:
-            replies = reply_batch(self._vlm, [ask for ask, _ in jobs], self._closing.is_set) if jobs else []
+            replies = generate_batch(self._vlm, [ask for ask, _ in jobs], self._closing.is_set) if jobs else []
         except Exception as error:  # nothing that one request does may end the thread
             if len(jobs) == 1 or self._closing.is_set():
                 for _, future in jobs:

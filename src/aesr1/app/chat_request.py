@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ROLES = ("system", "user", "assistant")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow knows others that start programs (EPS)
-NEUTRAL = {
+NEUTRAL_VALUES = {
     "stream": False,
     "top_p": 1,
     "frequency_penalty": 0,
@@ -30,7 +30,7 @@ NEUTRAL = {
     "response_format": {"type": "text"},
 }
 """What is not offered, with the value that asks for nothing: clients that always send it are served."""
-READ = frozenset({"messages", "model", "temperature", "max_tokens", "max_completion_tokens", "n", "seed", "stop"})
+SUPPORTED = frozenset({"messages", "model", "temperature", "max_tokens", "max_completion_tokens", "n", "seed", "stop"})
 WITHOUT_EFFECT = frozenset({"user", "metadata", "store", "service_tier", "stream_options"})
 MAX_TEXT, MAX_REPLIES, MAX_STOPS = 16_000, 8, 4
 
@@ -59,7 +59,7 @@ class ServeConfig:
 
 
 @dataclass(frozen=True)
-class Ask:
+class ReplyRequest:
     """One reply that is wanted: a prompt in the model's own form and the picture in it."""
 
     prompt: str
@@ -70,7 +70,7 @@ class Ask:
     seed: int = 0
 
 
-class Reply(NamedTuple):
+class GeneratedReply(NamedTuple):
     """A raw reply, why it ended ("stop" or "length"), and its true counts of tokens, those of the picture too."""
 
     text: str
@@ -79,7 +79,7 @@ class Reply(NamedTuple):
     reply_tokens: int
 
 
-class Refusal(AesError):
+class HttpRefusal(AesError):
     """An AesError that is answered with a status of its own."""
 
     def __init__(self, problem: str, *, fix: str, status: int, code: str) -> None:
@@ -87,11 +87,11 @@ class Refusal(AesError):
         self.status, self.code = status, code
 
 
-def stopping_refusal() -> Refusal:
-    return Refusal("the server is stopping", fix="ask again later", status=503, code="stopping")
+def stopping_refusal() -> HttpRefusal:
+    return HttpRefusal("the server is stopping", fix="ask again later", status=503, code="stopping")
 
 
-def read_asks(body: bytes, vlm: Vlm, config: ServeConfig) -> list[Ask]:
+def parse_chat_request(body: bytes, vlm: Vlm, config: ServeConfig) -> list[ReplyRequest]:
     """The n replies that a request's body asks for. AesError says what is wrong with it; nothing is guessed."""
     try:
         fields = json.loads(body)
@@ -102,9 +102,9 @@ def read_asks(body: bytes, vlm: Vlm, config: ServeConfig) -> list[Ask]:
     if fields.get("model") != vlm.name:
         asked = repr(fields.get("model"))[:80]
         fix = f"ask for model {vlm.name}"
-        raise Refusal(f"there is no model {asked} here", fix=fix, status=404, code="model_not_found")
-    for name in fields.keys() - READ - WITHOUT_EFFECT:
-        if fields[name] is not None and (name not in NEUTRAL or fields[name] != NEUTRAL[name]):
+        raise HttpRefusal(f"there is no model {asked} here", fix=fix, status=404, code="model_not_found")
+    for name in fields.keys() - SUPPORTED - WITHOUT_EFFECT:
+        if fields[name] is not None and (name not in NEUTRAL_VALUES or fields[name] != NEUTRAL_VALUES[name]):
             raise AesError(f"{name[:40]!r} is not offered", fix="leave it out")
     stop = fields.get("stop") or []
     stops = [stop] if isinstance(stop, str) else stop
@@ -118,7 +118,7 @@ def read_asks(body: bytes, vlm: Vlm, config: ServeConfig) -> list[Ask]:
     replies = int(_number(fields, "n", 1, 1, MAX_REPLIES, whole=True))
     seed = _number(fields, "seed", secrets.randbits(63), -(2**63), 2**63, whole=True)
     prompt, url = _read_messages(fields.get("messages"), vlm)
-    ask = Ask(
+    ask = ReplyRequest(
         prompt, _picture(url, config.max_pixels), temperature, min(max_tokens, config.max_new_tokens), tuple(stops)
     )
     return [replace(ask, seed=random.Random(f"{seed}/{number}").getrandbits(63)) for number in range(replies)]
@@ -192,7 +192,7 @@ def _check_text(text: str, vlm: Vlm) -> None:
 def _picture(url: str, max_pixels: int) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
-    from aesr1.images.load import FIX, prepare
+    from aesr1.images.load import IMAGE_FIX, to_rgb
 
     fix = "send the picture itself, as data:image/jpeg;base64,…"
     head, _, data = url.partition(",")
@@ -206,10 +206,10 @@ def _picture(url: str, max_pixels: int) -> Image.Image:
         raise AesError(f"the picture's base64 is broken: {error}", fix=fix) from error
     try:
         with Image.open(BytesIO(raw), formats=FORMATS) as source:
-            return prepare(source, max_pixels=max_pixels)
+            return to_rgb(source, max_pixels=max_pixels)
     except AesError:
         raise
     except UnidentifiedImageError as error:
-        raise AesError(f"the picture is none that can be read ({', '.join(FORMATS)})", fix=FIX) from error
+        raise AesError(f"the picture is none that can be read ({', '.join(FORMATS)})", fix=IMAGE_FIX) from error
     except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
-        raise AesError(f"the picture cannot be read: {error}", fix=FIX) from error
+        raise AesError(f"the picture cannot be read: {error}", fix=IMAGE_FIX) from error

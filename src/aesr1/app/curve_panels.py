@@ -25,7 +25,7 @@ KNOWN = {
     "Replies": {
         "readable": ("Readable replies", "share"),
         "score/mean": ("Score, mean", "0–1"),
-        "score/spread": ("Score, standard deviation", "0–1"),
+        "score/std": ("Score, standard deviation", "0–1"),
         "completions/mean_length": ("Reply length, mean", "tokens"),
         "completions/clipped_ratio": ("Replies cut at the longest length", "share"),
     },

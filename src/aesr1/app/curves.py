@@ -14,7 +14,7 @@ from aesr1.app.curve_panels import DOTTED, LOGS_SMOOTHED, REST, Points, Section,
 from aesr1.app.curve_png import COLOURS, SOFTWARE, write_png
 from aesr1.app.run_files import Run, read_run
 from aesr1.errors import AesError
-from aesr1.html_page import template, thumbnail
+from aesr1.html_page import inline_thumbnail, page_template
 from aesr1.records import SampledReply
 from aesr1.training.alarms import LogRow
 
@@ -30,7 +30,7 @@ BOX = (46, 8, 312, 134)
 SCORE_BOX = (4, 4, 216, 52)
 
 
-class Strip(NamedTuple):
+class RunReplies(NamedTuple):
     """What one run said of one image, over the steps."""
 
     run: int
@@ -38,14 +38,14 @@ class Strip(NamedTuple):
     scores: str  # its readable scores as a path of SVG
 
 
-class Sampled(NamedTuple):
+class SampledImage(NamedTuple):
     """A held-out image and what was said of it."""
 
     name: str
     source: str  # data URL; empty where the picture cannot be shown
     problem: str
     rating: float
-    strips: list[Strip]
+    strips: list[RunReplies]
 
 
 def draw_curves(folders: Sequence[Path], output: Path | None = None) -> Path:
@@ -158,7 +158,7 @@ def _page(runs: Sequence[Run], drawn: Sequence[Section]) -> Iterator[str]:
         "score_box": SCORE_BOX,
         "score_y": lambda value: f"{_down(value, 0, 1, SCORE_BOX):.1f}",
     }
-    return template(Path(__file__).parent / "templates" / "curves.html.j2").generate(context)
+    return page_template(Path(__file__).parent / "templates" / "curves.html.j2").generate(context)
 
 
 def _first_and_last(rows: Sequence[LogRow], name: str) -> tuple[str, str] | None:
@@ -182,14 +182,14 @@ def _path(curve: Points, box: tuple[int, int, int, int], *, last: float, low: fl
     return "M" + "L".join(places)
 
 
-def _sampled(runs: Sequence[Run], last: int) -> Iterator[Sampled]:
+def _sampled(runs: Sequence[Run], last: int) -> Iterator[SampledImage]:
     """The images that replies were kept of, one picture in memory at a time."""
     images = list(dict.fromkeys(reply.image for run in runs for reply in run.replies))
     folder = os.path.commonpath([str(Path(image).parent) for image in images]) if images else ""
     for image in images:
         name, source, problem = os.path.relpath(image, folder), "", ""
         try:
-            source = thumbnail(image, SIDE).source
+            source = inline_thumbnail(image, SIDE).source
         except AesError as error:
             problem = error.problem.replace(image, name)
         strips, rating = [], 0.0
@@ -200,8 +200,8 @@ def _sampled(runs: Sequence[Run], last: int) -> Iterator[Sampled]:
                 scored = [(reply.step, reply.score) for reply in replies if reply.score is not None]
                 curve = Points([float(step) for step, _ in scored], [score for _, score in scored])
                 path = _path(curve, SCORE_BOX, last=last, low=0, high=1) if scored else ""
-                strips.append(Strip(number, _chosen(replies), path))
-        yield Sampled(name, source, problem, rating, strips)
+                strips.append(RunReplies(number, _chosen(replies), path))
+        yield SampledImage(name, source, problem, rating, strips)
 
 
 def _chosen(replies: list[SampledReply]) -> list[SampledReply]:

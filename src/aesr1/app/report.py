@@ -15,7 +15,7 @@ from rich.progress import track
 
 from aesr1.contract import LEVEL_BOUNDS, LEVELS, level_of
 from aesr1.errors import AesError
-from aesr1.html_page import template, thumbnail
+from aesr1.html_page import inline_thumbnail, page_template
 from aesr1.records import Prediction, Rating, read_rows
 
 MARKER = '<meta name="generator" content="aesr1 report">'
@@ -42,7 +42,7 @@ class ReportSummary(NamedTuple):
     rated: int  # with a human score beside
 
 
-class Picture(NamedTuple):
+class EmbeddedPicture(NamedTuple):
     """An embedded picture, or why there is none: then `source` is empty."""
 
     source: str  # data URL
@@ -62,13 +62,13 @@ class Bar(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Card:
+class PredictionCard:
     """All that a page shows of one prediction."""
 
     number: int  # place in the predictions file, from 1
     name: str
     prediction: Prediction
-    picture: Picture
+    picture: EmbeddedPicture
     level: str  # of the contract, or NO_LEVEL
     human: float | None  # 0–1
     difference: float | None  # of the score from the human one
@@ -83,17 +83,19 @@ def write_report(
     *,
     ratings: Path | None = None,
     title: str = "Aesthetic report",
-    thumbnail: int = 320,
+    thumbnail_pixels: int = 320,
 ) -> ReportSummary:
     """Write a page of every prediction, best first, and say what it holds.
 
-    `thumbnail` is the least longest side of an embedded picture, in pixels; a page of few pictures embeds
+    `thumbnail_pixels` is the least longest side of an embedded picture, in pixels; a page of few pictures embeds
     them up to four times as large, so that enlarging one shows more. One picture at a time is in memory.
     """
     _check_output(output)
     low, high = THUMBNAIL_BOUNDS
-    if not low <= thumbnail <= high:
-        raise AesError(f"a thumbnail of {thumbnail} pixels", fix=f"choose a longest side from {low} to {high} pixels")
+    if not low <= thumbnail_pixels <= high:
+        raise AesError(
+            f"a thumbnail of {thumbnail_pixels} pixels", fix=f"choose a longest side from {low} to {high} pixels"
+        )
     rows = _read_predictions(predictions)
     people = _read_human_scores(ratings, rows) if ratings else {}
     missing: list[str] = []
@@ -101,9 +103,9 @@ def write_report(
         **_head(rows, people),
         "title": title,
         "marker": MARKER,
-        "cards": _cards(rows, people, side=_side(thumbnail, len(rows)), missing=missing),
+        "cards": _cards(rows, people, side=_side(thumbnail_pixels, len(rows)), missing=missing),
     }
-    _write_whole(output, template(Path(__file__).parent / "templates" / "report.html.j2").generate(context))
+    _write_whole(output, page_template(Path(__file__).parent / "templates" / "report.html.j2").generate(context))
     scored = [row for row in rows if row.score is not None]
     return ReportSummary(
         pictures=len(rows),
@@ -129,11 +131,11 @@ def _read_predictions(path: Path) -> list[Prediction]:
     if not rows:
         raise AesError(f"{path} holds no predictions", fix="score some pictures first")
     for number, row in enumerate(rows, start=1):
-        for name, value in (("score", row.score), ("spread", row.spread)):
+        for name, value in (("score", row.score), ("score_std", row.score_std)):
             if value is not None and not (isinstance(value, (int, float)) and 0 <= value <= 1):
                 raise AesError(
                     f"{path}, prediction {number} has the {name} {value!r}",
-                    fix="scores and spreads are numbers from 0 to 1, or null where there is none",
+                    fix="score and score_std are numbers from 0 to 1, or null where there is none",
                 )
     return rows
 
@@ -171,7 +173,7 @@ def _head(rows: Sequence[Prediction], people: dict[str, float]) -> dict[str, obj
         "levels": [(level, levels.count(level)) for level in reversed(LEVELS)],
         "level_bounds": LEVEL_BOUNDS,
         "bars": _histogram(scores),
-        "any_spread": any(row.spread is not None for row in rows),
+        "any_score_std": any(row.score_std is not None for row in rows),
     }
 
 
@@ -191,7 +193,9 @@ def _histogram(scores: Sequence[float]) -> list[Bar]:
     ]
 
 
-def _cards(rows: Sequence[Prediction], people: dict[str, float], *, side: int, missing: list[str]) -> Iterator[Card]:
+def _cards(
+    rows: Sequence[Prediction], people: dict[str, float], *, side: int, missing: list[str]
+) -> Iterator[PredictionCard]:
     """A card a row, best score first, the failed last; the names of pictures that cannot be shown go to `missing`."""
     folder = os.path.commonpath([str(Path(row.image).parent) for row in rows])
     numbered = [(number, os.path.relpath(row.image, folder), row) for number, row in enumerate(rows, start=1)]
@@ -204,7 +208,7 @@ def _cards(rows: Sequence[Prediction], people: dict[str, float], *, side: int, m
         problem = row.error.replace(row.image, name) if row.error else None
         lead, rest = _fold(row.reasoning or "")
         human = people.get(row.image)
-        yield Card(
+        yield PredictionCard(
             number=number,
             name=name,
             prediction=row,
@@ -228,17 +232,17 @@ def _fold(text: str) -> tuple[str, str]:
     return text[:cut], text[cut:].strip()
 
 
-def _side(thumbnail: int, pictures: int) -> int:
+def _side(thumbnail_pixels: int, pictures: int) -> int:
     growth = math.sqrt(FULL_PAGE / pictures)
-    return round(thumbnail * min(LARGEST_GROWTH, max(1.0, growth)))
+    return round(thumbnail_pixels * min(LARGEST_GROWTH, max(1.0, growth)))
 
 
-def _embed(path: str, name: str, *, side: int) -> Picture:
+def _embed(path: str, name: str, *, side: int) -> EmbeddedPicture:
     """A picture for the page, or why there is none."""
     try:
-        return Picture(*thumbnail(path, side), reason="")
+        return EmbeddedPicture(*inline_thumbnail(path, side), reason="")
     except AesError as error:
-        return Picture(source="", width=0, height=0, reason=error.problem.replace(path, name))
+        return EmbeddedPicture(source="", width=0, height=0, reason=error.problem.replace(path, name))
 
 
 def _write_whole(output: Path, parts: Iterable[str]) -> None:

@@ -15,6 +15,8 @@ from aesr1.errors import AesError
 from aesr1.records import SampledReply
 from aesr1.training.alarms import Alarm, LogRow
 
+RENAMED_FIGURES = {"score/spread": "score/std"}
+"""Names that figures had in earlier versions."""
 MOST_STEPS = 10**9
 LEAST, MOST = 1e-100, 1e100
 """Below LEAST a value is drawn as 0 and above MOST not at all: an axis could not be reckoned in floats."""
@@ -115,7 +117,7 @@ def _told(left_out: Sequence[str]) -> list[str]:
 
 
 def _figures(values: dict[str, Any]) -> dict[str, Any]:
-    return {**values, "step": _step(values)}
+    return {**{RENAMED_FIGURES.get(name, name): value for name, value in values.items()}, "step": _step(values)}
 
 
 def _alarm(values: dict[str, Any]) -> Alarm:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from aesr1.contract import MAX_PIXELS
 from aesr1.images.load import find_images
-from aesr1.images.prefetch import openers
-from aesr1.progress import bar
+from aesr1.images.prefetch import prefetch_pool
+from aesr1.progress import progress_bar
 from aesr1.records import Appender, Prediction
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from aesr1.model.predict import PredictSettings
 
-TOY_NOTE = (
+TINY_MODEL_NOTE = (
     "scored by the embedded toy, which has only ever seen drawn scenes: for trying things out, not a judge of "
     "photographs (on 108 real ones its order agreed with people's no better than chance, SRCC .02). For real use pass "
     "--model ssssmark/Aes-R1"
@@ -32,7 +32,7 @@ class Scorer:
 
     from aesr1 import Scorer
     prediction, = Scorer("ssssmark/Aes-R1").score(["photo.jpg"])
-    prediction.score, prediction.spread, prediction.reasoning
+    prediction.score, prediction.score_std, prediction.reasoning
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Scorer:
     def stream(
         self, images: Sequence[str | Path | Image.Image], *, pool: Executor | None = None
     ) -> Iterator[Prediction]:
-        """As `score`, each prediction as soon as its turn has come. `pool`: see `aesr1.images.prefetch.openers`."""
+        """As `score`, each prediction as soon as its turn has come. `pool`: see `aesr1.images.prefetch.prefetch_pool`."""
         from aesr1.model.predict import predict
 
         return predict(self.vlm, images, self.settings, pool=pool)
@@ -77,10 +77,10 @@ class ScoreConfig:
 def score_files(config: ScoreConfig) -> Iterator[Prediction]:
     """Predictions of every picture found, in order. Those already in the output file by the same model are skipped."""
     paths = find_images(config.inputs)
-    with openers(len(paths)) as pool:
+    with prefetch_pool(len(paths)) as pool:
         scorer = Scorer(config.model, max_pixels=config.max_pixels, settings=config.settings)
         if config.output is None:
-            with bar("score", total=len(paths)) as progress:
+            with progress_bar("score", total=len(paths)) as progress:
                 for prediction in scorer.stream(paths, pool=pool):
                     progress.advance(1)
                     yield prediction
@@ -89,11 +89,11 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
 
 
 def _resumed(scorer: Scorer, paths: Sequence[Path], output: Path, pool: Executor | None) -> Iterator[Prediction]:
-    from aesr1.model.predict import earlier
+    from aesr1.model.predict import completed_rows
 
-    done = earlier(output, scorer.vlm, scorer.settings)
+    done = completed_rows(output, scorer.vlm, scorer.settings)
     todo = [path for path in paths if str(path) not in done]
-    with Appender(output) as rows, bar("score", total=len(paths)) as progress:
+    with Appender(output) as rows, progress_bar("score", total=len(paths)) as progress:
         progress.advance(len(paths) - len(todo))
         for prediction in scorer.stream(todo, pool=pool):
             rows.append(prediction)

@@ -14,7 +14,7 @@ from aesr1.records import Prediction
 
 
 def print_table(predictions: Sequence[Prediction]) -> None:
-    """One row a picture: score 0–1 with its spread, level, reasons or what went wrong. Text is never markup."""
+    """One row a picture: score 0–1 with its score_std, level, reasons or what went wrong. Text is never markup."""
     table = Table("picture", "score 0–1", "±", "level", "reasons", show_lines=False)
     for row in predictions:
         name = Text(Path(row.image).name)
@@ -23,7 +23,7 @@ def print_table(predictions: Sequence[Prediction]) -> None:
             continue
         silent = "(unreadable reply; the answer was forced)" if row.reply else "(scored without reasoning)"
         reasons = row.reasoning or silent
-        spread = "" if row.spread is None else f"{row.spread:.2f}"
-        table.add_row(name, f"{row.score:.3f}", spread, level_of(row.score), Text(reasons))
+        std = "" if row.score_std is None else f"{row.score_std:.2f}"
+        table.add_row(name, f"{row.score:.3f}", std, level_of(row.score), Text(reasons))
     console = Console()
     console.print(table)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from aesr1 import __version__
 from aesr1.app.batching import Batcher
-from aesr1.app.chat_request import Refusal, Reply, ServeConfig, read_asks, stopping_refusal
+from aesr1.app.chat_request import GeneratedReply, HttpRefusal, ServeConfig, parse_chat_request, stopping_refusal
 from aesr1.contract import VERSION
 from aesr1.errors import AesError
 
@@ -69,7 +69,7 @@ def create_app(config: ServeConfig) -> "FastAPI":
         except ClientDisconnect:
             return Response(status_code=499)
         loop = asyncio.get_running_loop()
-        asks = await loop.run_in_executor(app.state.decoders, read_asks, body, vlm, config)
+        asks = await loop.run_in_executor(app.state.decoders, parse_chat_request, body, vlm, config)
         try:
             replies = await _unless_gone(request, app.state.batcher.submit(asks))
         except asyncio.CancelledError:  # uvicorn, of what outlasts its grace at the end; the client should hear of it
@@ -78,7 +78,7 @@ def create_app(config: ServeConfig) -> "FastAPI":
 
     @app.exception_handler(AesError)
     async def refused(_: Request, error: AesError) -> JSONResponse:
-        status, code = (error.status, error.code) if isinstance(error, Refusal) else (400, "invalid_request")
+        status, code = (error.status, error.code) if isinstance(error, HttpRefusal) else (400, "invalid_request")
         return JSONResponse(_error(f"{error.problem}; {error.fix}", status, code), status)
 
     @app.exception_handler(HTTPException)
@@ -111,14 +111,14 @@ async def _body(request: "Request", limit: int) -> bytes:
             break
     if size > limit:
         fix = "send a smaller copy of the picture"
-        raise Refusal(f"the request is larger than {limit:,} bytes", fix=fix, status=413, code="request_too_large")
+        raise HttpRefusal(f"the request is larger than {limit:,} bytes", fix=fix, status=413, code="request_too_large")
     return bytes(body)
 
 
-async def _unless_gone(request: "Request", futures: list[Future[Reply]]) -> list[Reply] | None:
+async def _unless_gone(request: "Request", futures: list[Future[GeneratedReply]]) -> list[GeneratedReply] | None:
     """The replies, or None as soon as the client has gone: what of it still waits is then cancelled."""
 
-    async def answered() -> list[Reply]:
+    async def answered() -> list[GeneratedReply]:
         return await asyncio.gather(*map(asyncio.wrap_future, futures))
 
     async def disconnected() -> None:
@@ -135,7 +135,7 @@ async def _unless_gone(request: "Request", futures: list[Future[Reply]]) -> list
         gone.cancel()
 
 
-def _completion(name: str, replies: Sequence[Reply]) -> dict[str, Any]:
+def _completion(name: str, replies: Sequence[GeneratedReply]) -> dict[str, Any]:
     """OpenAI's chat.completion; the prompt is counted once, however many replies there are."""
     given, written = replies[0].prompt_tokens, sum(reply.reply_tokens for reply in replies)
     return {

@@ -15,7 +15,7 @@ from aesr1 import __version__
 from aesr1.cli.cot import cot
 from aesr1.cli.ratings import Seed, ratings
 from aesr1.errors import AesError
-from aesr1.training.processes import is_first, should_say
+from aesr1.training.processes import is_first_process, should_print_error
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -123,7 +123,7 @@ def score(
     fast: Fast = False,
 ) -> None:
     """Score pictures, 0 (ugly) to 1 (beautiful), with a spread and the reasons. One bad picture stops nothing."""
-    from aesr1.app.score import TOY_NOTE, ScoreConfig, score_files
+    from aesr1.app.score import TINY_MODEL_NOTE, ScoreConfig, score_files
     from aesr1.app.score_table import print_table
     from aesr1.model.predict import PredictSettings
 
@@ -140,7 +140,7 @@ def score(
         fast=fast,
     )
     if model is None:
-        print(TOY_NOTE, file=sys.stderr)
+        print(TINY_MODEL_NOTE, file=sys.stderr)
     predictions = score_files(ScoreConfig(inputs, model, output, max_pixels, settings))
     if as_json:
         for prediction in predictions:
@@ -192,11 +192,11 @@ def serve(
 ) -> None:
     """Serve a model under OpenAI's chat completions: a picture as data URL, one prompt, text back. Ctrl-C ends it."""
     from aesr1.app.chat_request import ServeConfig
-    from aesr1.app.score import TOY_NOTE
+    from aesr1.app.score import TINY_MODEL_NOTE
     from aesr1.app.serve import serve as run
 
     if model is None:
-        print(TOY_NOTE, file=sys.stderr)
+        print(TINY_MODEL_NOTE, file=sys.stderr)
     run(ServeConfig(model, host, port, max_pixels, max_batch=max_batch, max_new_tokens=max_new_tokens))
 
 
@@ -236,11 +236,11 @@ def _stop(number: int, frame: object) -> None:
 
 def _print_once(result: object) -> None:
     """The result of a run whose processes all come here."""
-    if is_first():
+    if is_first_process():
         print(result)
 
 
 def _fail(problem: str, fix: str) -> None:
-    if should_say(problem):
+    if should_print_error(problem):
         print(f"error: {problem}\n  fix: {fix}", file=sys.stderr)
     sys.exit(1)

@@ -82,7 +82,7 @@ def ratings_import_hf(
     output: Output,
     data: Annotated[list[str] | None, typer.Option(help="A folder, or files: FILE or SPLIT=FILE, repeated.")] = None,
     columns: Annotated[
-        list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="image, score, spread, raters, split …")
+        list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="image, score, rater_std, raters, split …")
     ] = None,
     scale: Annotated[tuple[float, float], typer.Option(help="LOW HIGH, the score's nominal bounds.")] = (0.0, 1.0),
     domain: Annotated[str | None, typer.Option(help="Name of the data set.")] = None,
@@ -92,10 +92,14 @@ def ratings_import_hf(
     ] = False,
 ) -> None:
     """Anything that Hugging Face `datasets` loads; pictures are written to images/ as they are stored."""
-    from aesr1.ratings.huggingface import HubConfig, import_hub
+    from aesr1.ratings.huggingface import HuggingFaceConfig, import_huggingface
 
     pairs = tuple(_pair(text) for text in columns or ())
-    print(import_hub(HubConfig(name, output, tuple(data or ()), pairs, scale, domain, revision, allow_missing)))
+    print(
+        import_huggingface(
+            HuggingFaceConfig(name, output, tuple(data or ()), pairs, scale, domain, revision, allow_missing)
+        )
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aesr1.critique_text import DIMENSIONS, common_sentences, dimensions_of, leak_in, sentences, side_of, words
+from aesr1.critique_text import DIMENSIONS, common_sentences, dimensions_of, find_leak, sentences, stance_of, words
 from aesr1.errors import AesError
 from aesr1.metrics import Column, Grid, Interval, bootstrap, srcc
 
@@ -90,7 +90,7 @@ def dimension_coverage(reasonings: Sequence[str]) -> Coverage:
 def leak_rate(reasonings: Sequence[str]) -> float:
     """Share of texts that hold a numeral or speak of a rating, a score or having been told (`texts.leak_in`)."""
     _require(reasonings)
-    return sum(leak_in(text) is not None for text in reasonings) / len(reasonings)
+    return sum(find_leak(text) is not None for text in reasonings) / len(reasonings)
 
 
 def tone(reasonings: Sequence[str]) -> Tone:
@@ -99,7 +99,7 @@ def tone(reasonings: Sequence[str]) -> Tone:
     A negation up to three words before a word turns it round ("not quite sharp", "nothing distracts").
     """
     _require(reasonings)
-    signs = [side_of(sentence) for text in reasonings for sentence in sentences(text)] or [0]
+    signs = [stance_of(sentence) for text in reasonings for sentence in sentences(text)] or [0]
     return Tone(*(signs.count(sign) / len(signs) for sign in (1, -1, 0)))
 
 

@@ -12,12 +12,12 @@ from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
 from aesr1.evaluation.compare import Comparison, compare, human_scores, to_markdown, to_results
 from aesr1.evaluation.reasons import dimension_coverage, distinct_ngrams, distinct_texts, leak_rate, template_rate, tone
-from aesr1.images.prefetch import openers
+from aesr1.images.prefetch import prefetch_pool
 from aesr1.model.load import load
-from aesr1.model.predict import PredictSettings, earlier, predict
-from aesr1.outputs import claim, write_json, write_run, write_text
-from aesr1.progress import bar
-from aesr1.records import Appender, Prediction, Rating, of_split, read_rows
+from aesr1.model.predict import PredictSettings, completed_rows, predict
+from aesr1.outputs import require_same_settings, write_json, write_run, write_text
+from aesr1.progress import progress_bar
+from aesr1.records import Appender, Prediction, Rating, ratings_of_split, read_rows
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ def evaluate_models(config: EvalConfig) -> Comparison:
     started = time.time()
     rows = read_rows(config.ratings, Rating)
     split = config.split or ("test" if any(row.split == "test" for row in rows) else "val")
-    ratings = of_split(rows, split, where=config.ratings)
+    ratings = ratings_of_split(rows, split, where=config.ratings)
     human_scores(ratings)
     names = [name for name, _ in config.models]
     if len(set(names)) != len(names):
         raise AesError(
             f"two models are called the same: {', '.join(names)}", fix="give them names: --model NAME=FOLDER"
         )
-    claim(config.output, config)
-    with openers(len(ratings)) as pool:
+    require_same_settings(config.output, config)
+    with prefetch_pool(len(ratings)) as pool:
         predictions = {name: _predictions(config, name, model, ratings, pool) for name, model in config.models}
     comparison = compare(ratings, predictions)
     results = to_results(comparison)
@@ -77,9 +77,9 @@ def _predictions(
 ) -> list[Prediction]:
     vlm = load(model, max_pixels=config.max_pixels)
     path = config.output / f"predictions-{name}.jsonl"
-    done = earlier(path, vlm, config.reading)
+    done = completed_rows(path, vlm, config.reading)
     todo = [rating.image for rating in ratings if rating.image not in done]
-    with Appender(path) as rows, bar(f"eval {name}", total=len(ratings)) as progress:
+    with Appender(path) as rows, progress_bar(f"eval {name}", total=len(ratings)) as progress:
         progress.advance(len(done))
         for prediction in predict(vlm, todo, config.reading, pool=pool):
             rows.append(prediction)

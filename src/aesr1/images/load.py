@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from aesr1.errors import AesError
 
-FIX = "check the path, or leave this picture out"
+IMAGE_FIX = "check the path, or leave this picture out"
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MAX_SOURCE_PIXELS = 170_000_000
 """A larger picture is refused before it is decoded (Pillow itself stops at 179 megapixels)."""
@@ -26,29 +26,29 @@ def open_image(path: str | Path, *, max_pixels: int | None = None) -> Image.Imag
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's bomb warning (ours is below) and broken EXIF
             with Image.open(path) as source:
-                return prepare(source, max_pixels=max_pixels, name=str(path))
+                return to_rgb(source, max_pixels=max_pixels, name=str(path))
     except FileNotFoundError as error:
-        raise AesError(f"{path} does not exist", fix=FIX) from error
+        raise AesError(f"{path} does not exist", fix=IMAGE_FIX) from error
     except Image.DecompressionBombError as error:
         raise AesError(f"{path} is too large: {error}", fix="make a smaller copy of it") from error
     except AesError:
         raise
     except Exception as error:  # decoders of broken files raise whatever they like: RuntimeError, NotImplementedError …
-        raise AesError(f"{path} cannot be read as a picture: {error}", fix=FIX) from error
+        raise AesError(f"{path} cannot be read as a picture: {error}", fix=IMAGE_FIX) from error
 
 
-def prepare(source: Image.Image, *, max_pixels: int | None = None, name: str = "the picture") -> Image.Image:
+def to_rgb(source: Image.Image, *, max_pixels: int | None = None, name: str = "the picture") -> Image.Image:
     """As `open_image`, of a picture that is open already, so that both ways give the same pixels."""
     width, height = source.size
     if width * height > MAX_SOURCE_PIXELS:
         raise AesError(f"{name} has {width} × {height} pixels", fix="make a smaller copy of it")
     if too_small(source.size):
-        raise AesError(f"{name} has {width} × {height} pixels, too small or too thin to judge", fix=FIX)
+        raise AesError(f"{name} has {width} × {height} pixels, too small or too thin to judge", fix=IMAGE_FIX)
     if max_pixels is not None:
-        source.draft("RGB", _fit(source.size, max_pixels))  # JPEG: decode at a fraction of the size
+        source.draft("RGB", _size_within(source.size, max_pixels))  # JPEG: decode at a fraction of the size
     picture = _on_white(ImageOps.exif_transpose(source))
     if max_pixels is not None and picture.width * picture.height > max_pixels:
-        picture = picture.resize(_fit(picture.size, max_pixels), Image.Resampling.BICUBIC)
+        picture = picture.resize(_size_within(picture.size, max_pixels), Image.Resampling.BICUBIC)
     return picture
 
 
@@ -57,7 +57,7 @@ def too_small(size: tuple[int, int]) -> bool:
     return min(size) < MIN_SIDE or max(size) > MAX_RATIO * min(size)
 
 
-def _fit(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
+def _size_within(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
     factor = min(1.0, (max_pixels / (size[0] * size[1])) ** 0.5)
     return max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
 

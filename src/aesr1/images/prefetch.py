@@ -13,27 +13,27 @@ from pathlib import Path
 from PIL import Image
 
 from aesr1.errors import AesError
-from aesr1.images.load import open_image, prepare
-from aesr1.worker_processes import worker_processes
+from aesr1.images.load import open_image, to_rgb
+from aesr1.worker_processes import worker_pool
 
-FEW, MANY_WORKERS = 32, 8
+MIN_PREFETCHED, MANY_WORKERS = 32, 8
 """Fewer pictures than this are opened sooner than processes start; more processes than this outrun any model."""
 
 
 @contextmanager
-def openers(pictures: int) -> Iterator[Executor | None]:
+def prefetch_pool(pictures: int) -> Iterator[Executor | None]:
     """Processes to open so many pictures, None for few. To be entered before a model loads, which starts threads."""
-    if pictures < FEW:
+    if pictures < MIN_PREFETCHED:
         yield None
         return
-    with worker_processes(min(MANY_WORKERS, os.cpu_count() or 1)) as pool:
+    with worker_pool(min(MANY_WORKERS, os.cpu_count() or 1)) as pool:
         try:
             yield pool
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def open_ahead(
+def prefetch_images(
     images: Iterable[str | Path | Image.Image], *, max_pixels: int, pool: Executor | None, ahead: int
 ) -> Iterator[Image.Image | AesError]:
     """Each picture in order, or what is wrong with it; `pool` has at most `ahead` in hand, None opens each when due."""
@@ -71,7 +71,7 @@ def _opened(image: str | Path | Image.Image, max_pixels: int) -> Image.Image | A
     try:
         if not isinstance(image, Image.Image):
             return open_image(image, max_pixels=max_pixels)
-        return prepare(image, max_pixels=max_pixels)
+        return to_rgb(image, max_pixels=max_pixels)
     except AesError as error:
         return error
     except (OSError, ValueError, SyntaxError) as error:  # a lazy file is read only now

@@ -14,7 +14,7 @@ from aesr1.outputs import write_json
 STAMP = "aesr1.json"
 
 
-def _fingerprint(folder: Path) -> str:
+def weights_hash(folder: Path) -> str:
     """A local checkpoint's revision: size and time of its weights would lie after a copy, so their bytes' hash."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):

@@ -12,20 +12,20 @@ from transformers import GenerationConfig
 
 from aesr1.contract import PROMPT
 from aesr1.errors import AesError
-from aesr1.model.kv_cache import Prefill, can_share, prefill
+from aesr1.model.kv_cache import Prefill, can_repeat_cache, prefill
 from aesr1.model.load import Vlm
-from aesr1.model.sampling import draw, drawing_of, ends_of
+from aesr1.model.sampling import end_tokens, sample_replies, sampling_settings
 
 
-def question_of(vlm: Vlm, prompt: str) -> str:
+def chat_prompt(vlm: Vlm, prompt: str) -> str:
     """The prompt about one image in the model's own form, to where its answer begins."""
     message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
     return str(vlm.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
 
 
-def inputs_about(vlm: Vlm, images: Sequence[Image.Image], answers: Sequence[str], prompt: str) -> Any:
+def model_inputs(vlm: Vlm, images: Sequence[Image.Image], answers: Sequence[str], prompt: str) -> Any:
     """Left-padded model inputs of the prompt about each image, each followed by the beginning of an answer."""
-    question = question_of(vlm, prompt)
+    question = chat_prompt(vlm, prompt)
     inputs = vlm.processor(
         text=[question + answer for answer in answers],
         images=[[image] for image in images],
@@ -36,7 +36,7 @@ def inputs_about(vlm: Vlm, images: Sequence[Image.Image], answers: Sequence[str]
 
 
 @dataclass(frozen=True)
-class Reading:
+class PicturePrefill:
     """Pictures and the prompt as a model has read them: replies and scores start from here, as many as are wanted."""
 
     images: tuple[Image.Image, ...]
@@ -46,17 +46,17 @@ class Reading:
 
 
 @torch.inference_mode()
-def read_pictures(vlm: Vlm, images: Sequence[Image.Image], *, prompt: str = PROMPT) -> Reading:
+def prefill_pictures(vlm: Vlm, images: Sequence[Image.Image], *, prompt: str = PROMPT) -> PicturePrefill:
     """Have the model read the prompt about each image, once."""
-    inputs = inputs_about(vlm, images, [""] * len(images), prompt)
-    start = prefill(vlm.model, inputs) if can_share(vlm.model) else None
-    return Reading(tuple(images), prompt, inputs, start)
+    inputs = model_inputs(vlm, images, [""] * len(images), prompt)
+    start = prefill(vlm.model, inputs) if can_repeat_cache(vlm.model) else None
+    return PicturePrefill(tuple(images), prompt, inputs, start)
 
 
 @torch.inference_mode()
-def write_replies(
+def generate_replies(
     vlm: Vlm,
-    reading: Reading,
+    reading: PicturePrefill,
     *,
     samples: int = 1,
     temperature: float = 0.0,
@@ -81,20 +81,20 @@ def write_replies(
         suppress_tokens=picture_tokens(vlm.model.config),
         pad_token_id=vlm.processor.tokenizer.pad_token_id,
     )
-    how = drawing_of(config, vlm.model)
+    how = sampling_settings(config, vlm.model)
     if reading.start is None or how is None:
         torch.manual_seed(seed)
         config.num_return_sequences = samples
         tokens = vlm.model.generate(**reading.inputs, generation_config=config)
         replies = tokens[:, reading.inputs["input_ids"].shape[1] :].tolist()
     else:
-        replies = draw(
+        replies = sample_replies(
             vlm.model,
             reading.start,
             replies=samples,
             drawing=how,
             max_new_tokens=max_new_tokens,
-            eos=ends_of(vlm.model.generation_config),
+            eos=end_tokens(vlm.model.generation_config),
             source=torch.Generator(vlm.model.device).manual_seed(seed),
         )
     texts = vlm.processor.batch_decode(replies, skip_special_tokens=True)
@@ -111,9 +111,9 @@ def generate(
     seed: int = 0,
     prompt: str = PROMPT,
 ) -> list[list[str]]:
-    """As `write_replies`, about pictures that are read for this alone."""
-    reading = read_pictures(vlm, images, prompt=prompt)
-    return write_replies(
+    """As `generate_replies`, about pictures that are read for this alone."""
+    reading = prefill_pictures(vlm, images, prompt=prompt)
+    return generate_replies(
         vlm, reading, samples=samples, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed
     )
 

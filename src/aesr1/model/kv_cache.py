@@ -12,11 +12,11 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-SPARE = 64
+SPARE_COLUMNS = 64
 """Columns by which a cache grows."""
 
 
-def can_share(model: Any) -> bool:
+def can_repeat_cache(model: Any) -> bool:
     """Whether this family's cache is keys and values alone, so that it can be repeated and rows can leave it."""
     if model.config.is_encoder_decoder or not hasattr(model.config, "get_text_config"):
         return False
@@ -26,7 +26,7 @@ def can_share(model: Any) -> bool:
     }
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
     """A layer's keys and values that grow into spare columns: transformers' own copies all of them at every token."""
 
     keys: torch.Tensor
@@ -42,7 +42,10 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         seen, new = self.keys.shape[-2], key_states.shape[-2]
         room = self._room
         if room is None or room[0].shape[-2] < seen + new:
-            room = [old.new_empty(*old.shape[:2], seen + new + SPARE, old.shape[3]) for old in (self.keys, self.values)]
+            room = [
+                old.new_empty(*old.shape[:2], seen + new + SPARE_COLUMNS, old.shape[3])
+                for old in (self.keys, self.values)
+            ]
             for wide, old in zip(room, (self.keys, self.values), strict=True):
                 wide[..., :seen, :] = old
         for wide, states in zip(room, (key_states, value_states), strict=True):
@@ -50,7 +53,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         self._room, (self.keys, self.values) = room, (wide[..., : seen + new, :] for wide in room)
         return self.keys, self.values
 
-    def apart(self) -> RoomyLayer:
+    def apart(self) -> PreallocatedLayer:
         """The same keys and values, to grow on their own."""
         other = copy.copy(self)
         other._room = None
@@ -84,7 +87,7 @@ class Prefill:
         """These rows (None: all) `times` each, one after the other; nothing is shared that a step would change."""
         cache = copy.copy(self.cache)
         cache.layers = [
-            layer.apart() if isinstance(layer, RoomyLayer) else copy.copy(layer) for layer in self.cache.layers
+            layer.apart() if isinstance(layer, PreallocatedLayer) else copy.copy(layer) for layer in self.cache.layers
         ]
         if rows is not None:
             cache.batch_select_indices(rows)
@@ -107,7 +110,7 @@ def prefill(model: Any, inputs: Any) -> Prefill:
     """Read left-padded inputs, pictures and all, into a cache."""
     mask = inputs["attention_mask"]
     cache = DynamicCache(config=model.config)
-    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [PreallocatedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     mrope = hasattr(getattr(model, "model", None), "rope_deltas")
     # most families count positions from the padding on; Qwen-VL finds its own from mask and pictures
     positions = {} if mrope else {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
@@ -116,14 +119,16 @@ def prefill(model: Any, inputs: Any) -> Prefill:
     return Prefill(cache, read.logits[:, -1], inputs["input_ids"], mask, deltas)
 
 
-class Step(NamedTuple):
+class Extended(NamedTuple):
     """A prefill that has gone on, and what the model said at each of the tokens that were kept."""
 
     after: Prefill
     logits: torch.Tensor  # (N, kept, V)
 
 
-def advance(model: Any, before: Prefill, tokens: torch.Tensor, *, mask: torch.Tensor | None = None, keep: int) -> Step:
+def extend(
+    model: Any, before: Prefill, tokens: torch.Tensor, *, mask: torch.Tensor | None = None, keep: int
+) -> Extended:
     """Read more tokens (N, T) and keep the logits of the last `keep`; the cache of `before` grows in place."""
     seen = torch.ones_like(tokens) if mask is None else mask
     whole = torch.cat([before.mask, seen], dim=1)
@@ -139,4 +144,4 @@ def advance(model: Any, before: Prefill, tokens: torch.Tensor, *, mask: torch.Te
         logits_to_keep=keep,
     ).logits
     every = torch.cat([before.tokens, tokens], dim=1)
-    return Step(replace(before, logits=logits[:, -1], tokens=every, mask=whole), logits)
+    return Extended(replace(before, logits=logits[:, -1], tokens=every, mask=whole), logits)

@@ -19,17 +19,17 @@ from transformers.utils import logging as transformers_logging
 
 from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
-from aesr1.model.checkpoint import _fingerprint, check_stamp
-from aesr1.model.lora_checkpoint import base_of, holds_adapter, merge, naming_base
-from aesr1.model.out_of_memory import is_full
+from aesr1.model.checkpoint import check_stamp, weights_hash
+from aesr1.model.lora_checkpoint import base_model_of, explain_missing_base, is_lora_checkpoint, merge_lora
+from aesr1.model.out_of_memory import is_out_of_memory
 from aesr1.model.processor import load_processor
 
 TINY = "tiny"
 BACKBONE = "tiny-backbone"
-REAL = "aes-r1"
-REAL_MODELS = ("ssssmark/Aes-R1", "Qwen/Qwen2.5-VL-7B-Instruct")
+PUBLISHED = "aes-r1"
+PUBLISHED_MODELS = ("ssssmark/Aes-R1", "Qwen/Qwen2.5-VL-7B-Instruct")
 """What `aes-r1` stands for: the authors' checkpoint or, failing that, its backbone under the same prompt."""
-LOADING = (OSError, ValueError, ImportError, SafetensorError)
+LOADING_ERRORS = (OSError, ValueError, ImportError, SafetensorError)
 """What transformers raises for files that are missing, broken or of another kind."""
 
 
@@ -51,38 +51,38 @@ def load(
     device: str | None = None,
     dtype: str = "auto",
     attention: str = "sdpa",
-    read: Configured | None = None,
+    read: ConfigAndProcessor | None = None,
 ) -> Vlm:
     """Load a model from a folder, a hub id, `aes-r1`, or one of the embedded names `tiny` and `tiny-backbone`.
 
     dtype "auto" is float32 on a CPU and the checkpoint's own elsewhere. A LoRA checkpoint is merged into its base.
-    `read`: what `configured` gave of it. AesError where it is not to be had, or was made under another contract.
+    `read`: what `load_config` gave of it. AesError where it is not to be had, or was made under another contract.
     """
-    if name == REAL:
+    if name == PUBLISHED:
         first, second = (
             partial(load, real, max_pixels=max_pixels, device=device, dtype=dtype, attention=attention)
-            for real in REAL_MODELS
+            for real in PUBLISHED_MODELS
         )
         try:
             return first()
         except AesError as error:
-            print(f"{error.problem}; going on with {REAL_MODELS[1]}", file=sys.stderr)
+            print(f"{error.problem}; going on with {PUBLISHED_MODELS[1]}", file=sys.stderr)
             return second()
     transformers_logging.disable_progress_bar()
-    where = _locate(name)
-    config, processor = read or configured(name, max_pixels=max_pixels)
+    where = _checkpoint_path(name)
+    config, processor = read or load_config(name, max_pixels=max_pixels)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     precision = torch.float32 if dtype == "auto" and device == "cpu" else dtype
-    if base := base_of(where):
+    if base := base_model_of(where):
         below = load(base, max_pixels=max_pixels, device="cpu", dtype="float32", attention=attention)
-        model = merge(below.model, where, dtype=config.dtype if precision == "auto" else precision)
-        return Vlm(model.to(device).eval(), processor, name, _fingerprint(Path(where)), max_pixels)
+        model = merge_lora(below.model, where, dtype=config.dtype if precision == "auto" else precision)
+        return Vlm(model.to(device).eval(), processor, name, weights_hash(Path(where)), max_pixels)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             where, config=config, dtype=precision, attn_implementation=attention
         )
-    except LOADING as error:
-        if is_full(error):
+    except LOADING_ERRORS as error:
+        if is_out_of_memory(error):
             raise
         if attention != "sdpa" and "attention" in str(error).lower():
             raise AesError(
@@ -93,43 +93,43 @@ def load(
     if renamings := getattr(model, "_weight_conversions", None):
         # all are undone on saving, and under ZeRO-3 transformers keeps those that it did not use: model.model.layers…
         model._weight_conversions = [renaming for renaming in renamings if renaming.was_used()]
-    revision = getattr(config, "_commit_hash", None) or _fingerprint(Path(where))
+    revision = getattr(config, "_commit_hash", None) or weights_hash(Path(where))
     return Vlm(model.to(device).eval(), processor, name, revision, max_pixels)
 
 
-class Configured(NamedTuple):
+class ConfigAndProcessor(NamedTuple):
     """All of a checkpoint but its weights."""
 
     config: Any
     processor: Any
 
 
-def configured(name: str, *, max_pixels: int) -> Configured:
+def load_config(name: str, *, max_pixels: int) -> ConfigAndProcessor:
     """A model's config and its processor, fitted to each other; no weights are read. AesError as `load`."""
-    where = _locate(name)
-    if base := base_of(where):
-        with naming_base(where, base):
-            return configured(base, max_pixels=max_pixels)
+    where = _checkpoint_path(name)
+    if base := base_model_of(where):
+        with explain_missing_base(where, base):
+            return load_config(base, max_pixels=max_pixels)
     try:
         config = AutoConfig.from_pretrained(where)
-        _check_sees(config, name)
+        _require_vision_language(config, name)
         processor = load_processor(where, config, max_pixels=max_pixels)
-    except LOADING as error:
+    except LOADING_ERRORS as error:
         raise _not_loaded(name, error) from error
     if grid := getattr(processor.image_processor, "image_grid_pinpoints", None):
         config.image_grid_pinpoints = grid  # LLaVA's model works the tiles out again from its own list
-    return Configured(config, processor)
+    return ConfigAndProcessor(config, processor)
 
 
 def _not_loaded(name: str, error: Exception) -> AesError:
     return AesError(
         f"no vision-language model could be loaded from {name}: {str(error).splitlines()[0]}",
         fix="pass --model a folder with config.json and weights, a hub id such as "
-        f"{REAL_MODELS[0]}, or leave it out for the embedded toy",
+        f"{PUBLISHED_MODELS[0]}, or leave it out for the embedded toy",
     )
 
 
-def _locate(name: str) -> str:
+def _checkpoint_path(name: str) -> str:
     """The folder of an embedded or local model (its stamp checked), or the name as a hub id."""
     embedded = {TINY: "demo", BACKBONE: "backbone"}.get(name)
     if embedded is not None:
@@ -142,7 +142,7 @@ def _locate(name: str) -> str:
                     f"there is no folder {name}", fix="pass --model a folder that a training stage wrote, or a hub id"
                 )
             return name
-    if not (folder / "config.json").is_file() and not holds_adapter(folder):
+    if not (folder / "config.json").is_file() and not is_lora_checkpoint(folder):
         raise AesError(
             f"{folder} holds no config.json, so it is no checkpoint", fix="pass the folder that a training stage wrote"
         )
@@ -150,10 +150,10 @@ def _locate(name: str) -> str:
     return str(folder.absolute())  # an adapter that is trained on it keeps this name
 
 
-def _check_sees(config: Any, name: str) -> None:
+def _require_vision_language(config: Any, name: str) -> None:
     """AesError for a model that is not asked about pictures in text, before its weights are read."""
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise AesError(
             f"{name} is no vision-language model: {config.model_type} does not take a picture and reply in text",
-            fix=f"pass --model one that does, such as {REAL_MODELS[1]}",
+            fix=f"pass --model one that does, such as {PUBLISHED_MODELS[1]}",
         )

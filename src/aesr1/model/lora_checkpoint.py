@@ -11,21 +11,21 @@ from typing import Any
 import torch
 
 from aesr1.errors import AesError
-from aesr1.model.out_of_memory import is_full
+from aesr1.model.out_of_memory import is_out_of_memory
 
-ADAPTER = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
-def holds_adapter(folder: str | Path) -> bool:
+def is_lora_checkpoint(folder: str | Path) -> bool:
     """Whether a folder holds an adapter and no whole model."""
-    return (Path(folder) / ADAPTER).is_file() and not (Path(folder) / "config.json").is_file()
+    return (Path(folder) / ADAPTER_CONFIG).is_file() and not (Path(folder) / "config.json").is_file()
 
 
-def base_of(folder: str | Path) -> str | None:
+def base_model_of(folder: str | Path) -> str | None:
     """The model that an adapter belongs to, as it names it; None for a whole model. AesError where it names none."""
-    if not holds_adapter(folder):
+    if not is_lora_checkpoint(folder):
         return None
-    path = Path(folder) / ADAPTER
+    path = Path(folder) / ADAPTER_CONFIG
     try:
         base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (ValueError, KeyError, TypeError) as error:
@@ -36,18 +36,18 @@ def base_of(folder: str | Path) -> str | None:
 
 
 @contextmanager
-def naming_base(folder: str, base: str) -> Iterator[None]:
+def explain_missing_base(folder: str, base: str) -> Iterator[None]:
     """Say of a base that is not to be had whose it is."""
     try:
         yield
     except AesError as error:
         raise AesError(
             f"{folder} is a LoRA adapter for {base}: {error.problem}",
-            fix=f"put its base back there, or write where it lies into {folder}/{ADAPTER}: base_model_name_or_path",
+            fix=f"put its base back there, or write where it lies into {folder}/{ADAPTER_CONFIG}: base_model_name_or_path",
         ) from error
 
 
-def merge(model: Any, folder: str, *, dtype: str | torch.dtype | None) -> Any:
+def merge_lora(model: Any, folder: str, *, dtype: str | torch.dtype | None) -> Any:
     """A float32 model with the folder's adapter merged in, then in `dtype` (None: so). AesError where it does not fit.
 
     The model then bears the folder's name, so that an adapter that is trained on it finds this base again; its config
@@ -60,7 +60,7 @@ def merge(model: Any, folder: str, *, dtype: str | torch.dtype | None) -> Any:
     try:
         merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if is_full(error):
+        if is_out_of_memory(error):
             raise
         raise AesError(
             f"the adapter of {folder} does not fit its base: {str(error).splitlines()[0]}",

@@ -10,27 +10,27 @@ import torch
 
 from aesr1.errors import AesError
 
-FULL = re.compile(r"out of memory|allocate memory|Unable to allocate|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
-WANTED = re.compile(r"(tried to allocate|unable to allocate) ([\d.]+ \w+)", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile(r"out of memory|allocate memory|Unable to allocate|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
+REQUESTED = re.compile(r"(tried to allocate|unable to allocate) ([\d.]+ \w+)", re.IGNORECASE)
 GPU = re.compile(r"CUDA|CUBLAS|HIP|XPU", re.IGNORECASE)
 
 
-def is_full(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is full, in the words of torch, CUDA, numpy or the operating system."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or FULL.search(str(error)) is not None
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or OUT_OF_MEMORY.search(str(error)) is not None
 
 
 @contextmanager
-def within_memory(doing: str, fix: str, *, host_fix: str | None = None) -> Iterator[None]:
+def explain_out_of_memory(doing: str, fix: str, *, host_fix: str | None = None) -> Iterator[None]:
     """An AesError in place of a full memory's error. `host_fix`: where it is the computer's, not a GPU's."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
         text = str(error)
-        if not is_full(error):
+        if not is_out_of_memory(error):
             raise
         on_gpu = isinstance(error, torch.OutOfMemoryError) or GPU.search(text) is not None
-        wanted = WANTED.search(text)
+        wanted = REQUESTED.search(text)
         much = f": {wanted[1].lower()} {wanted[2]}" if wanted else ""
         raise AesError(
             f"the {'GPU' if on_gpu else 'computer'}'s memory is full while {doing}{much}",

@@ -15,14 +15,14 @@ from PIL import Image
 
 from aesr1.contract import Judgement, parse_reply, reply_prefix, reply_until_score
 from aesr1.errors import AesError
-from aesr1.images.prefetch import FEW, open_ahead
-from aesr1.model.generate import read_pictures, write_replies
+from aesr1.images.prefetch import MIN_PREFETCHED, prefetch_images
+from aesr1.model.generate import generate_replies, prefill_pictures
 from aesr1.model.load import Vlm
 from aesr1.model.processor import picture_length
-from aesr1.model.score_expectation import Expectation, expect_after, expect_scores
+from aesr1.model.score_expectation import Expectation, expect_scores, expect_scores_after
 from aesr1.records import Prediction, read_rows, write_rows
 
-WINDOW = 4
+BATCHES_SORTED_TOGETHER = 4
 """Batches whose pictures are sorted by length together: more would save little padding and hold rows back longer."""
 
 
@@ -75,8 +75,8 @@ def predict(
     Pictures of like length make a batch, chosen among those of a few batches; `pool` opens as many ahead.
     """
     settings = settings or PredictSettings()
-    window = WINDOW * settings.batch_size
-    opened = open_ahead(images, max_pixels=vlm.max_pixels, pool=pool, ahead=max(window, FEW))
+    window = BATCHES_SORTED_TOGETHER * settings.batch_size
+    opened = prefetch_images(images, max_pixels=vlm.max_pixels, pool=pool, ahead=max(window, MIN_PREFETCHED))
     for start in range(0, len(images), window):
         names = [_name(image) for image in images[start : start + window]]
         pictures = list(islice(opened, len(names)))
@@ -111,29 +111,29 @@ def _scored(vlm: Vlm, pictures: Sequence[Image.Image], settings: PredictSettings
     if settings.fast:
         replies, scores = [""] * len(pictures), expect_scores(vlm, pictures, [reply_until_score("")] * len(pictures))
         return _expected(vlm, settings, replies, scores)
-    reading = read_pictures(vlm, pictures)
-    replies = [texts[0] for texts in write_replies(vlm, reading, max_new_tokens=settings.max_new_tokens)]
+    reading = prefill_pictures(vlm, pictures)
+    replies = [texts[0] for texts in generate_replies(vlm, reading, max_new_tokens=settings.max_new_tokens)]
     prefixes = [reply_until_score("") if parse_reply(reply) is None else reply_prefix(reply) or "" for reply in replies]
-    return _expected(vlm, settings, replies, expect_after(vlm, reading, prefixes))
+    return _expected(vlm, settings, replies, expect_scores_after(vlm, reading, prefixes))
 
 
 def _expected(
     vlm: Vlm, settings: PredictSettings, replies: Sequence[str], scores: Sequence[Expectation]
 ) -> list[Prediction]:
     rows = []
-    for reply, (score, spread) in zip(replies, scores, strict=True):
+    for reply, (score, score_std) in zip(replies, scores, strict=True):
         row = Prediction(**_unscored(vlm, settings, None, parse_reply(reply), reply), image="")
         broken = math.isnan(score)
         error = "the model gives no probabilities (NaN): its weights are broken" if broken else None
-        rows.append(replace(row, score=None if broken else score, spread=None if broken else spread, error=error))
+        rows.append(replace(row, score=None if broken else score, score_std=None if broken else score_std, error=error))
     return rows
 
 
 def _sampled(vlm: Vlm, pictures: Sequence[Image.Image], settings: PredictSettings) -> list[Prediction]:
     rows = []
-    for replies in write_replies(
+    for replies in generate_replies(
         vlm,
-        read_pictures(vlm, pictures),
+        prefill_pictures(vlm, pictures),
         samples=settings.samples,
         temperature=settings.temperature,
         max_new_tokens=settings.max_new_tokens,
@@ -148,7 +148,7 @@ def _sampled(vlm: Vlm, pictures: Sequence[Image.Image], settings: PredictSetting
         mean = fmean(scores)
         judgement, reply = min(readable, key=lambda pair: abs(pair[0].score - mean))
         row = Prediction(**_unscored(vlm, settings, None, judgement, reply), image="")
-        rows.append(replace(row, score=mean, spread=pstdev(scores)))
+        rows.append(replace(row, score=mean, score_std=pstdev(scores)))
     return rows
 
 
@@ -158,7 +158,7 @@ def _unscored(
     """A prediction's fields but its image, without a score yet."""
     return {
         "score": None,
-        "spread": None,
+        "score_std": None,
         "readable": judgement is not None,
         "reasoning": judgement.reasoning if judgement else None,
         "reply": reply,
@@ -169,7 +169,7 @@ def _unscored(
     }
 
 
-def earlier(path: Path, vlm: Vlm, settings: PredictSettings) -> dict[str, Prediction]:
+def completed_rows(path: Path, vlm: Vlm, settings: PredictSettings) -> dict[str, Prediction]:
     """The rows of an interrupted run by image; failed ones are taken out of the file, to be tried again.
 
     AesError where the file was written by another model or in another way: two kinds of scores must not mix.

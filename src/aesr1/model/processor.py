@@ -110,7 +110,7 @@ def _blank(family: type) -> Any:
 
 
 def load_processor(where: str, config: Any, *, max_pixels: int) -> Any:
-    """A processor that pads left and spends on a picture what `max_pixels` warrant, as `fit` says.
+    """A processor that pads left and spends on a picture what `max_pixels` warrant, as `limit_picture_tokens` says.
 
     `config` is the model's. AesError where transformers has no processor for it, or where it pads right all the same.
     """
@@ -130,11 +130,11 @@ def load_processor(where: str, config: Any, *, max_pixels: int) -> Any:
         )
     if processor.video_settings is not None:
         processor.video_settings = get_video_processor_config(where)
-    fit(processor.image_processor, max_pixels=max_pixels)
+    limit_picture_tokens(processor.image_processor, max_pixels=max_pixels)
     return processor
 
 
-def fit(image_processor: Any, *, max_pixels: int) -> None:
+def limit_picture_tokens(image_processor: Any, *, max_pixels: int) -> None:
     """Have a picture cost no more tokens than `max_pixels` warrant, each family by its own measure.
 
     Qwen-VL: pictures are shrunk to max_pixels. Families that cut a picture into square tiles of a fixed size, and

@@ -20,17 +20,17 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from aesr1.model.kv_cache import Prefill, advance
+from aesr1.model.kv_cache import Prefill, extend
 
-UNDERSTOOD = frozenset(
+SUPPORTED = frozenset(
     {
         *("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "suppress_tokens"),
         *("min_new_tokens", "max_new_tokens", "max_length", "eos_token_id", "bos_token_id", "pad_token_id"),
         *("use_cache", "disable_compile", "transformers_version", "_from_model_config"),
     }
 )
-"""What `drawing_of` can read in a generation config; any other setting is left to `generate`."""
-IDLE = {
+"""What `sampling_settings` can read in a generation config; any other setting is left to `generate`."""
+NEUTRAL_VALUES = {
     **dict.fromkeys(("num_beams", "num_return_sequences", "typical_p", "length_penalty", "guidance_scale"), 1),
     **dict.fromkeys(("min_length", "no_repeat_ngram_size", "epsilon_cutoff", "eta_cutoff"), 0),
 }
@@ -40,7 +40,7 @@ TOP_K = 50
 
 
 @dataclass(frozen=True)
-class Drawing:
+class SamplingSettings:
     """How the next token is drawn, in transformers' terms; temperature 0 takes the likeliest."""
 
     temperature: float = 0.0
@@ -73,15 +73,15 @@ class Drawing:
         return found
 
 
-def drawing_of(config: GenerationConfig, model: Any) -> Drawing | None:
-    """What `generate` would do under this config and the model's own; None where that is more than a `Drawing`."""
+def sampling_settings(config: GenerationConfig, model: Any) -> SamplingSettings | None:
+    """What `generate` would do under this config and the model's own; None where that is more than a `SamplingSettings`."""
     merged = copy.deepcopy(config)
     merged.update(**model.generation_config.to_dict(), defaults_only=True)
     for name, value in merged.to_diff_dict().items():
-        if name not in UNDERSTOOD and value not in (None, False) and value != IDLE.get(name):
+        if name not in SUPPORTED and value not in (None, False) and value != NEUTRAL_VALUES.get(name):
             return None
     temperature = 1.0 if merged.temperature is None else merged.temperature
-    return Drawing(
+    return SamplingSettings(
         temperature=temperature if merged.do_sample else 0.0,
         top_k=TOP_K if merged.top_k is None else merged.top_k,
         top_p=1.0 if merged.top_p is None else merged.top_p,
@@ -92,18 +92,18 @@ def drawing_of(config: GenerationConfig, model: Any) -> Drawing | None:
     )
 
 
-def ends_of(config: GenerationConfig) -> tuple[int, ...]:
+def end_tokens(config: GenerationConfig) -> tuple[int, ...]:
     """The tokens that end a reply; none where the config names none."""
     eos = config.eos_token_id
     return tuple(eos) if isinstance(eos, list | tuple) else () if eos is None else (int(eos),)
 
 
-def draw(
+def sample_replies(
     model: Any,
     start: Prefill,
     *,
     replies: int,
-    drawing: Drawing,
+    drawing: SamplingSettings,
     max_new_tokens: int,
     eos: Sequence[int],
     source: torch.Generator | None = None,
@@ -135,7 +135,7 @@ def draw(
             rows, chosen, now = rows[left], chosen[left], now.repeated(1, left)
             process = drawing.processors(_prompt(now, start), eos)
         if step + 1 < max_new_tokens:
-            now = advance(model, now, chosen, keep=1).after
+            now = extend(model, now, chosen, keep=1).after
     return [row[:length] for row, length in zip(drawn.tolist(), lengths.tolist(), strict=True)]
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from aesr1.contract import ANSWER_OPEN, PROMPT, SCORE_TEXTS
 from aesr1.errors import AesError
-from aesr1.model.generate import Reading, inputs_about, question_of
-from aesr1.model.kv_cache import Prefill, advance, prefill
+from aesr1.model.generate import PicturePrefill, chat_prompt, model_inputs
+from aesr1.model.kv_cache import Prefill, extend, prefill
 from aesr1.model.load import Vlm
 
 
@@ -20,7 +20,7 @@ class Expectation(NamedTuple):
     """Mean and standard deviation of the score under the model, both 0–1."""
 
     score: float
-    spread: float
+    score_std: float
 
 
 @torch.inference_mode()
@@ -33,14 +33,14 @@ def expect_scores(
     prefill, then one short forward pass of the tree of digits from its cache.
     """
     tree = _score_tree(vlm.processor.tokenizer)
-    return _weigh(vlm.model, prefill(vlm.model, inputs_about(vlm, images, prefixes, prompt)), tree)
+    return _expectations(vlm.model, prefill(vlm.model, model_inputs(vlm, images, prefixes, prompt)), tree)
 
 
 @torch.inference_mode()
-def expect_after(vlm: Vlm, reading: Reading, prefixes: Sequence[str]) -> list[Expectation]:
+def expect_scores_after(vlm: Vlm, reading: PicturePrefill, prefixes: Sequence[str]) -> list[Expectation]:
     """As `expect_scores`, from pictures that were read already; K prefixes a picture, the first picture's first."""
     replies = len(prefixes) // len(reading.images)
-    tokens = _tokens_after(vlm, question_of(vlm, reading.prompt), prefixes)
+    tokens = _tokens_after(vlm, chat_prompt(vlm, reading.prompt), prefixes)
     if reading.start is None or tokens is None:
         images = [image for image in reading.images for _ in range(replies)]
         return expect_scores(vlm, images, prefixes, prompt=reading.prompt)
@@ -53,8 +53,8 @@ def expect_after(vlm: Vlm, reading: Reading, prefixes: Sequence[str]) -> list[Ex
         ids = torch.tensor([[0] * (length - lengths[row]) + tokens[row] for row in rows], device=device)
         mask = torch.tensor([[0] * (length - lengths[row]) + [1] * lengths[row] for row in rows], device=device)
         start = reading.start.repeated(1, torch.tensor([row // replies for row in rows], device=device))
-        after = advance(vlm.model, start, ids, mask=mask, keep=1).after
-        found.update(zip(rows, _weigh(vlm.model, after, tree), strict=True))
+        after = extend(vlm.model, start, ids, mask=mask, keep=1).after
+        found.update(zip(rows, _expectations(vlm.model, after, tree), strict=True))
     return [found[row] for row in range(len(prefixes))]
 
 
@@ -68,10 +68,10 @@ def _tokens_after(vlm: Vlm, question: str, prefixes: Sequence[str]) -> list[list
     return [ids[len(asked) :] for ids in whole]
 
 
-def _weigh(model: Any, start: Prefill, tree: _ScoreTree) -> list[Expectation]:
+def _expectations(model: Any, start: Prefill, tree: _ScoreTree) -> list[Expectation]:
     batch, (paths, depth) = len(start.mask), tree.paths.shape
     tokens = torch.as_tensor(tree.paths, device=start.mask.device).repeat(batch, 1)
-    rest = advance(model, start.repeated(paths), tokens, keep=depth).logits
+    rest = extend(model, start.repeated(paths), tokens, keep=depth).logits
     root = torch.log_softmax(start.logits.float(), dim=-1)
     inner = torch.log_softmax(rest.float(), dim=-1).reshape(batch, paths, depth, -1)
     log_p = root[:, tree.tokens[:, 0]]
@@ -81,8 +81,8 @@ def _weigh(model: Any, start: Prefill, tree: _ScoreTree) -> list[Expectation]:
     weights = torch.softmax(log_p, dim=-1).double().cpu().numpy()
     values = np.arange(len(SCORE_TEXTS)) / (len(SCORE_TEXTS) - 1)
     means = weights @ values
-    spreads = np.sqrt(np.maximum(0.0, weights @ values**2 - means**2))
-    return [Expectation(float(mean), float(spread)) for mean, spread in zip(means, spreads, strict=True)]
+    stds = np.sqrt(np.maximum(0.0, weights @ values**2 - means**2))
+    return [Expectation(float(mean), float(std)) for mean, std in zip(means, stds, strict=True)]
 
 
 class _ScoreTree(NamedTuple):

@@ -8,21 +8,21 @@ from trl import GRPOConfig
 
 from aesr1.rapo.settings import RapoConfig, passes_of
 from aesr1.records import Rating
-from aesr1.training.dry_run import body_of, report, schedule
+from aesr1.training.dry_run import format_plan, schedule, summarize_model
 from aesr1.training.launch import Launch
-from aesr1.training.memory_estimate import Work
+from aesr1.training.memory_estimate import StepWork
 
 
-def plan(config: RapoConfig, training: GRPOConfig, launch: Launch, ratings: Sequence[Rating]) -> str:
+def describe_run(config: RapoConfig, training: GRPOConfig, launch: Launch, ratings: Sequence[Rating]) -> str:
     """The run on these training ratings in words and numbers."""
     replies = training.num_generations or 1
     rows = training.per_device_train_batch_size * (training.steps_per_generation or 1)
     planned = schedule(training, passes_of(training, launch, len(ratings)))
-    body = body_of(config, training, launch)
-    asked, longest = sum(body.asked), training.max_completion_length or 0
+    model = summarize_model(config, training, launch)
+    asked, longest = sum(model.prompt), training.max_completion_length or 0
     groups, rest = divmod(training.per_device_train_batch_size, replies)
     shared = groups * (asked + replies * (longest + 1))  # a picture and its prompt once for all replies
-    work = Work(
+    work = StepWork(
         at_once=training.per_device_train_batch_size * (asked + longest) if rest or not config.read_once else shared,
         tokens=asked + longest,
         rollout=rows,
@@ -32,12 +32,12 @@ def plan(config: RapoConfig, training: GRPOConfig, launch: Launch, ratings: Sequ
         validation=min(config.validate_batch, config.validate_images) if config.validate_every else 0,
     )
     everywhere = rows * launch.processes // replies
-    meeting = everywhere if config.scope == "global" else rows // replies
+    meeting = everywhere if config.comparison_scope == "global" else rows // replies
     batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * launch.processes
     rounds = training.gradient_accumulation_steps
     lines = [
         f"images: {len(ratings):,} to train on; {everywhere} at a time with {replies} replies each, of which {meeting} "
-        f"meet in the ranking (scope: {config.scope}); {batch // replies} a step",
+        f"meet in the ranking (comparison_scope: {config.comparison_scope}); {batch // replies} a step",
         f"micro-batch: {training.per_device_train_batch_size} replies, {rounds} times a step",
     ]
-    return report(body, work, launch, training, planned=planned, lines=lines)
+    return format_plan(model, work, launch, training, planned=planned, lines=lines)

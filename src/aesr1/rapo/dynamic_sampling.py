@@ -17,25 +17,25 @@ from aesr1.rapo.shared_prefix_batch import PICTURES
 
 PADDED_LEFT = ("prompt_ids", "prompt_mask")
 PADDED_BOTH = ("token_type_ids", "mm_token_type_ids")  # over prompt and reply
-FLAT = 1e-6
+ZERO_STD = 1e-6
 """A spread of rewards below this is rounding."""
 
 Batch = dict[str, Any]
 
 
-def without_spread(rewards: torch.Tensor, replies: int) -> list[int]:
+def zero_advantage_groups(rewards: torch.Tensor, replies: int) -> list[int]:
     """Groups whose rewards (rows,) are all alike, `replies` rows each."""
-    flat: list[int] = torch.nonzero(rewards.reshape(-1, replies).std(dim=1) < FLAT).flatten().tolist()
+    flat: list[int] = torch.nonzero(rewards.reshape(-1, replies).std(dim=1) < ZERO_STD).flatten().tolist()
     return flat
 
 
-def other_rows(count: int, *, size: int, seed: Sequence[int]) -> list[int]:
+def replacement_rows(count: int, *, size: int, seed: Sequence[int]) -> list[int]:
     """Rows of the training set to ask about instead; the same for the same seeds, so that a resumed run agrees."""
     drawn: list[int] = np.random.default_rng(list(seed)).choice(size, size=count, replace=count > size).tolist()
     return drawn
 
 
-def exchange(batch: Batch, other: Batch, *, leave: Sequence[int], enter: Sequence[int], pad: int) -> Batch:
+def replace_groups(batch: Batch, other: Batch, *, leave: Sequence[int], enter: Sequence[int], pad: int) -> Batch:
     """`batch` (TRL's dictionary of a generation batch) with rows `leave` replaced by rows `enter` of `other`.
 
     Prompts are padded left and replies right to what the wider needs, with the tokenizer's `pad`; pictures to as many
@@ -46,7 +46,9 @@ def exchange(batch: Batch, other: Batch, *, leave: Sequence[int], enter: Sequenc
     wide = _tiled(*(_widened(part, prompt, reply, pad) for part in (batch, other)))
     ours, theirs = (dict(split_pixel_values_by_grid(part)) for part in wide)
     if unlike := _unlike(ours, theirs):
-        raise AesError(f"groups of this model family cannot be exchanged: {unlike}", fix="set resample: 0")
+        raise AesError(
+            f"groups of this model family cannot be exchanged: {unlike}", fix="set dynamic_sampling_rounds: 0"
+        )
     mixed: Batch = {}
     for name, rows in ours.items():
         if isinstance(rows, list):

@@ -15,21 +15,19 @@ from aesr1.errors import AesError
 from aesr1.rapo.rewards import Grid, absolute_reward, binary_reward, format_reward, relative_reward
 
 Reward = Callable[..., list[float]]
-GROUP_FIX = (
-    "make per_device_train_batch_size × steps_per_generation a multiple of num_generations, or use scope: global"
-)
+GROUP_FIX = "make per_device_train_batch_size × steps_per_generation a multiple of num_generations, or use comparison_scope: global"
 
 
 @dataclass(frozen=True)
 class RewardSettings:
     """Which images meet, and the constants of the parts."""
 
-    scope: str  # local: the images of one process (the paper); global: of all processes
+    comparison_scope: str  # local: the images of one process (the paper); global: of all processes
     sigma: float
     threshold: float
-    tie: float
-    soft: bool = False  # preferences from the raters' spread
-    across_domains: bool = False  # images of different data sets meet as well
+    tie_target: float
+    soft_preferences: bool = False  # preferences from the raters' spread
+    compare_across_datasets: bool = False  # images of different data sets meet as well
     sigma_end: float | None = None  # sigma moves to it over the run in equal steps
 
     def sigma_at(self, done: float) -> float:
@@ -37,14 +35,14 @@ class RewardSettings:
         return self.sigma if self.sigma_end is None else self.sigma + (self.sigma_end - self.sigma) * done
 
 
-class Reply(NamedTuple):
+class ScoredReply(NamedTuple):
     """One reply as the rewards need it: which row it answers, its score (NaN = unreadable), the row's rating."""
 
     sample: int
     score: float
     rating: float
     domain: str
-    spread: float  # of the row's votes, NaN where unknown
+    rater_std: float  # of the row's votes, NaN where unknown
 
 
 def reward_functions(parts: Sequence[str], settings: RewardSettings) -> list[Reward]:
@@ -55,14 +53,14 @@ def reward_functions(parts: Sequence[str], settings: RewardSettings) -> list[Rew
 
     def relative(completions: list[Any], **columns: Any) -> list[float]:
         local = _replies(completions, columns)
-        everywhere = gather_object(local) if settings.scope == "global" else local
+        everywhere = gather_object(local) if settings.comparison_scope == "global" else local
         groups = _groups(everywhere)
         rewards = relative_reward(
             groups.scores,
             groups.ratings,
-            domains=None if settings.across_domains else groups.domains,
-            tie=settings.tie,
-            spreads=groups.spreads if settings.soft else None,
+            domains=None if settings.compare_across_datasets else groups.domains,
+            tie_target=settings.tie_target,
+            rater_stds=groups.rater_stds if settings.soft_preferences else None,
         )
         return list(rewards.reshape(-1)[_own_slice(len(local), len(everywhere))])
 
@@ -91,19 +89,19 @@ def _done(state: Any) -> float:
     return float(state.global_step / state.max_steps) if state is not None and state.max_steps > 0 else 0.0
 
 
-def _replies(completions: list[Any], columns: dict[str, Any]) -> list[Reply]:
+def _replies(completions: list[Any], columns: dict[str, Any]) -> list[ScoredReply]:
     judged = [parse_reply(completion[-1]["content"]) for completion in completions]
-    spreads = columns.get("spread") or [None] * len(judged)
-    rows = zip(judged, columns["sample"], columns["rating"], columns["domain"], spreads, strict=True)
+    rater_stds = columns.get("rater_std") or [None] * len(judged)
+    rows = zip(judged, columns["sample"], columns["rating"], columns["domain"], rater_stds, strict=True)
     return [
-        Reply(
+        ScoredReply(
             sample,
             np.nan if judgement is None else judgement.score,
             rating,
             domain,
-            np.nan if spread is None else spread,
+            np.nan if rater_std is None else rater_std,
         )
-        for judgement, sample, rating, domain, spread in rows
+        for judgement, sample, rating, domain, rater_std in rows
     ]
 
 
@@ -112,11 +110,11 @@ class _Groups(NamedTuple):
 
     scores: Grid  # (N, K)
     ratings: Grid  # (N,)
-    spreads: Grid  # (N,)
+    rater_stds: Grid  # (N,)
     domains: list[str]
 
 
-def _groups(replies: Sequence[Reply], *, width: int | None = None) -> _Groups:
+def _groups(replies: Sequence[ScoredReply], *, width: int | None = None) -> _Groups:
     """The grid of images × replies; K is `width`, or the length of the first run of one row's replies."""
     if width is None:
         width = next((i for i, reply in enumerate(replies) if reply.sample != replies[0].sample), len(replies))
@@ -130,7 +128,7 @@ def _groups(replies: Sequence[Reply], *, width: int | None = None) -> _Groups:
     return _Groups(
         np.array([reply.score for reply in replies]).reshape(-1, width),
         np.array([reply.rating for reply in heads]),
-        np.array([reply.spread for reply in heads]),
+        np.array([reply.rater_std for reply in heads]),
         [reply.domain for reply in heads],
     )
 
@@ -161,7 +159,7 @@ def _logging(reward: Reward) -> Reward:
             log_metric("readable", float(len(readable) / len(scores)))
             if len(readable) > 1:
                 log_metric("score/mean", float(readable.mean()))
-                log_metric("score/spread", float(readable.std()))
+                log_metric("score/std", float(readable.std()))
         return reward(completions, **columns)
 
     return logging

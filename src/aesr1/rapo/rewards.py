@@ -24,18 +24,18 @@ def relative_reward(
     ratings: ArrayLike,
     *,
     domains: Sequence[str] | None = None,
-    tie: float = 1.0,
-    spreads: ArrayLike | None = None,
+    tie_target: float = 1.0,
+    rater_stds: ArrayLike | None = None,
 ) -> Grid:
     """Thurstone comparison with every other image, scored by fidelity (eq. 3–5). (N, K), in [0, 1 + 2e-3].
 
-        p = Φ((q[i,k] − μ[j]) / √(v[i] + v[j] + γ)),  t = 1 if s[i] > s[j], 0 if s[i] < s[j], `tie` if equal
+        p = Φ((q[i,k] − μ[j]) / √(v[i] + v[j] + γ)),  t = 1 if s[i] > s[j], 0 if s[i] < s[j], `tie_target` if equal
         R[i,k] = mean over j ≠ i of √(p·t + γ) + √((1 − p)(1 − t) + γ)
 
     scores (N, K), NaN = unreadable; ratings (N,) or (N, 1). μ and v are the mean and unbiased variance of an
     image's readable scores (v = 0 for a single one). Only images of the same domain meet; an image that meets
-    none earns 0 here, all its replies alike. tie = 1 is the paper's `≥`, ½ says that neither ought to win.
-    spreads (N,): the standard deviation d of an image's votes, NaN where unknown. Where both are known, t is what
+    none earns 0 here, all its replies alike. tie_target = 1 is the paper's `≥`, ½ says that neither ought to win.
+    rater_stds (N,): the standard deviation d of an image's votes, NaN where unknown. Where both are known, t is what
     one rater of each would say, Φ((s[i] − s[j]) / √(d[i]² + d[j]²)), instead of 0 or 1 (ours, not the paper's).
     """
     grid, human = _grid_and_column(scores, ratings)
@@ -51,7 +51,7 @@ def relative_reward(
             raise AesError(f"{len(domains)} domains for {len(grid)} images", fix="give one domain an image")
         names = np.asarray(domains)
         meets &= names[:, None] == names[None, :]
-    wins = _preferences(human, tie, spreads)
+    wins = _preferences(human, tie_target, rater_stds)
     width = np.sqrt(variance[:, None] + variance[None, :] + GAMMA)
     partners = np.maximum(meets.sum(axis=1), 1)
     reward = np.zeros_like(grid)
@@ -62,19 +62,19 @@ def relative_reward(
     return np.where(readable, reward, 0.0)
 
 
-def _preferences(human: NDArray[np.float64], tie: float, spreads: ArrayLike | None) -> Grid:
+def _preferences(human: NDArray[np.float64], tie_target: float, rater_stds: ArrayLike | None) -> Grid:
     """t[i, j]: how far people put image i above image j. (N, N), 0–1."""
     difference = human[:, None] - human[None, :]
-    hard = np.where(difference > 0, 1.0, np.where(difference < 0, 0.0, tie))
-    if spreads is None:
+    hard = np.where(difference > 0, 1.0, np.where(difference < 0, 0.0, tie_target))
+    if rater_stds is None:
         return hard
-    spread = np.asarray(spreads, dtype=np.float64)
-    if spread.shape != human.shape or np.any(spread < 0):
+    std = np.asarray(rater_stds, dtype=np.float64)
+    if std.shape != human.shape or np.any(std < 0):
         raise AesError(
-            f"spreads have shape {spread.shape} for {len(human)} images, or lie below 0",
+            f"rater_stds have shape {std.shape} for {len(human)} images, or lie below 0",
             fix="give one standard deviation an image, NaN where it is unknown",
         )
-    width = np.hypot(spread[:, None], spread[None, :])
+    width = np.hypot(std[:, None], std[None, :])
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(width > 0, ndtr(difference / width), hard)
 

@@ -11,11 +11,11 @@ from trl import GRPOConfig
 
 from aesr1.contract import MAX_PIXELS, Judgement, render_reply
 from aesr1.errors import AesError
-from aesr1.model.load import BACKBONE, configured
+from aesr1.model.load import BACKBONE, load_config
 from aesr1.rapo.reward_functions import GROUP_FIX
 from aesr1.records import Rating
-from aesr1.training.checks import check_shared
-from aesr1.training.dry_run import prepare, saved_every, schedule
+from aesr1.training.checks import check_stage
+from aesr1.training.dry_run import adapt_settings, schedule, steps_between_saves
 from aesr1.training.launch import Launch
 
 PAPER: dict[str, Any] = {
@@ -55,26 +55,30 @@ class RapoConfig:
         default_factory=lambda: ["relative", "absolute", "format"],
         metadata={"help": "Some of relative (the ranking), absolute, binary, format."},
     )
-    scope: str = field(
+    comparison_scope: str = field(
         default="local",
         metadata={"help": "Whose images meet in the ranking: local, those of one process; global, of all."},
     )
-    images_together: int = field(
+    images_per_comparison: int = field(
         default=0,
         metadata={"help": "A process's images that meet; sets steps_per_generation, 0 takes what that gives."},
     )
-    across_domains: bool = field(default=False, metadata={"help": "Have images of different data sets meet as well."})
+    compare_across_datasets: bool = field(
+        default=False, metadata={"help": "Have images of different data sets meet as well."}
+    )
     sigma: float = field(default=0.1, metadata={"help": "Width of the absolute reward, on the 0–1 scale."})
     sigma_end: float | None = field(default=None, metadata={"help": "Sigma moves there over the run."})
     threshold: float = field(default=0.1, metadata={"help": "How far off the binary reward lets a score be."})
-    tie: float = field(default=1.0, metadata={"help": "What equal ratings are to be ranked as; 0.5: neither wins."})
+    tie_target: float = field(
+        default=1.0, metadata={"help": "What equal ratings are to be ranked as; 0.5: neither wins."}
+    )
     soft_preferences: bool = field(
         default=False, metadata={"help": "Preferences from the raters' spread, instead of 0 or 1."}
     )
     read_once: bool = field(
         default=True, metadata={"help": "Read a picture once for its K replies, where the model family allows it."}
     )
-    resample: int = field(
+    dynamic_sampling_rounds: int = field(
         default=0, metadata={"help": "Rounds in which groups without spread make room for other images."}
     )
     max_pixels: int = field(default=MAX_PIXELS, metadata={"help": "A larger picture is shrunk to so many pixels."})
@@ -96,36 +100,43 @@ class RapoConfig:
     validate_batch: int = field(default=32, metadata={"help": "How many of them are asked about at once."})
 
 
-def check(config: RapoConfig, training: GRPOConfig, launch: Launch) -> None:
+def check_config(config: RapoConfig, training: GRPOConfig, launch: Launch) -> None:
     """Refuse what cannot be trained or ranked, before a model loads."""
-    check_shared(config, training, launch)
+    check_stage(config, training, launch)
     rows = training.per_device_train_batch_size * (training.steps_per_generation or 1)
     replies = training.num_generations or 1
-    if config.scope not in ("local", "global"):
-        raise AesError(f"scope is {config.scope!r}", fix="choose local (the images of one process) or global (of all)")
+    if config.comparison_scope not in ("local", "global"):
+        raise AesError(
+            f"comparison_scope is {config.comparison_scope!r}",
+            fix="choose local (the images of one process) or global (of all)",
+        )
     for name in ("sigma", "sigma_end", "threshold"):
         width = getattr(config, name)
         if width is not None and not width > 0:
             raise AesError(f"{name} is {width}", fix="give a width above 0 on the 0–1 scale")
-    for name, part in (("soft_preferences", "relative"), ("across_domains", "relative"), ("sigma_end", "absolute")):
+    for name, part in (
+        ("soft_preferences", "relative"),
+        ("compare_across_datasets", "relative"),
+        ("sigma_end", "absolute"),
+    ):
         if getattr(config, name) and part not in config.rewards:
             raise AesError(
                 f"{name} is set, and the {part} reward, which it is about, is not among the rewards",
                 fix=f"add {part} to rewards or leave {name} out",
             )
-    if not 0 <= config.tie <= 1:
-        raise AesError(f"tie is {config.tie}", fix="give 1 (the paper's) or 0.5")
+    if not 0 <= config.tie_target <= 1:
+        raise AesError(f"tie_target is {config.tie_target}", fix="give 1 (the paper's) or 0.5")
     if training.reward_weights is not None and len(training.reward_weights) != len(config.rewards):
         raise AesError(
             f"{len(training.reward_weights)} reward_weights for {len(config.rewards)} rewards",
             fix="give one weight a reward",
         )
-    if (config.scope == "local" or config.resample) and rows % replies:
+    if (config.comparison_scope == "local" or config.dynamic_sampling_rounds) and rows % replies:
         raise AesError(
             f"{rows} replies a process do not fall into groups of {replies}",
             fix=GROUP_FIX,
         )
-    together = rows if config.scope == "local" else rows * launch.processes
+    together = rows if config.comparison_scope == "local" else rows * launch.processes
     images = together // replies
     if "relative" in config.rewards and images < 2:
         raise AesError(
@@ -137,10 +148,10 @@ def check(config: RapoConfig, training: GRPOConfig, launch: Launch) -> None:
 
 
 def check_data(config: RapoConfig, training: GRPOConfig, launch: Launch, ratings: Sequence[Rating]) -> None:
-    """Refuse what cannot be with these training ratings, as `check`."""
-    check_spreads(config, ratings)
+    """Refuse what cannot be with these training ratings, as `check_config`."""
+    check_rater_stds(config, ratings)
     steps = schedule(training, passes_of(training, launch, len(ratings))).steps
-    _check_saves(training, saved_every(training, steps))
+    _check_saves(training, steps_between_saves(training, steps))
 
 
 def _check_saves(training: GRPOConfig, every: int) -> None:
@@ -157,7 +168,7 @@ def check_replies_fit(config: RapoConfig, training: GRPOConfig) -> None:
 
     Of the model only config and processor are read. AesError as `vlm.load`.
     """
-    processor = configured(config.model, max_pixels=config.max_pixels).processor
+    processor = load_config(config.model, max_pixels=config.max_pixels).processor
     shortest = render_reply(Judgement(0.5, "-"))
     need = len(processor.tokenizer(shortest, add_special_tokens=False)["input_ids"])
     longest = training.max_completion_length
@@ -175,7 +186,7 @@ def passes_of(training: GRPOConfig, launch: Launch, images: int) -> int:
     if images < together:
         raise AesError(
             f"there are {images} images to train on, and {together} are asked about at a time",
-            fix="lower images_together (or steps_per_generation), or use fewer processes",
+            fix="lower images_per_comparison (or steps_per_generation), or use fewer processes",
         )
     return images // together * _passes(training)
 
@@ -185,21 +196,21 @@ def _passes(training: GRPOConfig) -> int:
     return int((training.steps_per_generation or 1) * training.num_iterations)
 
 
-def derive(settings: Namespace) -> int | None:
-    """As `prepare`; and `steps_per_generation` follows from `images_together`. AesError."""
-    processes = prepare(settings)
-    if not settings.images_together:
+def derive_settings(settings: Namespace) -> int | None:
+    """As `adapt_settings`; and `steps_per_generation` follows from `images_per_comparison`. AesError."""
+    processes = adapt_settings(settings)
+    if not settings.images_per_comparison:
         return processes
     micro_batch, replies = settings.per_device_train_batch_size, settings.num_generations
-    steps, rest = divmod(settings.images_together * replies, micro_batch)
+    steps, rest = divmod(settings.images_per_comparison * replies, micro_batch)
     if rest or steps < 1:
         raise AesError(
-            f"{settings.images_together} images × {replies} replies do not divide by a micro-batch of {micro_batch}",
-            fix="choose images_together and per_device_train_batch_size so that they do, such as 8 and 4",
+            f"{settings.images_per_comparison} images × {replies} replies do not divide by a micro-batch of {micro_batch}",
+            fix="choose images_per_comparison and per_device_train_batch_size so that they do, such as 8 and 4",
         )
     if settings.steps_per_generation not in (None, steps) or settings.generation_batch_size is not None:
         raise AesError(
-            f"images_together {settings.images_together} means steps_per_generation {steps}, and the recipe says "
+            f"images_per_comparison {settings.images_per_comparison} means steps_per_generation {steps}, and the recipe says "
             "something else",
             fix="leave steps_per_generation and generation_batch_size out",
         )
@@ -207,14 +218,14 @@ def derive(settings: Namespace) -> int | None:
     return processes
 
 
-def check_spreads(config: RapoConfig, ratings: Sequence[Rating]) -> None:
+def check_rater_stds(config: RapoConfig, ratings: Sequence[Rating]) -> None:
     """AesError where preferences are to come from a spread that no rating has, or that is none."""
     if not config.soft_preferences:
         return
-    known = [rating.spread for rating in ratings if rating.spread is not None]
+    known = [rating.rater_std for rating in ratings if rating.rater_std is not None]
     if not known:
         raise AesError(
-            "no rating tells its raters' spread, so there are no soft preferences",
+            "no rating has a rater_std, so there are no soft preferences",
             fix="leave soft_preferences out, or import the ratings with their votes",
         )
     if min(known) < 0:

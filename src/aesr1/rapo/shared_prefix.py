@@ -9,8 +9,8 @@ import torch
 from accelerate.utils import gather_object
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from aesr1.rapo.shared_prefix_batch import COUNTS, PICTURES, of_groups, pack, prompt_positions, rows_of_groups
-from aesr1.training.parameters import without_adapter
+from aesr1.rapo.shared_prefix_batch import COUNTS, PICTURES, group_inputs, pack_groups, prompt_positions, rows_of_groups
+from aesr1.training.parameters import unwrap_lora
 
 EXACT, ROUNDED = 1e-3, 5e-2
 """How far log-probabilities may lie from TRL's: in float32 the furthest; in 16 bits, where batches matter, the mean."""
@@ -26,7 +26,7 @@ class LogProbs(NamedTuple):
     aux_loss: torch.Tensor | None
 
 
-class ReadingOnce:
+class SharedPrefix:
     """For a GRPOTrainer: K replies of a group in one row (`rapo.shared`).
 
     Used where the rows of a group come together and the family allows it: the first batch is read in both ways, and if
@@ -47,7 +47,7 @@ class ReadingOnce:
         passes = self.args.steps_per_generation
         if self._step % (passes * self.num_iterations) == 0 or self._buffered_inputs is None:  # type: ignore[attr-defined]
             batch = self._generate_and_score_completions(generation_batch)  # type: ignore[attr-defined]
-            self._buffered_inputs = by_groups(batch, self.num_generations, passes)
+            self._buffered_inputs = shuffle_groups(batch, self.num_generations, passes)
         micro_batch: Batch = self._buffered_inputs[self._step % passes]  # type: ignore[attr-defined]
         return micro_batch
 
@@ -80,7 +80,7 @@ class ReadingOnce:
         for start in range(0, groups, at_once):
             chunk = slice(start, min(start + at_once, groups))
             rows = slice(chunk.start * replies, chunk.stop * replies)
-            seen, kinds = of_groups(pictures, chunk), None if types is None else types[rows]
+            seen, kinds = group_inputs(pictures, chunk), None if types is None else types[rows]
             parts.append(self._of_groups(model, input_ids[rows], attention_mask[rows], logits_to_keep, seen, kinds))
         log_probs, entropies = zip(*parts, strict=True)
         return LogProbs(torch.cat(log_probs), torch.cat(entropies) if more.get("compute_entropy") else None, None)
@@ -92,7 +92,7 @@ class ReadingOnce:
         replies, prompt = self.num_generations, ids.shape[1] - logits_to_keep
         asked, there = ids[::replies, :prompt], mask[::replies, :prompt]
         positions = prompt_positions(
-            without_adapter(self.accelerator.unwrap_model(model)),
+            unwrap_lora(self.accelerator.unwrap_model(model)),
             asked,
             there,
             image_grid_thw=seen.get("image_grid_thw"),
@@ -100,7 +100,7 @@ class ReadingOnce:
         )
         over = mask[:, prompt:]
         pad = self._tokenizer.pad_token_id  # type: ignore[attr-defined]
-        packed = pack(asked, there, positions, ids[:, prompt:], over, pad=pad)
+        packed = pack_groups(asked, there, positions, ids[:, prompt:], over, pad=pad)
         with self.accelerator.autocast():
             outputs = model(
                 input_ids=packed.input_ids,
@@ -138,7 +138,7 @@ class ReadingOnce:
         return not problems
 
 
-def by_groups(batch: Batch, replies: int, passes: int) -> list[Batch]:
+def shuffle_groups(batch: Batch, replies: int, passes: int) -> list[Batch]:
     """A generation batch in so many micro-batches, whole groups in random order."""
     rows = split_pixel_values_by_grid(batch)
     count = len(batch["advantages"]) // replies

@@ -34,7 +34,7 @@ class Packed(NamedTuple):
         return rows.gather(1, (self.places - 1).clamp(min=0)) * mask
 
 
-def pack(
+def pack_groups(
     prompts: torch.Tensor,
     prompt_mask: torch.Tensor,
     positions: torch.Tensor,
@@ -98,7 +98,7 @@ def rows_of_groups(pictures: dict[str, Any], replies: int) -> dict[str, Any]:
     return {name: v.contiguous() if isinstance(v, torch.Tensor) else v for name, v in picked.items()}
 
 
-def of_groups(rows: dict[str, Any], chunk: slice) -> dict[str, Any]:
+def group_inputs(rows: dict[str, Any], chunk: slice) -> dict[str, Any]:
     """The model's picture inputs for some groups, out of `rows_of_groups`."""
     whole = unsplit_pixel_values_by_grid({name: value[chunk] for name, value in rows.items()})
     return {name: value for name, value in whole.items() if name in PICTURES}

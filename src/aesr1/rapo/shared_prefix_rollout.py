@@ -14,14 +14,14 @@ from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import pad
 
 from aesr1.model.generate import picture_tokens
-from aesr1.model.kv_cache import can_share, prefill
-from aesr1.model.sampling import draw, drawing_of, ends_of
-from aesr1.training.parameters import without_adapter
+from aesr1.model.kv_cache import can_repeat_cache, prefill
+from aesr1.model.sampling import end_tokens, sample_replies, sampling_settings
+from aesr1.training.parameters import unwrap_lora
 
 Row = dict[str, Any]
 
 
-class Groups(NamedTuple):
+class RolloutGroups(NamedTuple):
     """What a batch asks, each different row once, and how many replies in a row are wanted of each."""
 
     ids: list[list[int]]
@@ -29,7 +29,9 @@ class Groups(NamedTuple):
     replies: int
 
 
-def roll_out(trainer: Any, prompt_ids: list[list[int]], images: Any, fields: Row) -> list[list[int]] | None:
+def shared_prefix_rollout(
+    trainer: Any, prompt_ids: list[list[int]], images: Any, fields: Row
+) -> list[list[int]] | None:
     """Replies to a GRPOTrainer's prompts, in their order, each to its first end token, drawn as TRL would draw them.
 
     `fields`: the processor's tensors and per-token lists, as TRL hands them over. None where TRL is to do it: for
@@ -40,10 +42,10 @@ def roll_out(trainer: Any, prompt_ids: list[list[int]], images: Any, fields: Row
         return None
     if images is None or any(row is None or len(row) != 1 for row in images):
         return None
-    config, model = trainer.generation_config, without_adapter(trainer.accelerator.unwrap_model(trainer.model_wrapped))
-    drawing = drawing_of(config, model)
-    groups = groups_of(prompt_ids, fields, marks=picture_tokens(model.config) or ())
-    if drawing is None or groups is None or not can_share(model):
+    config, model = trainer.generation_config, unwrap_lora(trainer.accelerator.unwrap_model(trainer.model_wrapped))
+    drawing = sampling_settings(config, model)
+    groups = find_groups(prompt_ids, fields, marks=picture_tokens(model.config) or ())
+    if drawing is None or groups is None or not can_repeat_cache(model):
         return None
     inputs = Trainer._prepare_inputs(trainer, _batch(groups, padding=trainer._tokenizer.pad_token_id))
     with (
@@ -57,27 +59,27 @@ def roll_out(trainer: Any, prompt_ids: list[list[int]], images: Any, fields: Row
         ) as unwrapped,
         torch.no_grad(),
     ):
-        model = without_adapter(unwrapped)
-        return draw(
+        model = unwrap_lora(unwrapped)
+        return sample_replies(
             model,
             prefill(model, inputs),
             replies=groups.replies,
             drawing=drawing,
             max_new_tokens=config.max_new_tokens,
-            eos=ends_of(config),
+            eos=end_tokens(config),
         )
 
 
-def groups_of(ids: Sequence[list[int]], fields: Row, *, marks: Collection[int]) -> Groups | None:
+def find_groups(ids: Sequence[list[int]], fields: Row, *, marks: Collection[int]) -> RolloutGroups | None:
     """The rows of a batch, equal neighbours as one; None where no two are equal, or a field cannot be told apart."""
-    rows = rows_of(ids, fields, marks=marks)
+    rows = split_rows(ids, fields, marks=marks)
     if rows is None:
         return None
     starts = [at for at in range(len(ids)) if at == 0 or ids[at] != ids[at - 1] or not _same(rows[at], rows[at - 1])]
     replies = gcd(len(ids), *starts)
     if replies < 2:
         return None
-    return Groups([*ids[::replies]], rows[::replies], replies)
+    return RolloutGroups([*ids[::replies]], rows[::replies], replies)
 
 
 def _same(one: Row, other: Row) -> bool:
@@ -87,7 +89,7 @@ def _same(one: Row, other: Row) -> bool:
     )
 
 
-def rows_of(ids: Sequence[list[int]], fields: Row, *, marks: Collection[int]) -> list[Row] | None:
+def split_rows(ids: Sequence[list[int]], fields: Row, *, marks: Collection[int]) -> list[Row] | None:
     """The processor's fields by row, one picture in each; None for a field that fits neither rows nor tiles.
 
     Qwen-VL's patches are counted by their grid, InternVL's tiles by the picture tokens of a row; other families
@@ -120,7 +122,7 @@ def _tiles(tokens: Sequence[int], tiles: int) -> list[int] | None:
     return None if rest or not each or any(count % each for count in tokens) else [count // each for count in tokens]
 
 
-def _batch(groups: Groups, *, padding: int) -> Row:
+def _batch(groups: RolloutGroups, *, padding: int) -> Row:
     """Left-padded model inputs, a row a group."""
 
     def padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:

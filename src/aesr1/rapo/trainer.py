@@ -13,10 +13,10 @@ from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from aesr1.errors import AesError
-from aesr1.rapo.dynamic_sampling import Batch, exchange, other_rows, without_spread
-from aesr1.rapo.shared_prefix import ReadingOnce
-from aesr1.rapo.shared_prefix_rollout import roll_out
-from aesr1.training.resume import Resuming
+from aesr1.rapo.dynamic_sampling import Batch, replace_groups, replacement_rows, zero_advantage_groups
+from aesr1.rapo.shared_prefix import SharedPrefix
+from aesr1.rapo.shared_prefix_rollout import shared_prefix_rollout
+from aesr1.training.resume import ResumableTrainer
 
 
 class EpochSampler(RepeatSampler):  # type: ignore[misc]  # TRL is untyped
@@ -28,18 +28,18 @@ class EpochSampler(RepeatSampler):  # type: ignore[misc]  # TRL is untyped
             self.generator.manual_seed((self.seed or 0) + epoch)
 
 
-class RapoTrainer(Resuming, ReadingOnce, GRPOTrainer):  # type: ignore[misc]  # TRL is untyped
+class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[misc]  # TRL is untyped
     """GRPOTrainer whose weights and order of images survive a resume.
 
-    `resample`: rounds in which groups without spread make room for other images of the training set. `read_once`: a
+    `dynamic_sampling_rounds`: rounds in which groups without spread make room for other images of the training set. `read_once`: a
     picture is read once for all its replies where the model family allows it.
     """
 
     _logs: dict[str, Any]  # TRL's table of completions
 
-    def __init__(self, *args: Any, resample: int = 0, read_once: bool = True, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, dynamic_sampling_rounds: int = 0, read_once: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.resample, self.read_once = resample, read_once
+        self.dynamic_sampling_rounds, self.read_once = dynamic_sampling_rounds, read_once
         grid = getattr(self.accelerator.unwrap_model(self.model).config, "image_grid_pinpoints", None)
         if grid is not None and self.ref_model is not None:
             # TRL reads the reference's config from disk; a picture has as many tiles as our processor cuts
@@ -53,7 +53,7 @@ class RapoTrainer(Resuming, ReadingOnce, GRPOTrainer):  # type: ignore[misc]  # 
         )
 
     def _generate_single_turn(self, prompt_ids: Any, images: Any, fields: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.read_once and (replies := roll_out(self, prompt_ids, images, fields)) is not None:
+        if self.read_once and (replies := shared_prefix_rollout(self, prompt_ids, images, fields)) is not None:
             return replies, None
         if images is not None and self.use_vllm and self.vllm_mode == "colocate":
             # vLLM expands the first picture token of a prompt once more, and TRL has expanded it already (TRL#6294)
@@ -71,31 +71,31 @@ class RapoTrainer(Resuming, ReadingOnce, GRPOTrainer):  # type: ignore[misc]  # 
         batch: Batch = super()._generate_and_score_completions(inputs)
         if self.model.training and self.max_completion_length:
             self._metrics["train"]["completions/cap"].append(float(self.max_completion_length))  # for the alarms
-        return self._exchanged(batch) if self.resample and self.model.training else batch
+        return self._exchanged(batch) if self.dynamic_sampling_rounds and self.model.training else batch
 
     def _exchanged(self, batch: Batch) -> Batch:
         """The batch with other images' groups for those without spread."""
         replies = self.num_generations
         groups = len(batch["advantages"]) // replies
-        dull = without_spread(self._own_rewards, replies)
+        dull = zero_advantage_groups(self._own_rewards, replies)
         found = len(dull)
-        for _ in range(self.resample):
+        for _ in range(self.dynamic_sampling_rounds):
             asked = max(gather_object([len(dull)]))  # every process asks for as many, or none does
             if not asked:
                 break
             with self._unlogged():
                 other = super()._generate_and_score_completions(self._others(max(2, asked)))
-            flat = set(without_spread(self._own_rewards, replies))
+            flat = set(zero_advantage_groups(self._own_rewards, replies))
             fresh = [group for group in range(len(other["advantages"]) // replies) if group not in flat]
             leave, enter = _rows_of(dull[: len(fresh)], replies), _rows_of(fresh[: len(dull)], replies)
             problem = ""
             try:
-                batch = exchange(batch, other, leave=leave, enter=enter, pad=self._tokenizer.pad_token_id)
+                batch = replace_groups(batch, other, leave=leave, enter=enter, pad=self._tokenizer.pad_token_id)
             except AesError as error:
                 problem = error.problem
             if problems := [found for found in gather_object([problem]) if found]:
                 # Raised by every process: an error on one alone would leave the others waiting for it.
-                raise AesError(problems[0], fix="set resample: 0")
+                raise AesError(problems[0], fix="set dynamic_sampling_rounds: 0")
             dull = dull[len(fresh) :]
         batch["num_items_in_batch"] = self.accelerator.gather(batch["completion_mask"].sum()).sum()
         shares = gather_object([(found - len(dull)) / groups])
@@ -123,7 +123,7 @@ class RapoTrainer(Resuming, ReadingOnce, GRPOTrainer):  # type: ignore[misc]  # 
         step = self.state.global_step
         self._rounds[step] += 1
         seed = (self.args.seed, step, self._rounds[step], self.accelerator.process_index)
-        rows = other_rows(images, size=len(self.train_dataset), seed=seed)
+        rows = replacement_rows(images, size=len(self.train_dataset), seed=seed)
         return [self.train_dataset[row] for row in rows for _ in range(self.num_generations)]
 
 

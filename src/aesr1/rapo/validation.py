@@ -14,17 +14,17 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from aesr1.errors import AesError
 from aesr1.metrics import mae, plcc, srcc
 from aesr1.model.load import Vlm
-from aesr1.model.out_of_memory import within_memory
+from aesr1.model.out_of_memory import explain_out_of_memory
 from aesr1.model.predict import PredictSettings, predict
 from aesr1.records import Appender, Prediction, Rating, SampledReply
-from aesr1.training.callbacks import keep_until
-from aesr1.training.memory_advice import smaller_validation
+from aesr1.training.callbacks import drop_rows_after
+from aesr1.training.memory_advice import advice_for_validation
 
 SAMPLES = 6
 """Images whose replies are kept at every validation, the first of the choice."""
 
 
-def held_out(ratings: Sequence[Rating], *, split: str, every: int, images: int) -> list[Rating]:
+def validation_ratings(ratings: Sequence[Rating], *, split: str, every: int, images: int) -> list[Rating]:
     """A fixed random choice of the validation split, the same at every validation and after a resume."""
     rows = [rating for rating in ratings if rating.split == split]
     if not every:
@@ -38,7 +38,7 @@ def held_out(ratings: Sequence[Rating], *, split: str, every: int, images: int) 
     return [rows[i] for i in sorted(chosen)]
 
 
-class Validating(TrainerCallback):  # type: ignore[misc]
+class Validation(TrainerCallback):  # type: ignore[misc]
     """Scores held-out images with the model as it stands and logs PLCC, SRCC, MAE and the share of readable replies.
 
     What it says of a few of them goes to replies.jsonl.
@@ -54,7 +54,7 @@ class Validating(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Of a killed run's replies keep those up to its checkpoint."""
         if state.is_world_process_zero:
-            keep_until(self.replies, state.global_step)
+            drop_rows_after(self.replies, state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Validate every so many steps; random states are left as they were, so that a run does not depend on it.
@@ -66,8 +66,8 @@ class Validating(TrainerCallback):  # type: ignore[misc]
         device = args.device
         others = [] if device.type == "cpu" else [device]  # without a list every GPU's state is kept, with a warning
         kind = "cuda" if device.type == "cpu" else device.type
-        full = smaller_validation(self.settings.batch_size)
-        with torch.random.fork_rng(others, device_type=kind), within_memory("validating", full):
+        full = advice_for_validation(self.settings.batch_size)
+        with torch.random.fork_rng(others, device_type=kind), explain_out_of_memory("validating", full):
             self.vlm.model.eval()
             rows = list(predict(self.vlm, [rating.image for rating in self.ratings], self.settings))
             self.vlm.model.train()

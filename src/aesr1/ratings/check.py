@@ -16,10 +16,10 @@ from PIL import Image
 
 from aesr1.errors import AesError
 from aesr1.images.load import open_image, too_small
-from aesr1.progress import bar
-from aesr1.ratings.look_alikes import ALIKE, SIDE, look_alikes, thumbnail
-from aesr1.records import SPLITS, Rating, ratings_in
-from aesr1.worker_processes import worker_processes
+from aesr1.progress import progress_bar
+from aesr1.ratings.look_alikes import MIN_CORRELATION, SIDE, grey_fingerprint, look_alikes
+from aesr1.records import SPLITS, Rating, ratings_file, with_current_names
+from aesr1.worker_processes import worker_pool
 
 KINDS = {
     "row": "rows that cannot be read",
@@ -39,7 +39,7 @@ class CheckConfig:
 
     ratings: tuple[Path, ...]
     allow_missing: bool = False
-    alike: float = ALIKE  # how far two pictures' edges must correlate to count as one
+    alike: float = MIN_CORRELATION  # how far two pictures' edges must correlate to count as one
     workers: int | None = None  # default: every core
 
 
@@ -69,7 +69,7 @@ class Look(NamedTuple):
     """What is kept of a picture."""
 
     digest: bytes  # of the file
-    thumbnail: bytes
+    fingerprint: bytes
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def check(config: CheckConfig) -> Report:
     """Look at every row and picture of these files together; nothing is changed. AesError where a file is not there."""
     if not 0 < config.alike <= 1:
         raise AesError(
-            f"alike is {config.alike}", fix=f"give a correlation; {ALIKE} finds resized, recompressed copies"
+            f"alike is {config.alike}", fix=f"give a correlation; {MIN_CORRELATION} finds resized, recompressed copies"
         )
     problems: list[Problem] = []
     rows = [row for path in config.ratings for row in _rows(path, problems)]
@@ -97,7 +97,7 @@ def check(config: CheckConfig) -> Report:
         first.setdefault(row.image, row)
     paths = list(first)
     looks: dict[str, Look] = {}
-    with worker_processes(config.workers) as workers, bar("check", total=len(paths)) as progress:
+    with worker_pool(config.workers) as workers, progress_bar("check", total=len(paths)) as progress:
         for path, found in zip(paths, workers.map(inspect, paths, chunksize=16), strict=True):
             progress.advance(1)
             if isinstance(found, Problem):
@@ -122,7 +122,7 @@ def inspect(path: str) -> Look | Problem:
         if too_small(size):
             return Problem("small", path, f"{size[0]} × {size[1]} pixels")
         digest = hashlib.blake2b(content, digest_size=16).digest()
-        return Look(digest, thumbnail(open_image(path, max_pixels=128 * 128)))
+        return Look(digest, grey_fingerprint(open_image(path, max_pixels=128 * 128)))
     except AesError as error:
         return Problem("corrupt", path, error.problem)
     except Exception as error:  # decoders of broken files raise whatever they like
@@ -131,7 +131,7 @@ def inspect(path: str) -> Look | Problem:
 
 def _rows(path: Path, problems: list[Problem]) -> Iterator[_Row]:
     """Rows that name a picture; what is wrong with a row is a problem and no reason to stop."""
-    file = ratings_in(path)
+    file = ratings_file(path)
     if not file.is_file():
         raise AesError(f"{file} does not exist", fix="pass a ratings.jsonl, or its folder")
     folder = str(file.parent.absolute())
@@ -165,12 +165,12 @@ def _wrong(values: dict[str, Any]) -> str | None:
     if not values:
         return "no JSON object"
     try:
-        row = Rating(**values)
+        row = Rating(**with_current_names(values, Rating))
     except (TypeError, ValueError) as error:
         return str(error).removeprefix("Rating.__init__() ")
     if not isinstance(row.image, str) or not row.image or not isinstance(row.domain, str):
         return f"image is {row.image!r}, domain {row.domain!r}"
-    numbers = [row.spread, row.raters, *(row.votes or ()), *(row.attributes or {}).values()]
+    numbers = [row.rater_std, row.raters, *(row.votes or ()), *(row.attributes or {}).values()]
     bad = next((value for value in numbers if value is not None and not isinstance(value, int | float)), None)
     return None if bad is None else f"{bad!r} is no number"
 
@@ -197,9 +197,9 @@ def _copies(looks: dict[str, Look], rows: dict[str, _Row], alike: float) -> Iter
                 yield Problem("copy", path, f"the same file as {other}")
             else:
                 yield Problem("split", path, f"is in {here}, and in {there} as {other}")
-    thumbnails = np.frombuffer(b"".join(one.thumbnail for one in looks.values()), dtype=np.uint8)
+    fingerprints = np.frombuffer(b"".join(one.fingerprint for one in looks.values()), dtype=np.uint8)
     splits = np.array([SPLITS.index(rows[path].split) for path in paths], dtype=int)
-    for left, right in look_alikes(thumbnails.reshape(-1, SIDE**2), splits, alike=alike):
+    for left, right in look_alikes(fingerprints.reshape(-1, SIDE**2), splits, alike=alike):
         one, other = paths[left], paths[right]
         if (one, other) not in same:
             yield Problem("split", other, f"is in {rows[other].split} and looks like {one} in {rows[one].split}")

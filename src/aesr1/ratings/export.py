@@ -13,8 +13,8 @@ from typing import Any
 
 from aesr1.contract import PROMPT
 from aesr1.errors import AesError
-from aesr1.outputs import staged, write_run, write_text
-from aesr1.records import Rating, ratings_in, read_rows
+from aesr1.outputs import staged_output, write_run, write_text
+from aesr1.records import Rating, ratings_file, read_rows
 from aesr1.sharegpt import Exchange, write_sharegpt
 
 LMMS_TASK = """\
@@ -100,10 +100,10 @@ def export(config: ExportConfig) -> list[Path]:
     if config.to not in WRITERS:
         raise AesError(f"{config.to!r} is no tool that is known", fix=f"choose one of {', '.join(WRITERS)}")
     split = config.split or ("test" if config.to == "lmms-eval" else None)
-    rows = [row for row in read_rows(ratings_in(config.ratings), Rating) if split in (None, row.split)]
+    rows = [row for row in read_rows(ratings_file(config.ratings), Rating) if split in (None, row.split)]
     if not rows:
         raise AesError(f"{config.ratings} holds no rows of split {split}", fix="choose another --split")
-    with staged(config.output.parent, config.output.name) as part:
+    with staged_output(config.output.parent, config.output.name) as part:
         files = WRITERS[config.to](rows, part / config.output.name, config.output.absolute())
         write_run(part / config.output.name, f"ratings export {config.to}", config, started=started, rows=len(rows))
     return [config.output / file.relative_to(part / config.output.name) for file in files]

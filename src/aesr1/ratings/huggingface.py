@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from aesr1.errors import AesError
-from aesr1.outputs import staged, write_run
-from aesr1.ratings.label_files import check_scale, count, on_scale, once, spread_of
-from aesr1.records import SPLITS, Rating, write_rows
+from aesr1.outputs import staged_output, write_run
+from aesr1.ratings.label_files import check_scale, parse_count, parse_score, parse_std, require_unique
+from aesr1.records import RENAMED_FIELDS, SPLITS, Rating, write_rows
 
-FIX = "pip install 'aesr1[data]'"
+INSTALL_FIX = "pip install 'aesr1[data]'"
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 FIELDS = tuple(field.name for field in fields(Rating))
 GROUP = 100  # rows of pictures in a parquet row group, so that a viewer need not read much to show one
@@ -26,20 +26,20 @@ BUILDERS = ("parquet", "imagefolder", "csv", "json")
 
 
 @dataclass(frozen=True)
-class HubConfig:
+class HuggingFaceConfig:
     """What `load_dataset` is called with, and what its columns mean."""
 
     name: str  # "parquet", "imagefolder", "csv", "json", or a data set of the hub
     output: Path
     data: tuple[str, ...] = ()  # one folder, or files: FILE or SPLIT=FILE
     columns: tuple[tuple[str, str], ...] = ()  # our field → their column; default: the same name
-    scale: tuple[float, float] = (0.0, 1.0)  # nominal bounds of their score; spread is in the same units
+    scale: tuple[float, float] = (0.0, 1.0)  # nominal bounds of their score; rater_std is in the same units
     domain: str | None = None  # default: the last part of the name, or of the data folder
     revision: str | None = None
     allow_missing: bool = False  # leave rows out whose path leads to no picture
 
 
-def import_hub(config: HubConfig) -> Path:
+def import_huggingface(config: HuggingFaceConfig) -> Path:
     """Write `images/` (the pictures as they are stored) and `ratings.jsonl`; its path. AesError names split and row."""
     started = time.time()
     check_scale(*config.scale)
@@ -47,7 +47,7 @@ def import_hub(config: HubConfig) -> Path:
     if unknown:
         raise AesError(f"{unknown[0]!r} is no field of a rating", fix=f"map one of {', '.join(FIELDS)}")
     loaded = _load(config)
-    with staged(config.output, "ratings.jsonl", "run.json", "images") as part:
+    with staged_output(config.output, "ratings.jsonl", "run.json", "images") as part:
         (part / "images").mkdir()
         missing: list[str] = []
         write_rows(part / "ratings.jsonl", _ratings(config, loaded, part, missing))
@@ -60,12 +60,12 @@ def import_hub(config: HubConfig) -> Path:
     return config.output / "ratings.jsonl"
 
 
-def _load(config: HubConfig) -> Mapping[str, Any]:
+def _load(config: HuggingFaceConfig) -> Mapping[str, Any]:
     """The data set's splits, pictures left as they are stored."""
     try:
         import datasets
     except ImportError as error:
-        raise AesError("this needs Hugging Face datasets", fix=FIX) from error
+        raise AesError("this needs Hugging Face datasets", fix=INSTALL_FIX) from error
     where: dict[str, Any] = {}
     if len(config.data) == 1 and Path(config.data[0]).is_dir():
         where["data_dir"] = config.data[0]
@@ -97,9 +97,11 @@ def _files_by_split(data: Sequence[str]) -> dict[str, list[str]]:
     return files
 
 
-def _column(config: HubConfig, field: str, there: Sequence[str]) -> str:
+def _column(config: HuggingFaceConfig, field: str, there: Sequence[str]) -> str:
     """Their name of our field. AesError where an image or score has no column."""
     name = dict(config.columns).get(field, field)
+    if name not in there:
+        name = next((old for old, new in RENAMED_FIELDS[Rating].items() if new == field and old in there), name)
     if name not in there and (field in ("image", "score") or field in dict(config.columns)):
         raise AesError(
             f"{config.name} has no column {name!r}; it has {', '.join(there)}", fix=f"pass --map {field}=COLUMN"
@@ -107,7 +109,7 @@ def _column(config: HubConfig, field: str, there: Sequence[str]) -> str:
     return name
 
 
-def _ratings(config: HubConfig, loaded: Mapping[str, Any], part: Path, missing: list[str]) -> Iterator[Rating]:
+def _ratings(config: HuggingFaceConfig, loaded: Mapping[str, Any], part: Path, missing: list[str]) -> Iterator[Rating]:
     low, high = config.scale
     files = [text.rpartition("=")[2] for text in config.data]
     domain = config.domain or Path(files[0] if files else config.name).stem
@@ -124,16 +126,16 @@ def _ratings(config: HubConfig, loaded: Mapping[str, Any], part: Path, missing: 
             if not image.startswith(str(config.output.absolute())) and not Path(image).is_file():
                 missing.append(image)
                 continue
-            once(seen, image, where)
+            require_unique(seen, image, where)
             yield Rating(
                 image=image,
-                score=on_scale(str(values["score"]), names["score"], where, low=low, high=high),
+                score=parse_score(str(values["score"]), names["score"], where, low=low, high=high),
                 domain=str(values["domain"] or domain),
                 split=split,
-                spread=None
-                if values["spread"] is None
-                else spread_of(str(values["spread"]), names["spread"], where, low=low, high=high),
-                raters=None if values["raters"] is None else count(str(values["raters"]), names["raters"], where),
+                rater_std=None
+                if values["rater_std"] is None
+                else parse_std(str(values["rater_std"]), names["rater_std"], where, low=low, high=high),
+                raters=None if values["raters"] is None else parse_count(str(values["raters"]), names["raters"], where),
                 votes=_votes(values["votes"], where),
                 attributes=_attributes(values["attributes"], where),
                 group=_text(values["group"]),
@@ -151,7 +153,7 @@ def _votes(value: Any, where: str) -> tuple[int, ...] | None:
         return None
     if not isinstance(value, list):
         raise AesError(f"{where}: votes are {value!r}, no list of numbers", fix="map votes to a column of lists")
-    return tuple(count(str(vote), "votes", where) for vote in value)
+    return tuple(parse_count(str(vote), "votes", where) for vote in value)
 
 
 def _attributes(value: Any, where: str) -> dict[str, float] | None:
@@ -162,10 +164,10 @@ def _attributes(value: Any, where: str) -> dict[str, float] | None:
         marks = value.items() if isinstance(value, dict) else [(entry["name"], entry["mark"]) for entry in value]
     except (TypeError, KeyError) as error:
         raise AesError(f"{where}: attributes are {value!r}", fix="give marks 0–1 by name") from error
-    return {name: on_scale(str(mark), name, where, low=0, high=1) for name, mark in marks if mark is not None}
+    return {name: parse_score(str(mark), name, where, low=0, high=1) for name, mark in marks if mark is not None}
 
 
-def _stored(image: Any, config: HubConfig, part: Path, name: str, where: str) -> str:
+def _stored(image: Any, config: HuggingFaceConfig, part: Path, name: str, where: str) -> str:
     """The picture's path: where it lies already, or where its bytes will lie under a name of their own kind."""
     if isinstance(image, dict) and image.get("bytes"):
         file = part / "images" / f"{name}{_suffix(image['bytes'])}"
@@ -195,7 +197,13 @@ def schema() -> Any:
     from datasets import Features, Image, List, Value
 
     text, mark = Value("string"), Value("float64")
-    kinds = {"image": Image(), "score": mark, "spread": mark, "raters": Value("int64"), "votes": List(Value("int64"))}
+    kinds = {
+        "image": Image(),
+        "score": mark,
+        "rater_std": mark,
+        "raters": Value("int64"),
+        "votes": List(Value("int64")),
+    }
     kinds["attributes"] = List({"name": text, "mark": mark})
     return Features({name: kinds.get(name, text) for name in FIELDS})
 
@@ -211,7 +219,7 @@ def write_parquet(rows: Sequence[Rating], output: Path) -> list[Path]:
 
         columns = schema().arrow_schema
     except ImportError as error:
-        raise AesError("this needs Hugging Face datasets", fix=FIX) from error
+        raise AesError("this needs Hugging Face datasets", fix=INSTALL_FIX) from error
     files = []
     for split in dict.fromkeys(row.split for row in rows):
         chosen = [row for row in rows if row.split == split]

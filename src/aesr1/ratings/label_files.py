@@ -17,7 +17,7 @@ RESEARCH = "research use only; the pictures belong to their photographers"
 
 
 @dataclass(frozen=True)
-class About:
+class DataSet:
     """What is known of a public data set before its files are opened."""
 
     name: str  # on the command line, and the rows' domain
@@ -36,7 +36,7 @@ class Line(NamedTuple):
     cells: dict[str, str]
 
 
-def find(root: Path, *candidates: str) -> Path | None:
+def find_file(root: Path, *candidates: str) -> Path | None:
     """The first of these files (paths below the root) that there is; the root itself where it is such a file.
 
     Where the root is another of the set's files, those that lie beside it are found.
@@ -47,16 +47,16 @@ def find(root: Path, *candidates: str) -> Path | None:
     return next((root / name for name in candidates if (root / name).is_file()), None)
 
 
-def need(root: Path, *candidates: str) -> Path:
-    """As `find`; where there is none, an AesError that says where it lies instead, two levels up or three down."""
-    found = find(root, *candidates)
+def require_file(root: Path, *candidates: str) -> Path:
+    """As `find_file`; where there is none, an AesError that says where it lies instead, two levels up or three down."""
+    found = find_file(root, *candidates)
     if found is not None:
         return found
     if not root.exists():
         raise AesError(f"there is no folder {root}", fix="check the path")
     wanted = {Path(name).name for name in candidates}
     for folder in _around(root):
-        beside = find(folder, *candidates)
+        beside = find_file(folder, *candidates)
         if beside is not None:
             raise AesError(
                 f"{root} does not hold {candidates[0]}, {folder} does: the wrong folder level", fix=f"pass {folder}"
@@ -134,7 +134,7 @@ def read_table(
                     )
                 cells = dict(zip(names, map(str.strip, row), strict=True))
                 if unique is not None:
-                    once(seen, cells[unique], where)
+                    require_unique(seen, cells[unique], where)
                 yield Line(where, cells)
         except csv.Error as error:
             raise AesError(
@@ -145,7 +145,7 @@ def read_table(
         _check_columns(file, names, columns)
 
 
-def once(seen: set[str], image: str, where: str) -> None:
+def require_unique(seen: set[str], image: str, where: str) -> None:
     """Note an image. AesError where it was noted before."""
     if image in seen:
         raise AesError(f"{where}: {image} is rated twice", fix="keep one row an image")
@@ -215,7 +215,7 @@ def _reads_as(content: bytes, encoding: str) -> bool:
     return True
 
 
-def number(text: str | None, column: str, where: str) -> float:
+def parse_number(text: str | None, column: str, where: str) -> float:
     """A finite number, or an AesError that names the place."""
     try:
         value = float(text or "") if "_" not in (text or "") else math.nan  # Python would read 1_0 as ten
@@ -226,17 +226,17 @@ def number(text: str | None, column: str, where: str) -> float:
     return value
 
 
-def count(text: str | None, column: str, where: str) -> int:
+def parse_count(text: str | None, column: str, where: str) -> int:
     """A whole number of votes, 0 or more."""
-    value = number(text, column, where)
+    value = parse_number(text, column, where)
     if value < 0 or value != int(value):
         raise AesError(f"{where}: {column} is {text}, no number of votes", fix="mend or remove the row")
     return int(value)
 
 
-def on_scale(text: str | None, column: str, where: str, *, low: float, high: float) -> float:
+def parse_score(text: str | None, column: str, where: str, *, low: float, high: float) -> float:
     """A mark mapped from the scale's nominal bounds to 0–1, or an AesError where it lies outside of them."""
-    value = number(text, column, where)
+    value = parse_number(text, column, where)
     if not low <= value <= high:
         raise AesError(
             f"{where}: {column} is {value:g}, outside the scale {low:g}–{high:g}",
@@ -245,7 +245,7 @@ def on_scale(text: str | None, column: str, where: str, *, low: float, high: flo
     return (value - low) / (high - low)
 
 
-def file_name(text: str, where: str) -> str:
+def image_path(text: str, where: str) -> str:
     """A picture's path below its folder, with / between parts. AesError where it is empty or leads out of it."""
     name = text.strip()
     if not name or "\0" in name:
@@ -265,9 +265,9 @@ def check_scale(low: float, high: float) -> None:
         raise AesError(f"the scale runs from {low} to {high}", fix="pass --scale LOW HIGH with LOW below HIGH")
 
 
-def spread_of(text: str | None, column: str, where: str, *, low: float, high: float) -> float:
+def parse_std(text: str | None, column: str, where: str, *, low: float, high: float) -> float:
     """A standard deviation of marks, mapped to the 0–1 scale; it cannot be wider than the scale."""
-    value = number(text, column, where)
+    value = parse_number(text, column, where)
     if not 0 <= value <= high - low:
         raise AesError(
             f"{where}: {column} is {value:g}, no standard deviation on the scale {low:g}–{high:g}", fix="mend the row"
@@ -275,7 +275,7 @@ def spread_of(text: str | None, column: str, where: str, *, low: float, high: fl
     return value / (high - low)
 
 
-def moments(votes: Sequence[float], marks: Sequence[float]) -> tuple[float, float]:
+def mean_and_std(votes: Sequence[float], marks: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation of single votes, from the number (or share) that each mark got."""
     total = sum(votes)
     mean = sum(map(mul, votes, marks)) / total

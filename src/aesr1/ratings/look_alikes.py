@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIDE = 16
-ALIKE = 0.9
+MIN_CORRELATION = 0.9
 """Correlation of two thumbnails' edges from which they count as one picture."""
 ROUGHLY = 0.9
 """Correlation of the 8 × 8 thumbnails of a pair that is worth a closer look."""
@@ -25,13 +25,13 @@ BLOCK = 4_000_000
 Vectors = NDArray[np.float32]
 
 
-def thumbnail(picture: Image.Image) -> bytes:
+def grey_fingerprint(picture: Image.Image) -> bytes:
     """SIDE × SIDE grey values, row by row: all that is kept of a picture."""
     return picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
 
 
 def look_alikes(
-    thumbnails: NDArray[np.uint8], splits: NDArray[np.int_], *, alike: float = ALIKE
+    thumbnails: NDArray[np.uint8], splits: NDArray[np.int_], *, alike: float = MIN_CORRELATION
 ) -> Iterator[tuple[int, int]]:
     """Index pairs of look-alikes in different splits, each once, the lower index first.
 

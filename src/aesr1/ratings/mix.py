@@ -12,8 +12,8 @@ import numpy as np
 
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
-from aesr1.outputs import staged, write_run
-from aesr1.records import SPLITS, Rating, each_row, ratings_in, write_rows
+from aesr1.outputs import staged_output, write_run
+from aesr1.records import SPLITS, Rating, iterate_rows, ratings_file, write_rows
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def parse_sources(texts: Sequence[str]) -> tuple[tuple[Path, float], ...]:
         if not 0 < parsed < float("inf"):
             raise AesError(f"the weight of {text} is {weight}", fix="give a weight above 0, as in ava:2")
         path = Path(name if colon and name else text)
-        sources.append((ratings_in(path), parsed))
+        sources.append((ratings_file(path), parsed))
     return tuple(sources)
 
 
@@ -68,7 +68,7 @@ def mix(config: MixConfig) -> Mixed:
     wanted = {"val": apportion(config.val, weights)} | {config.split: apportion(config.n, weights)}
     chosen: list[Rating] = []
     for position, (path, _) in enumerate(config.sources):
-        rows = list(each_row(path, Rating))
+        rows = list(iterate_rows(path, Rating))
         for split, shares in wanted.items():
             if not shares[position] and any(shares):
                 raise AesError(f"{path} would give none of the {split} rows", fix="raise --n or its weight")
@@ -83,7 +83,7 @@ def mix(config: MixConfig) -> Mixed:
         seen.add(row.image)
         by_split = counts.setdefault(row.domain, {})
         by_split[row.split] = by_split.get(row.split, 0) + 1
-    with staged(config.output, "ratings.jsonl", "run.json") as part:
+    with staged_output(config.output, "ratings.jsonl", "run.json") as part:
         write_rows(part / "ratings.jsonl", [chosen[i] for i in rng.permutation(len(chosen))])
         write_run(part, "ratings mix", config, started=started, rows=counts)
     return Mixed(config.output / "ratings.jsonl", counts)

@@ -12,23 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesr1.errors import AesError
-from aesr1.outputs import staged, write_run
+from aesr1.outputs import staged_output, write_run
 from aesr1.ratings.label_files import (
     check_scale,
-    count,
-    file_name,
     header_of,
-    moments,
-    number,
-    once,
+    image_path,
+    mean_and_std,
+    parse_count,
+    parse_number,
+    parse_std,
     read_table,
-    spread_of,
+    require_unique,
 )
 from aesr1.records import SPLITS, Rating, write_rows
 
 IMAGE_NAMES = ("image", "image_name", "filename", "file", "path", "name")
 MEAN_NAMES = ("mean", "score", "mos", "rating")
-SPREAD_NAMES = ("sd", "std", "spread")
+STD_NAMES = ("sd", "std", "rater_std", "spread")
 _VOTES = re.compile(r"(?:votes?_|c)(\d+)")
 
 
@@ -63,7 +63,7 @@ def import_csv(config: CsvConfig) -> Path:
         )
     gone = set(missing)
     ratings = [rating for rating in ratings if rating.image not in gone]
-    with staged(config.output, "ratings.jsonl", "run.json") as part:
+    with staged_output(config.output, "ratings.jsonl", "run.json") as part:
         write_rows(part / "ratings.jsonl", ratings)
         counts = {"rows": len(ratings), "missing": len(missing)}
         write_run(part, "ratings import csv", config, started=started, **counts)
@@ -87,12 +87,12 @@ def read_csv(config: CsvConfig) -> Iterator[Rating]:
     rng = np.random.default_rng(config.seed)
     seen: set[str] = set()
     for where, cells in read_table(config.file, separator=None):
-        name = file_name(cells[image], where)
-        once(seen, name, where)
-        counts = tuple(count(cells[column], column, where) for column in votes)
+        name = image_path(cells[image], where)
+        require_unique(seen, name, where)
+        counts = tuple(parse_count(cells[column], column, where) for column in votes)
         _check_raters(cells, counts, where)
         opinion = _opinion(cells, mean, marks, counts, where)
-        spread = _spread(cells, columns, marks, counts, where, low=low, high=high)
+        rater_std = _rater_std(cells, columns, marks, counts, where, low=low, high=high)
         drawn = "val" if rng.random() < config.val_share else "train"
         split = cells.get("split") or config.split or drawn
         if split not in SPLITS:
@@ -102,14 +102,14 @@ def read_csv(config: CsvConfig) -> Iterator[Rating]:
             score=(opinion - low) / (high - low),
             domain=config.domain or config.file.absolute().parent.name,
             split=split,
-            spread=spread,
+            rater_std=rater_std,
             raters=sum(counts) or _raters(cells, where),
             votes=counts or None,
         )
 
 
 def _raters(cells: dict[str, str], where: str) -> int | None:
-    return count(cells["raters"], "raters", where) if cells.get("raters") else None
+    return parse_count(cells["raters"], "raters", where) if cells.get("raters") else None
 
 
 def _check_raters(cells: dict[str, str], counts: tuple[int, ...], where: str) -> None:
@@ -178,7 +178,7 @@ def _opinion(
     if mean is None:
         return float(voted or 0.0)
     low, high = marks.min(), marks.max()
-    value = number(row[mean], mean, where)
+    value = parse_number(row[mean], mean, where)
     if not low <= value <= high:
         raise AesError(
             f"{where}: {mean} is {value:g}, outside the scale {low:g}–{high:g}",
@@ -189,7 +189,7 @@ def _opinion(
     return value
 
 
-def _spread(
+def _rater_std(
     row: dict[str, str],
     columns: list[str],
     marks: NDArray[np.float64],
@@ -200,10 +200,10 @@ def _spread(
     high: float,
 ) -> float | None:
     """The standard deviation of single votes on the 0–1 scale, as the table says or from the votes; else None."""
-    given = next((name for name in columns if name.lower() in SPREAD_NAMES and row[name]), None)
+    given = next((name for name in columns if name.lower() in STD_NAMES and row[name]), None)
     if given is not None:
-        return spread_of(row[given], given, where, low=low, high=high)
-    return moments(counts, marks.tolist())[1] / (high - low) if counts else None
+        return parse_std(row[given], given, where, low=low, high=high)
+    return mean_and_std(counts, marks.tolist())[1] / (high - low) if counts else None
 
 
 def _mark(column: str) -> int:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aesr1.errors import AesError
-from aesr1.outputs import staged, write_run
-from aesr1.ratings.label_files import About
+from aesr1.outputs import staged_output, write_run
+from aesr1.ratings.label_files import DataSet
 from aesr1.ratings.sets import aadb, agiqa3k, apddv2, ava, baid, eva, flickr_aes, koniq, lapis, para, spaq, tad66k
 from aesr1.records import Rating, write_rows
 
 Loader = Callable[[Path], Iterator[Rating]]
 
-SETS: dict[str, tuple[About, Loader]] = {
+SETS: dict[str, tuple[DataSet, Loader]] = {
     module.ABOUT.name: (module.ABOUT, module.load)
     for module in (ava, tad66k, flickr_aes, para, aadb, eva, baid, apddv2, lapis, spaq, koniq, agiqa3k)
 }
@@ -72,7 +72,7 @@ def import_set(config: ImportConfig) -> Imported:
         _check_missing(config, about, pictures, sum(counted.values()))
         _check_counts(config, about, counted)
 
-    with staged(config.output, "ratings.jsonl", "run.json") as part:
+    with staged_output(config.output, "ratings.jsonl", "run.json") as part:
         write_rows(part / "ratings.jsonl", kept())
         note = _unlike_published(about, counted)
         results = {"rows": dict(counted), "missing": len(pictures.missing), "note": note}
@@ -131,7 +131,7 @@ def _listing(folder: str) -> dict[str, str]:
     return found
 
 
-def _folders(config: ImportConfig, about: About) -> list[Path]:
+def _folders(config: ImportConfig, about: DataSet) -> list[Path]:
     """The folders in which pictures are looked for."""
     root = config.root.parent if config.root.is_file() else config.root
     if config.images is not None:
@@ -144,7 +144,7 @@ def _folders(config: ImportConfig, about: About) -> list[Path]:
     return there or [root / about.images[0]]
 
 
-def _check_missing(config: ImportConfig, about: About, pictures: Pictures, total: int) -> None:
+def _check_missing(config: ImportConfig, about: DataSet, pictures: Pictures, total: int) -> None:
     missing = pictures.missing
     if not total:
         raise AesError(f"the label files of {about.title} in {config.root} have no rows", fix="get them again")
@@ -162,7 +162,7 @@ def _check_missing(config: ImportConfig, about: About, pictures: Pictures, total
         )
 
 
-def _check_counts(config: ImportConfig, about: About, counted: Counter[str]) -> None:
+def _check_counts(config: ImportConfig, about: DataSet, counted: Counter[str]) -> None:
     """AesError where rows are lacking: any where the authors' files were counted, one in a hundred elsewhere."""
     if config.subset or config.root.is_file() or _as_published(about, counted):
         return
@@ -174,11 +174,11 @@ def _check_counts(config: ImportConfig, about: About, counted: Counter[str]) -> 
         )
 
 
-def _as_published(about: About, counted: Counter[str]) -> bool:
+def _as_published(about: DataSet, counted: Counter[str]) -> bool:
     return any(dict(form) in (dict(counted), {"all": sum(counted.values())}) for form in about.published)
 
 
-def _unlike_published(about: About, counted: Counter[str]) -> str | None:
+def _unlike_published(about: DataSet, counted: Counter[str]) -> str | None:
     if _as_published(about, counted):
         return None
     return f"note: {_listed(about.published[0])} rows of {about.title} are published, here are {_listed(counted)}"

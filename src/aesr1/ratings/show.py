@@ -1,4 +1,4 @@
-"""What is in a file of ratings: counts, the scores' histogram and the raters' spread, as text and as a picture."""
+"""What is in a file of ratings: counts, the scores' histogram and the standard deviation of the ratings, as text and as a picture."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
-from aesr1.outputs import staged
-from aesr1.records import SPLITS, Rating, each_row, ratings_in
+from aesr1.outputs import staged_output
+from aesr1.records import SPLITS, Rating, iterate_rows, ratings_file
 
 BINS = 20
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 class Overview(NamedTuple):
-    """One data set within the ratings. Scores and spreads are on the 0–1 scale."""
+    """One data set within the ratings. Scores and standard deviations are on the 0–1 scale."""
 
     domain: str
     rows: dict[str, int]  # by split
@@ -29,7 +29,7 @@ class Overview(NamedTuple):
     lowest: float
     highest: float
     histogram: list[int]  # scores in twentieths
-    spread: float | None  # mean standard deviation of single votes
+    rater_std: float | None  # mean standard deviation of single votes
     raters: float | None  # median
     attributes: list[str]
     licence: str | None
@@ -40,21 +40,21 @@ class Columns(NamedTuple):
     """The numbers of one data set that the picture shows."""
 
     scores: NDArray[np.float64]
-    spreads: NDArray[np.float64]  # NaN where unknown
+    rater_stds: NDArray[np.float64]  # NaN where unknown
 
 
 def overview(paths: Sequence[Path]) -> tuple[list[Overview], dict[str, Columns]]:
     """One overview for each data set in these files, and its numbers. AesError where there are no rows."""
     rows: dict[str, list[Rating]] = {}
     for path in paths:
-        for row in each_row(ratings_in(path), Rating):
+        for row in iterate_rows(ratings_file(path), Rating):
             rows.setdefault(row.domain, []).append(row)
     if not rows:
         raise AesError(f"{', '.join(map(str, paths))} holds no rows", fix="pass a ratings.jsonl with rows")
     columns = {
         domain: Columns(
             np.array([row.score for row in of_domain]),
-            np.array([np.nan if row.spread is None else row.spread for row in of_domain]),
+            np.array([np.nan if row.rater_std is None else row.rater_std for row in of_domain]),
         )
         for domain, of_domain in rows.items()
     }
@@ -62,7 +62,7 @@ def overview(paths: Sequence[Path]) -> tuple[list[Overview], dict[str, Columns]]
 
 
 def _overview(domain: str, rows: Sequence[Rating], columns: Columns) -> Overview:
-    scores, spreads = columns
+    scores, rater_stds = columns
     raters = [row.raters for row in rows if row.raters is not None]
     return Overview(
         domain=domain,
@@ -73,7 +73,7 @@ def _overview(domain: str, rows: Sequence[Rating], columns: Columns) -> Overview
         lowest=float(scores.min()),
         highest=float(scores.max()),
         histogram=np.histogram(scores, bins=BINS, range=(0, 1))[0].tolist(),
-        spread=None if np.isnan(spreads).all() else float(np.nanmean(spreads)),
+        rater_std=None if np.isnan(rater_stds).all() else float(np.nanmean(rater_stds)),
         raters=float(np.median(raters)) if raters else None,
         attributes=sorted({name for row in rows for name in row.attributes or ()}),
         licence=rows[0].licence,
@@ -95,8 +95,8 @@ def _paragraph(found: Overview) -> str:
         f"  score   {found.mean:.3f} ± {found.deviation:.3f}, {found.lowest:.3f} to {found.highest:.3f}; {levels}",
         f"  0 |{blocks(found.histogram)}| 1",
     ]
-    if found.spread is not None:
-        lines.append(f"  spread  {found.spread:.3f} (standard deviation of single votes, mean over images)")
+    if found.rater_std is not None:
+        lines.append(f"  raters' std  {found.rater_std:.3f} (standard deviation of single votes, mean over images)")
     if found.raters is not None:
         lines.append(f"  raters  {found.raters:g} an image (median)")
     if found.attributes:
@@ -122,19 +122,19 @@ def draw(columns: dict[str, Columns], output: Path) -> Path:
     figure = Figure(figsize=(9, 2.6 * len(columns)), layout="constrained")
     axes = figure.subplots(len(columns), 2, squeeze=False)
     edges = np.linspace(0, 1, 2 * BINS + 1)
-    for (left, right), (domain, (scores, spreads)) in zip(axes, columns.items(), strict=True):
+    for (left, right), (domain, (scores, rater_stds)) in zip(axes, columns.items(), strict=True):
         left.hist(scores, bins=edges, color="#4477aa")
         left.axvline(scores.mean(), color="#222222", linewidth=1, linestyle="--")
         title = domain.replace("$", r"\$")  # no formula
         left.set(title=f"{title}: {len(scores):,} images", xlabel="score (mean opinion)", ylabel="images", xlim=(0, 1))
-        known = ~np.isnan(spreads)
+        known = ~np.isnan(rater_stds)
         if known.any():
-            right.hexbin(scores[known], spreads[known], gridsize=30, mincnt=1, cmap="Blues", bins="log")
-            right.set(xlabel="score", ylabel="raters' spread", xlim=(0, 1), ylim=(0, None))
+            right.hexbin(scores[known], rater_stds[known], gridsize=30, mincnt=1, cmap="Blues", bins="log")
+            right.set(xlabel="score", ylabel="standard deviation of the ratings", xlim=(0, 1), ylim=(0, None))
             right.set_title("how far raters disagree")
         else:
             right.axis("off")
-            right.text(0.5, 0.5, "no spread known", ha="center", va="center", color="#777777")
-    with staged(output.parent, output.name) as part:
+            right.text(0.5, 0.5, "no standard deviation known", ha="center", va="center", color="#777777")
+    with staged_output(output.parent, output.name) as part:
         figure.savefig(part / output.name, dpi=120)
     return output

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from aesr1.errors import AesError
-from aesr1.outputs import staged, write_run
-from aesr1.records import SPLITS, Rating, ratings_in, read_rows, write_rows
+from aesr1.outputs import staged_output, write_run
+from aesr1.records import SPLITS, Rating, ratings_file, read_rows, write_rows
 
 
 def draw_splits(groups: Sequence[str], shares: Mapping[str, float], *, seed: int = 0) -> list[str]:
@@ -64,7 +64,7 @@ def split(config: SplitConfig) -> dict[str, int]:
     for name in config.keep:
         if name not in SPLITS:
             raise AesError(f"{name!r} is no split", fix=f"use {', '.join(SPLITS)}")
-    rows = read_rows(ratings_in(config.ratings), Rating)
+    rows = read_rows(ratings_file(config.ratings), Rating)
     groups = _groups(rows, config)
     kept: dict[str, str] = {}
     for row, group in zip(rows, groups, strict=True):
@@ -86,7 +86,7 @@ def split(config: SplitConfig) -> dict[str, int]:
     chosen = dict(zip(divided, drawn, strict=True))
     written = [replace(row, split=chosen.get(i, row.split)) for i, row in enumerate(rows)]
     counts = dict(Counter(row.split for row in written))
-    with staged(config.output, "ratings.jsonl", "run.json") as part:
+    with staged_output(config.output, "ratings.jsonl", "run.json") as part:
         write_rows(part / "ratings.jsonl", written)
         write_run(part, "ratings split", config, started=started, rows=counts, groups=len(set(groups)))
     return counts

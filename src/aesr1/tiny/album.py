@@ -13,11 +13,11 @@ import numpy as np
 
 from aesr1.errors import AesError
 from aesr1.outputs import write_run
-from aesr1.progress import bar
+from aesr1.progress import progress_bar
 from aesr1.records import Rating, write_rows
 from aesr1.tiny.raters import HIGHEST, LOWEST, cast_votes
 from aesr1.tiny.scenes import DOMAIN, STYLES, draw_scene, sample_scene
-from aesr1.worker_processes import worker_processes
+from aesr1.worker_processes import worker_pool
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def make_album(config: AlbumConfig) -> Path:
         raise AesError(f"unknown style {', '.join(unknown)}", fix=f"choose from {', '.join(STYLES)}")
     (config.output / "images").mkdir(parents=True, exist_ok=True)
     rows: list[Rating] = []
-    with (config.output / "scenes.jsonl").open("w") as truths, bar("scenes", total=config.n) as progress:
+    with (config.output / "scenes.jsonl").open("w") as truths, progress_bar("scenes", total=config.n) as progress:
         for rating, truth in _drawn(config):
             rows.append(rating)
             truths.write(truth + "\n")
@@ -55,7 +55,7 @@ def make_album(config: AlbumConfig) -> Path:
 
 
 def _drawn(config: AlbumConfig) -> Iterator[tuple[Rating, str]]:
-    with worker_processes() as workers:
+    with worker_pool() as workers:
         yield from workers.map(partial(_one, config), range(config.n), chunksize=16)
 
 
@@ -67,13 +67,13 @@ def _one(config: AlbumConfig, number: int) -> tuple[Rating, str]:
     draw_scene(scene).save(config.output / name)
     marks = np.arange(LOWEST, HIGHEST + 1)
     mean = float(np.average(marks, weights=votes))
-    spread = float(np.sqrt(np.average((marks - mean) ** 2, weights=votes)))
+    std = float(np.sqrt(np.average((marks - mean) ** 2, weights=votes)))
     rating = Rating(
         image=name,
         score=(mean - LOWEST) / (HIGHEST - LOWEST),
         domain=DOMAIN,
         split=config.split or ("val" if number >= config.n * 0.9 else "train"),
-        spread=spread / (HIGHEST - LOWEST),
+        rater_std=std / (HIGHEST - LOWEST),
         raters=int(votes.sum()),
         votes=tuple(int(count) for count in votes),
     )

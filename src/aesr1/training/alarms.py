@@ -56,13 +56,13 @@ class Thresholds:
 DEFAULT = Thresholds()
 
 
-def standing(rows: Sequence[LogRow], thresholds: Thresholds = DEFAULT) -> list[Alarm]:
+def active_alarms(rows: Sequence[LogRow], thresholds: Thresholds = DEFAULT) -> list[Alarm]:
     """The alarms that hold after the last of these rows; none of no rows."""
     checks: dict[str, Callable[[Sequence[LogRow], Thresholds], Finding | None]] = {
         "loss": _loss,
         "grad_norm": _gradient,
         "readable": _readable,
-        "score/spread": _collapse,
+        "score/std": _collapse,
         "frac_reward_zero_std": _evenness,
         "kl": _kl,
         "completions/clipped_ratio": _clipped,
@@ -123,7 +123,7 @@ def _readable(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
 
 
 def _collapse(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
-    means = _means(rows, "score/spread", limits)
+    means = _means(rows, "score/std", limits)
     if not means:
         return None
     now, widest = means[-1], max(means)
@@ -132,7 +132,7 @@ def _collapse(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
             f"scores collapse to one value: their standard deviation fell from {widest:.3f} to {now:.3f}",
             f"weigh relative more in reward_weights (a constant score wins nothing of it), or {_halve(rows)}",
         )
-    if len(_values(rows, "score/spread")) >= limits.warm_up and now < limits.one_value:
+    if len(_values(rows, "score/std")) >= limits.warm_up and now < limits.one_value:
         return (
             f"scores are one value from the start: their standard deviation is {now:.3f}",
             "begin from a longer cold start, of rationales whose scores are spread over the scale, or raise "

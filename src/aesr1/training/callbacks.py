@@ -16,24 +16,24 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from aesr1.errors import AesError
 from aesr1.model.checkpoint import stamp_checkpoint
 from aesr1.outputs import write_text
-from aesr1.records import read_values
-from aesr1.training.alarms import LogRow, not_finite, standing
+from aesr1.records import read_json_lines
+from aesr1.training.alarms import LogRow, active_alarms, not_finite
 from aesr1.training.processes import wait_for_all
-from aesr1.training.resume import whole_checkpoints
+from aesr1.training.resume import complete_checkpoints
 
 FIGURES, ALARMS = "figures.jsonl", "alarms.jsonl"
-CARD = "README.md"
+MODEL_CARD = "README.md"
 """PEFT's blank form for a model card, put beside every adapter."""
 
 
-def keep_until(path: Path, step: int) -> None:
+def drop_rows_after(path: Path, step: int) -> None:
     """Cut the rows of later steps off a file that a killed run appended to: whole, or not at all."""
-    rows = read_values(path) if path.exists() else []
+    rows = read_json_lines(path) if path.exists() else []
     write_text(path, _lines(row for row in rows if row["step"] <= step))
 
 
 @dataclass
-class Progressing(TrainerCallback):  # type: ignore[misc]  # transformers' callbacks are untyped
+class ProgressBar(TrainerCallback):  # type: ignore[misc]  # transformers' callbacks are untyped
     """A rich bar with time left on stderr; marks every checkpoint as whole once all of it is written."""
 
     stage: str
@@ -74,12 +74,12 @@ class Progressing(TrainerCallback):  # type: ignore[misc]  # transformers' callb
         wait_for_all()
         if state.is_world_process_zero:
             folder = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
-            (folder / CARD).unlink(missing_ok=True)
+            (folder / MODEL_CARD).unlink(missing_ok=True)
             stamp_checkpoint(folder, stage=self.stage)
 
 
 @dataclass
-class Watching(TrainerCallback):  # type: ignore[misc]
+class RunLog(TrainerCallback):  # type: ignore[misc]
     """Writes every row of the log to figures.jsonl as it comes, raises alarms, ends a run whose loss is no number.
 
     The first process writes and warns. Every process gets the same mean loss, so all of them end together: an error
@@ -96,8 +96,8 @@ class Watching(TrainerCallback):  # type: ignore[misc]
         args.logging_nan_inf_filter = False  # else an earlier loss is logged in the place of a NaN
         if state.is_world_process_zero:
             write_text(self.output / FIGURES, _lines(state.log_history))
-            keep_until(self.output / ALARMS, state.global_step)
-            self.standing = {alarm.name for alarm in standing(state.log_history)} if state.log_history else set()
+            drop_rows_after(self.output / ALARMS, state.global_step)
+            self.standing = {alarm.name for alarm in active_alarms(state.log_history)} if state.log_history else set()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Log before each checkpoint.
@@ -115,8 +115,8 @@ class Watching(TrainerCallback):  # type: ignore[misc]
             _append(self.output / FIGURES, state.log_history[-1])
             self._raise_alarms(state.log_history)
         if not_finite(state.log_history[-1], "loss"):
-            alarm = standing(state.log_history)[0]
-            whole = whole_checkpoints(self.output)
+            alarm = active_alarms(state.log_history)[0]
+            whole = complete_checkpoints(self.output)
             start = f"--model {whole[-1]}, its last whole checkpoint" if whole else "the same model"
             raise AesError(
                 f"{alarm.problem} at step {alarm.step}: training cannot go on",
@@ -125,7 +125,7 @@ class Watching(TrainerCallback):  # type: ignore[misc]
 
     def _raise_alarms(self, rows: Sequence[LogRow]) -> None:
         """Say and write down each alarm when it begins to hold."""
-        alarms = standing(rows)
+        alarms = active_alarms(rows)
         for alarm in alarms:
             if alarm.name not in self.standing:
                 print(f"alarm at step {alarm.step}: {alarm.problem}\n  → {alarm.advice}", file=sys.stderr)

@@ -16,12 +16,12 @@ from aesr1.errors import AesError
 from aesr1.training.launch import Launch
 from aesr1.training.parameters import check_dtype, check_lora
 
-LEAST: dict[str, float] = {
+MINIMUM: dict[str, float] = {
     "beta": 0,
     "dataloader_num_workers": 0,
     "generation_batch_size": 1,
     "gradient_accumulation_steps": 1,
-    "images_together": 0,
+    "images_per_comparison": 0,
     "learning_rate": 0,
     "lora_alpha": 1,
     "lora_rank": 0,
@@ -31,7 +31,7 @@ LEAST: dict[str, float] = {
     "num_generations": 2,
     "num_iterations": 1,
     "per_device_train_batch_size": 1,
-    "resample": 0,
+    "dynamic_sampling_rounds": 0,
     "save_steps": 0,
     "steps_per_generation": 1,
     "validate_batch": 1,
@@ -49,7 +49,7 @@ CHOICES = {
     "attention": ("sdpa", "eager", "flash_attention_2"),
     "dtype": ("float32", "bfloat16", "float16"),
 }
-UNFIT = {
+NOT_SUPPORTED = {
     "packing": "TRL cannot pack rows that hold pictures",
     "padding_free": "TRL cannot leave out the padding of rows that hold pictures",
     "remove_unused_columns": "TRL would drop the columns that pictures, prompts and rewards are made of",
@@ -61,7 +61,7 @@ UNFIT = {
 def check_settings(settings: Any) -> None:
     """AesError for a value that cannot be, of settings of ours, of TRL's, or of both as they were given."""
     given = vars(settings)
-    for name, least in LEAST.items():
+    for name, least in MINIMUM.items():
         value = given.get(name)
         if value is not None and not value >= least:
             raise AesError(f"{name} is {value:g}", fix=f"give {least:,} or more{WHY.get(name, '')}")
@@ -72,7 +72,7 @@ def check_settings(settings: Any) -> None:
     for name, choices in CHOICES.items():
         if given.get(name, choices[0]) not in choices:
             raise AesError(f"{name} is {given[name]!r}", fix=f"choose from {', '.join(choices)}")
-    for name, reason in UNFIT.items():
+    for name, reason in NOT_SUPPORTED.items():
         if given.get(name):
             raise AesError(f"{name} is set, and {reason}", fix=f"leave {name} out")
     steps, epochs = given.get("max_steps", -1), given.get("num_train_epochs", 1)
@@ -93,7 +93,7 @@ def check_settings(settings: Any) -> None:
         )
 
 
-def check_as_given(settings: Namespace) -> None:
+def check_parsed(settings: Namespace) -> None:
     """The same of settings as they come from recipe and flags, with what TRL would stumble over in making its own."""
     check_settings(settings)
     if getattr(settings, "deepspeed", None):
@@ -112,7 +112,7 @@ def check_as_given(settings: Namespace) -> None:
         )
 
 
-def check_shared(config: Any, training: TrainingArguments, launch: Launch) -> None:
+def check_stage(config: Any, training: TrainingArguments, launch: Launch) -> None:
     """What either stage refuses of its settings and TRL's, and of a launch for them. AesError."""
     check_settings(config)
     check_settings(training)
@@ -139,7 +139,7 @@ def _check_package(module: str, what: str, *, fix: str) -> None:
         raise AesError(f"{what} needs {module}, which is not installed", fix=fix)
 
 
-MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}
+LOGGER_MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}
 """The loggers whose module has another name; kubeflow has none."""
 
 
@@ -153,7 +153,7 @@ def check_loggers(report_to: str | Sequence[str] | None) -> None:
                 f"report_to names {name!r}, which is no logger",
                 fix=f"choose from none, {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
             )
-        module = MODULES.get(name, name)
+        module = LOGGER_MODULES.get(name, name)
         if importlib.util.find_spec(module) is None:
             raise AesError(
                 f"report_to: {name} needs a package that is not installed",

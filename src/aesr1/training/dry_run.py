@@ -15,11 +15,11 @@ from transformers import AutoModelForImageTextToText, TrainingArguments
 
 from aesr1.contract import PROMPT
 from aesr1.errors import AesError
-from aesr1.model.load import configured
-from aesr1.training.checks import check_as_given
-from aesr1.training.launch import ALL, Launch, from_file, launched, with_flags
-from aesr1.training.memory_estimate import ADAM, GIB, MASTER, Memory, Shape, Work, memory
-from aesr1.training.parameters import freeze_vision, lora_parameters
+from aesr1.model.load import load_config
+from aesr1.training.checks import check_parsed
+from aesr1.training.launch import SHARD_ALL, Launch, launch_from_environment, launch_from_file, launch_with_flags
+from aesr1.training.memory_estimate import ADAM, GIB, MASTER, MemoryEstimate, ModelShape, StepWork, estimate_memory
+from aesr1.training.parameters import count_lora_parameters, freeze_vision
 
 
 @dataclass(frozen=True)
@@ -44,32 +44,32 @@ class DryRun:
             )
 
 
-def prepare(settings: Namespace) -> int | None:
+def adapt_settings(settings: Namespace) -> int | None:
     """For `parse_recipe`: refuse what cannot be, and have a dry run judged as the run that it tells of would be.
 
     A dry run needs no GPU, whatever the recipe says of its arithmetic. The number of processes of its launch file.
     """
-    check_as_given(settings)
+    check_parsed(settings)
     if not getattr(settings, "dry_run", False):
         return None
     settings.use_cpu = True
-    return from_file(Path(settings.accelerate_config)).processes if settings.accelerate_config else None
+    return launch_from_file(Path(settings.accelerate_config)).processes if settings.accelerate_config else None
 
 
-class Asked(NamedTuple):
+class PromptTokens(NamedTuple):
     """Tokens of a question."""
 
     picture: int  # of one of max_pixels
     text: int  # of the prompt, template and all
 
 
-class Body(NamedTuple):
+class ModelSummary(NamedTuple):
     """A model as its config describes it."""
 
     kind: str
-    shape: Shape
+    shape: ModelShape
     saved: int  # parameters in a checkpoint: of LoRA, those of the adapter
-    asked: Asked
+    prompt: PromptTokens
 
 
 class Schedule(NamedTuple):
@@ -79,14 +79,14 @@ class Schedule(NamedTuple):
     checkpoints: int
 
 
-def launch_of(dry: DryRun, training: TrainingArguments) -> Launch:
+def planned_launch(dry: DryRun, training: TrainingArguments) -> Launch:
     """The processes that a run would have."""
     if dry.accelerate_config:
-        return with_flags(from_file(Path(dry.accelerate_config)), training)
-    return launched(training)
+        return launch_with_flags(launch_from_file(Path(dry.accelerate_config)), training)
+    return launch_from_environment(training)
 
 
-def asked(config: Any, processor: Any, *, max_pixels: int, shape: float = 1.0) -> Asked:
+def count_prompt_tokens(config: Any, processor: Any, *, max_pixels: int, shape: float = 1.0) -> PromptTokens:
     """What the prompt about one picture, so many times as wide as high, costs a model of this config and processor."""
     height = int((max_pixels / shape) ** 0.5)
     size = (int(height * shape), height)
@@ -94,16 +94,16 @@ def asked(config: Any, processor: Any, *, max_pixels: int, shape: float = 1.0) -
     question = processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
     seen = processor(text=[question], images=[[Image.new("RGB", size)]], return_tensors="pt")["input_ids"]
     picture = int((seen == config.image_token_id).sum())
-    return Asked(picture, seen.shape[1] - picture)
+    return PromptTokens(picture, seen.shape[1] - picture)
 
 
-def body_of(settings: Any, training: TrainingArguments, launch: Launch) -> Body:
+def summarize_model(settings: Any, training: TrainingArguments, launch: Launch) -> ModelSummary:
     """Count parameters and a picture's tokens from a config and a processor, by a stage's settings.
 
     AesError as `vlm.load`.
     """
     max_pixels, lora_rank = settings.max_pixels, settings.lora_rank
-    config, processor = configured(settings.model, max_pixels=max_pixels)
+    config, processor = load_config(settings.model, max_pixels=max_pixels)
     with torch.device("meta"):
         empty = AutoModelForImageTextToText.from_config(config)
     if settings.freeze_vision:
@@ -111,12 +111,12 @@ def body_of(settings: Any, training: TrainingArguments, launch: Launch) -> Body:
     total = sum(parameter.numel() for parameter in empty.parameters())
     trained = sum(parameter.numel() for parameter in empty.parameters() if parameter.requires_grad)
     if lora_rank:
-        trained = lora_parameters(empty, lora_rank)
+        trained = count_lora_parameters(empty, lora_rank)
         total += trained
     text = config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     largest = max(sum(p.numel() for p in layer.parameters()) for layer in _layers(empty))
-    shape = Shape(
+    shape = ModelShape(
         parameters=total,
         trained=trained,
         weight_bytes=bytes_of_a_weight(settings.dtype, training, launch),
@@ -126,8 +126,8 @@ def body_of(settings: Any, training: TrainingArguments, launch: Launch) -> Body:
         cache_width=(getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * width,
         largest_layer=largest,
     )
-    question = asked(config, processor, max_pixels=max_pixels)
-    return Body(type(empty).__name__, shape, trained if lora_rank else total, question)
+    question = count_prompt_tokens(config, processor, max_pixels=max_pixels)
+    return ModelSummary(type(empty).__name__, shape, trained if lora_rank else total, question)
 
 
 def _layers(model: Any) -> list[Any]:
@@ -150,47 +150,53 @@ def schedule(training: TrainingArguments, passes: int) -> Schedule:
         return Schedule(steps, math.ceil(steps / an_epoch))
     if training.save_strategy != "steps":
         return Schedule(steps, 0)
-    every = saved_every(training, steps)
+    every = steps_between_saves(training, steps)
     return Schedule(steps, math.ceil(steps / every) if every else 1)  # the last step is always saved
 
 
-def saved_every(training: TrainingArguments, steps: int) -> int:
+def steps_between_saves(training: TrainingArguments, steps: int) -> int:
     """Steps from one checkpoint to the next: save_steps below 1 is a share of the whole run."""
     return math.ceil(training.save_steps * steps) if training.save_steps < 1 else int(training.save_steps)
 
 
-def checkpoint_bytes(body: Body, launch: Launch, *, model_only: bool) -> float:
+def checkpoint_bytes(model: ModelSummary, launch: Launch, *, model_only: bool) -> float:
     """Weights and Adam's moments.
 
     DeepSpeed also saves the float32 weights that it trains and, where it does not divide them, its own copy of the
     model: 14 or 16 bytes a trained parameter in all.
     """
-    shape = body.shape
-    weights = body.saved * shape.weight_bytes
+    shape = model.shape
+    weights = model.saved * shape.weight_bytes
     if model_only:
         return weights
     own = MASTER * shape.trained if launch.deepspeed else 0
-    if launch.deepspeed and launch.shards != ALL:
+    if launch.deepspeed and launch.shards != SHARD_ALL:
         own += shape.parameters * shape.weight_bytes
     return weights + ADAM * shape.trained + own
 
 
-def report(
-    body: Body, work: Work, launch: Launch, training: TrainingArguments, *, planned: Schedule, lines: Sequence[str]
+def format_plan(
+    model: ModelSummary,
+    work: StepWork,
+    launch: Launch,
+    training: TrainingArguments,
+    *,
+    planned: Schedule,
+    lines: Sequence[str],
 ) -> str:
     """The plan as text; `lines` are what the stage itself has to say."""
-    shape = body.shape
-    need = memory(shape, work, launch)
+    shape = model.shape
+    need = estimate_memory(shape, work, launch)
     saves = planned.checkpoints
     kept = min(saves, training.save_total_limit or saves)
-    size = _size(checkpoint_bytes(body, launch, model_only=training.save_only_model))
+    size = _size(checkpoint_bytes(model, launch, model_only=training.save_only_model))
     written = f"checkpoints: {saves}, of which {kept} are kept, {size} each" if saves else "no checkpoints"
     shared = f", which divide {launch.shards}{', offloaded' if launch.offload else ''}" if launch.processes > 1 else ""
     return "\n".join(
         [
-            f"model: {body.kind}, {_millions(shape.parameters)} parameters: {_millions(shape.trained)} trained, "
+            f"model: {model.kind}, {_millions(shape.parameters)} parameters: {_millions(shape.trained)} trained, "
             f"{_millions(shape.parameters - shape.trained)} frozen",
-            f"tokens: {body.asked.picture} for a picture of max_pixels, {body.asked.text} for the prompt, "
+            f"tokens: {model.prompt.picture} for a picture of max_pixels, {model.prompt.text} for the prompt, "
             f"{work.tokens} with the longest reply",
             f"processes: {launch.processes}{shared}",
             *lines,
@@ -200,7 +206,7 @@ def report(
     )
 
 
-def _parts(need: Memory) -> str:
+def _parts(need: MemoryEstimate) -> str:
     return ", ".join(f"{name} {_size(size)}" for name, size in need._asdict().items() if size)
 
 

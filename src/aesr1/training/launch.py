@@ -14,15 +14,15 @@ from transformers import TrainingArguments
 
 from aesr1.errors import AesError
 
-WHOLE, OPTIMIZER, ALL = "nothing", "optimizer", "all"
-STAGES = {0: WHOLE, 1: OPTIMIZER, 2: OPTIMIZER, 3: ALL}
+SHARD_NOTHING, SHARD_OPTIMIZER, SHARD_ALL = "nothing", "optimizer", "all"
+STAGES = {0: SHARD_NOTHING, 1: SHARD_OPTIMIZER, 2: SHARD_OPTIMIZER, 3: SHARD_ALL}
 """What DeepSpeed's ZeRO divides among the processes, by its stage (2 divides the gradients as well)."""
 STRATEGIES = {
-    "FULL_SHARD": ALL,
-    "SHARD_GRAD_OP": OPTIMIZER,  # weights are whole from the forward pass to the end of the backward pass
-    "NO_SHARD": WHOLE,
-    "HYBRID_SHARD": ALL,
-    "HYBRID_SHARD_ZERO2": OPTIMIZER,
+    "FULL_SHARD": SHARD_ALL,
+    "SHARD_GRAD_OP": SHARD_OPTIMIZER,  # weights are whole from the forward pass to the end of the backward pass
+    "NO_SHARD": SHARD_NOTHING,
+    "HYBRID_SHARD": SHARD_ALL,
+    "HYBRID_SHARD_ZERO2": SHARD_OPTIMIZER,
 }
 """What FSDP 1 divides, by its sharding strategy; accelerate also takes their numbers, from 1, in this order."""
 
@@ -32,27 +32,27 @@ class Launch:
     """Processes (one a GPU) and what they divide among them."""
 
     processes: int = 1
-    shards: str = WHOLE  # nothing; optimizer (with gradients: ZeRO-2); all (ZeRO-3, FSDP)
+    shards: str = SHARD_NOTHING  # nothing; optimizer (with gradients: ZeRO-2); all (ZeRO-3, FSDP)
     offload: bool = False  # optimizer and weights rest in the computer's memory
     deepspeed: bool = False  # which keeps float32 copies of 16-bit weights
     fsdp: bool = False  # which wraps the weights, whatever it divides
 
     def device(self, training: TrainingArguments) -> str:
         """Where weights are loaded to: where they are to be divided, the trainer brings each GPU its part."""
-        return "cpu" if self.shards == ALL or self.fsdp else str(training.device)
+        return "cpu" if self.shards == SHARD_ALL or self.fsdp else str(training.device)
 
 
-def launched(training: TrainingArguments) -> Launch:
+def launch_from_environment(training: TrainingArguments) -> Launch:
     """As accelerate says in the environment of the processes that it launches, and the flags --deepspeed and --fsdp."""
     launch = Launch(training.world_size)
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         launch = _by_deepspeed(launch.processes, _environment("ACCELERATE_DEEPSPEED_"))
     elif os.environ.get("ACCELERATE_USE_FSDP") == "true":
         launch = _by_fsdp(launch.processes, _environment("FSDP_"))
-    return with_flags(launch, training)
+    return launch_with_flags(launch, training)
 
 
-def with_flags(launch: Launch, training: TrainingArguments) -> Launch:
+def launch_with_flags(launch: Launch, training: TrainingArguments) -> Launch:
     """What the Trainer's own --deepspeed or --fsdp makes of a launch."""
     if training.deepspeed:
         return _by_deepspeed(launch.processes, {"config_file": training.deepspeed})
@@ -64,7 +64,7 @@ def with_flags(launch: Launch, training: TrainingArguments) -> Launch:
     return launch
 
 
-def from_file(path: Path) -> Launch:
+def launch_from_file(path: Path) -> Launch:
     """As a file for `accelerate launch --config_file` says. AesError where it is none."""
     try:
         settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -124,7 +124,7 @@ def _zero_of(file: Any) -> dict[str, Any]:
 def _by_fsdp(processes: int, said: Mapping[str, Any]) -> Launch:
     """By accelerate's settings for FSDP: version 2 says whether to reshard, version 1 names a strategy."""
     if str(said.get("version", 1)) == "2":
-        shards = ALL if _true(said.get("reshard_after_forward", True)) else OPTIMIZER
+        shards = SHARD_ALL if _true(said.get("reshard_after_forward", True)) else SHARD_OPTIMIZER
     else:
         strategy = str(said.get("sharding_strategy", "FULL_SHARD")).upper()
         numbered = dict(enumerate(STRATEGIES.values(), 1))

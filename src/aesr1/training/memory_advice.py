@@ -13,7 +13,7 @@ DIVIDE = "divide the model among more GPUs (recipes/accelerate/zero3.yaml)"
 DRY = "--dry_run says how much a run needs"
 
 
-def smaller_start(config: Any, training: Any) -> str:
+def advice_for_loading(config: Any, training: Any) -> str:
     """What to lower so that the model, and the reference beside it, find room."""
     ways = []
     if getattr(training, "beta", 0) and not config.lora_rank:
@@ -30,13 +30,13 @@ def smaller_start(config: Any, training: Any) -> str:
     )
 
 
-def fewer_copies(config: Any) -> str:
+def advice_for_host_loading(config: Any) -> str:
     """What to do where the computer cannot hold the model that each of its processes reads."""
     half = " dtype: bfloat16 under DeepSpeed or LoRA halves it," if config.dtype == "float32" else ""
     return f"each process reads the whole model:{half} launch fewer on this machine, or end what else runs there; {DRY}"
 
 
-def smaller_step(training: Any) -> str:
+def advice_for_step(training: Any) -> str:
     """What to lower so that a step fits: first what changes nothing but the time it takes."""
     micro_batch, rounds = training.per_device_train_batch_size, training.gradient_accumulation_steps
     where = "the same command then goes on from the last checkpoint"
@@ -54,7 +54,7 @@ def smaller_step(training: Any) -> str:
     return f"halve max_pixels or the length of replies, {HALF_LORA}, or {DIVIDE}, each in another output folder; {DRY}"
 
 
-def more_host_memory(training: Any) -> str:
+def advice_for_host_step(training: Any) -> str:
     """What to do where it is the computer's memory that training on GPUs fills."""
     workers = training.dataloader_num_workers
     fewer = f"lower dataloader_num_workers from {workers} to {workers // 2}, " if workers else ""
@@ -64,7 +64,7 @@ def more_host_memory(training: Any) -> str:
     )
 
 
-def smaller_validation(batch: int) -> str:
+def advice_for_validation(batch: int) -> str:
     """What to lower so that a validation fits."""
     where = "the same command then goes on from the last checkpoint"
     if batch > 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from aesr1.training.launch import ALL, OPTIMIZER, Launch
+from aesr1.training.launch import SHARD_ALL, SHARD_OPTIMIZER, Launch
 
 GIB = 2**30
 ADAM = 8  # bytes a trained parameter: two float32 moments
@@ -17,7 +17,7 @@ MASTER = 4  # bytes: the float32 copy that DeepSpeed keeps of 16-bit weights
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """What of a model decides its memory."""
 
     parameters: int
@@ -31,7 +31,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Work:
+class StepWork:
     """What one process works on at a time."""
 
     at_once: int  # tokens in one forward and backward pass
@@ -43,7 +43,7 @@ class Work:
     validation: int = 0  # replies generated at once in validating; 0 for none
 
 
-class Memory(NamedTuple):
+class MemoryEstimate(NamedTuple):
     """Bytes a GPU."""
 
     weights: float
@@ -61,20 +61,22 @@ class Memory(NamedTuple):
         return sum(self) - sum(turns) + max(turns)
 
 
-def memory(shape: Shape, work: Work, launch: Launch) -> Memory:
+def estimate_memory(shape: ModelShape, work: StepWork, launch: Launch) -> MemoryEstimate:
     """Bytes that one process needs on its GPU."""
     shared = launch.processes
-    divided = shared if launch.shards == ALL else 1
-    states = shared if launch.shards in (ALL, OPTIMIZER) else 1
-    at_work = 2.0 * shape.largest_layer * shape.weight_bytes if launch.shards == ALL else 0.0  # gathered for the moment
+    divided = shared if launch.shards == SHARD_ALL else 1
+    states = shared if launch.shards in (SHARD_ALL, SHARD_OPTIMIZER) else 1
+    at_work = (
+        2.0 * shape.largest_layer * shape.weight_bytes if launch.shards == SHARD_ALL else 0.0
+    )  # gathered for the moment
     weights = shape.parameters * shape.weight_bytes / divided
     master = MASTER * shape.trained if launch.deepspeed and shape.weight_bytes == 2 else 0
     optimizer = (ADAM * shape.trained + master) / states
-    if work.autocast and launch.shards != ALL:
+    if work.autocast and launch.shards != SHARD_ALL:
         at_work += 2 * shape.trained
     if launch.offload:
         weights, optimizer = 0.0, 0.0
-    return Memory(
+    return MemoryEstimate(
         weights=weights + at_work,
         gradients=shape.trained * shape.weight_bytes / states,
         optimizer=optimizer,
@@ -85,7 +87,7 @@ def memory(shape: Shape, work: Work, launch: Launch) -> Memory:
     )
 
 
-def _activations(shape: Shape, work: Work) -> float:
+def _activations(shape: ModelShape, work: StepWork) -> float:
     """Bytes kept for the backward pass, in 16-bit arithmetic with fused attention.
 
     A layer keeps about 10 vectors of the hidden and 4 of the intermediate width a token; under gradient checkpointing
@@ -97,18 +99,18 @@ def _activations(shape: Shape, work: Work) -> float:
     return float(shape.layers * one_layer)
 
 
-def _rollout(shape: Shape, work: Work, launch: Launch) -> float:
+def _rollout(shape: ModelShape, work: StepWork, launch: Launch) -> float:
     """Bytes of all replies and of the gathered weights.
 
     Under ZeRO-3 TRL gathers all weights to generate (`ds3_gather_for_generation`).
     """
     if not work.rollout:
         return 0.0
-    gathered = shape.parameters * shape.weight_bytes if launch.deepspeed and launch.shards == ALL else 0
+    gathered = shape.parameters * shape.weight_bytes if launch.deepspeed and launch.shards == SHARD_ALL else 0
     return _replies(shape, work, work.rollout) + gathered
 
 
-def _replies(shape: Shape, work: Work, replies: int) -> float:
+def _replies(shape: ModelShape, work: StepWork, replies: int) -> float:
     """Bytes of the key-value cache of so many replies, and of one layer of the prefill."""
     cache = replies * work.tokens * shape.layers * 2 * shape.cache_width * 2
     prefill = replies * work.tokens * (4 * shape.hidden + 2 * shape.intermediate) * 2

@@ -10,7 +10,7 @@ from peft import LoraConfig
 from transformers import PreTrainedModel
 
 from aesr1.errors import AesError
-from aesr1.training.launch import ALL, Launch
+from aesr1.training.launch import SHARD_ALL, Launch
 
 VISION_PARTS = (
     "visual",
@@ -67,12 +67,12 @@ def lora_config(model: Any, *, rank: int, alpha: int) -> LoraConfig | None:
     return LoraConfig(r=rank, lora_alpha=alpha, target_modules=lora_targets(model), task_type="CAUSAL_LM")
 
 
-def without_adapter(model: Any) -> Any:
+def unwrap_lora(model: Any) -> Any:
     """The model itself, LoRA's layers in it but not its wrapper around it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def lora_parameters(model: Any, rank: int) -> int:
+def count_lora_parameters(model: Any, rank: int) -> int:
     """How many parameters `lora_config` adds."""
     layers = dict(model.named_modules())
     return sum(rank * (layers[name].in_features + layers[name].out_features) for name in lora_targets(model))
@@ -80,7 +80,7 @@ def lora_parameters(model: Any, rank: int) -> int:
 
 def check_lora(rank: int, launch: Launch) -> None:
     """AesError where LoRA's weights are divided or wrapped: no adapter could be merged into them."""
-    if rank and (launch.shards == ALL or launch.fsdp):
+    if rank and (launch.shards == SHARD_ALL or launch.fsdp):
         raise AesError(
             "lora_rank is set and the weights are divided among the processes (ZeRO-3) or wrapped to be (FSDP)",
             fix="LoRA needs no division: launch with recipes/accelerate/ddp.yaml or zero2.yaml, or set lora_rank: 0",

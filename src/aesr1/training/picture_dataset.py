@@ -14,7 +14,7 @@ from aesr1.errors import AesError
 from aesr1.images.load import open_image
 
 
-def as_dataset(rows: Sequence[dict[str, Any]], *, max_pixels: int) -> Dataset:
+def picture_dataset(rows: Sequence[dict[str, Any]], *, max_pixels: int) -> Dataset:
     """A data set for TRL: each row's `image` path is opened and shrunk when it is fetched, never stored.
 
     GRPO fetches an image K times in a row, and again for every micro-batch: the last pictures are kept.

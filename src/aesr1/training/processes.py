@@ -7,12 +7,12 @@ import sys
 from typing import Any
 
 
-def is_first() -> bool:
+def is_first_process() -> bool:
     """Whether this is the run's first process, or its only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def should_say(text: str) -> bool:
+def should_print_error(text: str) -> bool:
     """Whether this process should print an error: of several that fail alike one does, one that fails alone does too.
 
     Before the processes are joined they can only fail alike, and the first of each machine speaks.

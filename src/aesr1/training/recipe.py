@@ -7,7 +7,7 @@ import types
 import warnings
 from argparse import SUPPRESS, Namespace
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -17,6 +17,15 @@ from transformers import TrainingArguments
 from trl import TrlParser
 
 from aesr1.errors import AesError
+
+RENAMED_SETTINGS = {
+    "across_domains": "compare_across_datasets",
+    "images_together": "images_per_comparison",
+    "resample": "dynamic_sampling_rounds",
+    "scope": "comparison_scope",
+    "tie": "tie_target",
+}
+"""Settings of earlier versions and their names today."""
 
 
 def parse_recipe(
@@ -80,7 +89,9 @@ class _Parser(TrlParser):  # type: ignore[misc]  # TRL is untyped
     def set_defaults_with_config(self, **values: Any) -> list[str]:
         """As TRL's, whose defaults argparse would take unseen."""
         kinds = {name: kind for owner in self.dataclass_types for name, kind in get_type_hints(owner).items()}
-        fitted = {name: fit(name, value, kinds[name]) if name in kinds else value for name, value in values.items()}
+        fitted = {
+            name: coerce_value(name, value, kinds[name]) if name in kinds else value for name, value in values.items()
+        }
         unknown: list[str] = super().set_defaults_with_config(**fitted)
         return unknown
 
@@ -109,9 +120,16 @@ def _with_recipe(arguments: Sequence[str]) -> list[str]:
         raise AesError("--config is given twice", fix="write one recipe, and what differs from it as flags")
     if recipes and not "".join(spelled[recipes[0] : recipes[0] + 1]):
         raise AesError("--config names no recipe", fix="pass --config a YAML file; the project's lie in recipes/")
+    _refuse_old_names(part[2:].partition("=")[0] for part in spelled if part.startswith("--"))
     if recipes:
         _check_recipe(Path(spelled[recipes[0]]))
     return spelled
+
+
+def _refuse_old_names(names: Iterable[str]) -> None:
+    for name in names:
+        if name in RENAMED_SETTINGS:
+            raise AesError(f"the setting {name} has a new name", fix=f"write {RENAMED_SETTINGS[name]} instead")
 
 
 def _check_recipe(path: Path) -> None:
@@ -128,6 +146,7 @@ def _check_recipe(path: Path) -> None:
     if not isinstance(node, yaml.MappingNode):
         what = {type(None): "is empty", yaml.SequenceNode: "is a list"}.get(type(node), "is a single value")
         raise AesError(f"the recipe {path} {what}", fix="write one `setting: value` a line, as those in recipes/")
+    _refuse_old_names(str(key.value) for key, _ in node.value)
     counts = Counter(key.value for key, _ in node.value)
     doubled = [key for key, count in counts.items() if count > 1]
     if doubled:
@@ -137,7 +156,7 @@ def _check_recipe(path: Path) -> None:
         raise AesError(f"{path} has {nameless[0]!r} where a setting's name belongs", fix="see `--help` for every name")
 
 
-def fit(name: str, value: Any, kind: Any) -> Any:
+def coerce_value(name: str, value: Any, kind: Any) -> Any:
     """A recipe's value as the setting's annotation wants it; AesError for one of another kind.
 
     A whole number may stand for a number, and so may the text "1e-6", as which YAML 1.1 reads what has no point in

@@ -15,24 +15,24 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from aesr1.errors import AesError
 from aesr1.model.checkpoint import STAMP, check_stamp
-from aesr1.outputs import claim
+from aesr1.outputs import require_same_settings
 from aesr1.training.launch import Launch
 
-OURS = frozenset({"validate_on", "validate_every", "validate_images", "validate_batch"})
+MAY_CHANGE = frozenset({"validate_on", "validate_every", "validate_images", "validate_batch"})
 """Those of a stage that only watch."""
 
-SHOWN = """
+LOGGING = """
     output_dir run_name project report_to disable_tqdm logging_strategy logging_steps logging_first_step
     log_on_each_node logging_nan_inf_filter log_level log_level_replica log_completions log_multimodal
     num_completions_to_print log_unique_prompts log_completions_hub_repo include_num_input_tokens_seen
     skip_memory_metrics debug trackio_space_id trackio_bucket_id trackio_static_space_id push_to_hub hub_token
     hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision
 """
-SAVED = """
+SAVING = """
     save_strategy save_steps save_total_limit save_only_model save_on_each_node enable_jit_checkpoint
     resume_from_checkpoint do_train do_eval do_predict
 """
-EVALUATED = """
+EVALUATION = """
     eval_strategy eval_steps eval_delay eval_on_start eval_do_concat_batches eval_use_gather_object
     eval_accumulation_steps per_device_eval_batch_size prediction_loss_only include_for_metrics batch_eval_metrics
     bf16_full_eval fp16_full_eval num_generations_eval eval_packing
@@ -46,33 +46,33 @@ MACHINE = """
     vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization vllm_enable_sleep_mode
     vllm_tensor_parallel_size
 """
-THEIRS = frozenset((SHOWN + SAVED + EVALUATED + MACHINE).split())
+TRAINER_MAY_CHANGE = frozenset((LOGGING + SAVING + EVALUATION + MACHINE).split())
 """Those of TRL and transformers: what is written and shown, when checkpoints are, TRL's own evaluation (not used here),
 machines, memory and speed. A list of what may change, so that a setting that is new there may not."""
 
-LENGTH = ("max_steps", "num_train_epochs")
-MICRO = ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation")
+RUN_LENGTH = ("max_steps", "num_train_epochs")
+MICRO_BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation")
 
 
-def bind(output: Path, config: Any, training: TrainingArguments) -> None:
+def require_same_run(output: Path, config: Any, training: TrainingArguments) -> None:
     """Bind a run's folder to its settings, ours and TRL's. AesError where a resumed run's are others."""
-    flat = _is_flat(config, training)
-    fixed = {name: value for name, value in _plain(training).items() if name not in THEIRS}
+    flat = _is_constant_rate(config, training)
+    fixed = {name: value for name, value in _as_json(training).items() if name not in TRAINER_MAY_CHANGE}
     if flat:
-        fixed = {name: value for name, value in fixed.items() if name not in LENGTH}
+        fixed = {name: value for name, value in fixed.items() if name not in RUN_LENGTH}
     if fixed.get("loss_type") != "bnpo":  # which weighs replies by the micro-batch that they are in
-        micro, rounds = (int(fixed[name]) for name in MICRO[:2])
-        fixed = {name: value for name, value in fixed.items() if name not in MICRO}
-        fixed[f"{MICRO[0]} × {MICRO[1]}"] = micro * rounds
+        micro, rounds = (int(fixed[name]) for name in MICRO_BATCH[:2])
+        fixed = {name: value for name, value in fixed.items() if name not in MICRO_BATCH}
+        fixed[f"{MICRO_BATCH[0]} × {MICRO_BATCH[1]}"] = micro * rounds
     planned = (
         "the learning rate (or sigma) is planned ahead to the run's end: give the same length to go on, or train on "
         "from its weights (--model the finished run, another --output_dir); a run's length may change under "
         "lr_scheduler_type: constant alone"
     )
-    claim(output, config, training=fixed, free=OURS, fixes=dict.fromkeys(LENGTH, planned))
+    require_same_settings(output, config, training=fixed, free=MAY_CHANGE, fixes=dict.fromkeys(RUN_LENGTH, planned))
 
 
-def _is_flat(config: Any, training: TrainingArguments) -> bool:
+def _is_constant_rate(config: Any, training: TrainingArguments) -> bool:
     """Whether no step depends on how long the run is to be."""
     kind = str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type))
     warmup_is_share = kind == "constant_with_warmup" and 0 < training.warmup_steps < 1
@@ -80,12 +80,12 @@ def _is_flat(config: Any, training: TrainingArguments) -> bool:
     return kind in ("constant", "constant_with_warmup") and not warmup_is_share and not moving
 
 
-def _plain(training: TrainingArguments) -> dict[str, Any]:
+def _as_json(training: TrainingArguments) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(training.to_dict(), default=str))
     return plain
 
 
-WHOLE_MODELS = "neither FSDP nor DeepSpeed"
+NOT_DIVIDED = "neither FSDP nor DeepSpeed"
 
 
 def resume_point(output: Path, launch: Launch) -> str | None:
@@ -98,7 +98,7 @@ def resume_point(output: Path, launch: Launch) -> str | None:
         raise AesError(f"{output} holds a finished run", fix="choose another output folder; nothing is overwritten")
     if not output.is_dir():
         return None
-    whole = whole_checkpoints(output)
+    whole = complete_checkpoints(output)
     if not whole:
         return None
     last = get_last_checkpoint(str(output))
@@ -116,7 +116,7 @@ def resume_point(output: Path, launch: Launch) -> str | None:
             f"{newest} was written by {before} processes, and now there are {launch.processes}",
             fix=f"launch with --num_processes {before}, or {anew}",
         )
-    engine = "DeepSpeed" if launch.deepspeed else "FSDP" if launch.fsdp else WHOLE_MODELS
+    engine = "DeepSpeed" if launch.deepspeed else "FSDP" if launch.fsdp else NOT_DIVIDED
     if _engine(newest) != engine:
         raise AesError(
             f"{newest} was written under {_engine(newest)}, and this run is under {engine}",
@@ -131,10 +131,10 @@ def _engine(checkpoint: Path) -> str:
     """What divided the weights of a checkpoint: each leaves files of its own, and reads no other's."""
     if (checkpoint / "latest").is_file():
         return "DeepSpeed"
-    return "FSDP" if any(checkpoint.glob("pytorch_model_fsdp*")) else WHOLE_MODELS
+    return "FSDP" if any(checkpoint.glob("pytorch_model_fsdp*")) else NOT_DIVIDED
 
 
-class Resuming:
+class ResumableTrainer:
     """For a Trainer: a checkpoint's weights under their saved names.
 
     transformers saves Qwen2.5-VL under the names of its hub repository but resumes by the names in memory, so that
@@ -158,7 +158,7 @@ class Resuming:
         target.load_state_dict(saved.state_dict())
 
 
-def whole_checkpoints(output: Path) -> list[Path]:
+def complete_checkpoints(output: Path) -> list[Path]:
     """The checkpoints of a run that were written to their end, oldest first."""
     whole = (path for path in output.glob("checkpoint-*") if (path / STAMP).is_file())
     return sorted(whole, key=lambda path: int(path.name.split("-")[1]))

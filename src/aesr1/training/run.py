@@ -10,28 +10,35 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from aesr1.errors import AesError
 from aesr1.model.checkpoint import stamp_checkpoint
-from aesr1.model.load import Vlm, configured, load
-from aesr1.model.lora_checkpoint import holds_adapter
-from aesr1.model.out_of_memory import within_memory
+from aesr1.model.load import Vlm, load, load_config
+from aesr1.model.lora_checkpoint import is_lora_checkpoint
+from aesr1.model.out_of_memory import explain_out_of_memory
 from aesr1.outputs import write_run
-from aesr1.training.callbacks import CARD, Progressing, Watching
-from aesr1.training.launch import ALL, Launch
-from aesr1.training.memory_advice import fewer_copies, more_host_memory, smaller_start, smaller_step
+from aesr1.training.callbacks import MODEL_CARD, ProgressBar, RunLog
+from aesr1.training.launch import SHARD_ALL, Launch
+from aesr1.training.memory_advice import (
+    advice_for_host_loading,
+    advice_for_host_step,
+    advice_for_loading,
+    advice_for_step,
+)
 from aesr1.training.memory_estimate import GIB
 from aesr1.training.parameters import freeze_vision, save_merged
-from aesr1.training.resume import bind, whole_checkpoints
+from aesr1.training.resume import complete_checkpoints, require_same_run
 
 
-def begin(config: Any, training: TrainingArguments, launch: Launch) -> Vlm:
+def begin_run(config: Any, training: TrainingArguments, launch: Launch) -> Vlm:
     """Bind the run's folder to a stage's settings and load its model, the eyes frozen where they are not trained."""
-    if launch.shards == ALL and holds_adapter(config.model):
+    if launch.shards == SHARD_ALL and is_lora_checkpoint(config.model):
         raise AesError(
             f"{config.model} is a LoRA adapter, and the weights are to be divided among the processes (ZeRO-3 or FSDP)",
             fix="begin from a finished run's folder, a whole model, or launch with recipes/accelerate/zero2.yaml",
         )
-    read = configured(config.model, max_pixels=config.max_pixels)  # a name that is none should not bind the folder
-    bind(Path(training.output_dir or "."), config, training)
-    with within_memory("loading the model", smaller_start(config, training), host_fix=fewer_copies(config)):
+    read = load_config(config.model, max_pixels=config.max_pixels)  # a name that is none should not bind the folder
+    require_same_run(Path(training.output_dir or "."), config, training)
+    with explain_out_of_memory(
+        "loading the model", advice_for_loading(config, training), host_fix=advice_for_host_loading(config)
+    ):
         vlm = load(
             config.model,
             max_pixels=config.max_pixels,
@@ -46,21 +53,21 @@ def begin(config: Any, training: TrainingArguments, launch: Launch) -> Vlm:
     return vlm
 
 
-def run(trainer: Any, progress: Progressing, *, resume: str | None) -> None:
+def train(trainer: Any, progress: ProgressBar, *, resume: str | None) -> None:
     """Train with our bar in place of the stock ones, and watched; the bar is taken away whatever happens."""
     if trainer.args.device.type == "cpu":
         _keep_freed_memory()
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(Watching(Path(trainer.args.output_dir)))
-    host = None if trainer.args.device.type == "cpu" else more_host_memory(trainer.args)
+    trainer.add_callback(RunLog(Path(trainer.args.output_dir)))
+    host = None if trainer.args.device.type == "cpu" else advice_for_host_step(trainer.args)
     try:
-        with within_memory("training", smaller_step(trainer.args), host_fix=host):
+        with explain_out_of_memory("training", advice_for_step(trainer.args), host_fix=host):
             trainer.train(resume_from_checkpoint=resume)
     except RuntimeError as error:
         if "probability tensor" not in str(error):
             raise
-        last = whole_checkpoints(Path(trainer.args.output_dir))
+        last = complete_checkpoints(Path(trainer.args.output_dir))
         where = f"; {last[-1]} is the last whole checkpoint" if last else ""
         raise AesError(
             "the model gives no probabilities any more (NaN): training has diverged",
@@ -84,19 +91,19 @@ def _keep_freed_memory() -> None:
     mallopt(trim_threshold, never)
 
 
-def finish(trainer: Any, processor: Any, config: Any, *, stage: str, started: float) -> Path:
+def finish_run(trainer: Any, processor: Any, config: Any, *, stage: str, started: float) -> Path:
     """Write the trained model, its processor and `run.json`; stamped last. The folder."""
     output = Path(trainer.args.output_dir)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    last = whole_checkpoints(output)
+    last = complete_checkpoints(output)
     again = f"; the same command then goes on from {last[-1]} and does the end alone" if last else ""
     size = sum(parameter.numel() for parameter in model.parameters()) * 4 / GIB
-    with within_memory("writing the model", f"free {size:.1f} GiB of the computer's memory{again}"):
+    with explain_out_of_memory("writing the model", f"free {size:.1f} GiB of the computer's memory{again}"):
         if not hasattr(model, "merge_and_unload"):
             trainer.save_model(str(output))
         elif trainer.is_world_process_zero():
             save_merged(model, output)
-            (output / "adapter" / CARD).unlink(missing_ok=True)
+            (output / "adapter" / MODEL_CARD).unlink(missing_ok=True)
     if trainer.is_world_process_zero():
         processor.save_pretrained(output)
         write_run(output, stage, config, started=started, training=trainer.args.to_sanitized_dict())

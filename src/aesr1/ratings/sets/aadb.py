@@ -6,10 +6,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.ratings.label_files import RESEARCH, About, file_name, find, need, on_scale, once, read_lines
+from aesr1.ratings.label_files import (
+    RESEARCH,
+    DataSet,
+    find_file,
+    image_path,
+    parse_score,
+    read_lines,
+    require_file,
+    require_unique,
+)
 from aesr1.records import Rating
 
-ABOUT = About(
+ABOUT = DataSet(
     name="aadb",
     title="AADB",
     licence=RESEARCH,
@@ -40,11 +49,11 @@ ONE_SIDED = ("Repetition", "Symmetry")  # 0 to 1, the others −1 to 1
 
 def load(root: Path) -> Iterator[Rating]:
     """`imgListFiles_label/*_score.txt` with the lists of attributes beside them, else `AADBinfo.mat`."""
-    if find(root, f"{FOLDER}/{LISTS['train']}_score.txt", f"{LISTS['train']}_score.txt") is None:
-        yield from _matlab(need(root, MATLAB, f"{FOLDER}/{LISTS['train']}_score.txt"))
+    if find_file(root, f"{FOLDER}/{LISTS['train']}_score.txt", f"{LISTS['train']}_score.txt") is None:
+        yield from _matlab(require_file(root, MATLAB, f"{FOLDER}/{LISTS['train']}_score.txt"))
         return
     for split, name in LISTS.items():
-        table = need(root, f"{FOLDER}/{name}_score.txt", f"{name}_score.txt")
+        table = require_file(root, f"{FOLDER}/{name}_score.txt", f"{name}_score.txt")
         attributes = {
             label: _marks(table.with_name(f"{name}_{key}.txt"), key)
             for key, label in ATTRIBUTES.items()
@@ -62,10 +71,10 @@ def _marks(file: Path, key: str) -> dict[str, float]:
     for where, words in read_lines(file):
         if len(words) != 2:
             raise AesError(f"{where} has {len(words)} words, not a file name and a mark", fix="get the file again")
-        image = file_name(words[0], where)
+        image = image_path(words[0], where)
         if image in found:
             raise AesError(f"{where}: {image} is rated twice", fix="keep one row an image")
-        found[image] = on_scale(words[1], key, where, low=low, high=1)
+        found[image] = parse_score(words[1], key, where, low=low, high=1)
     return found
 
 
@@ -84,9 +93,9 @@ def _matlab(file: Path) -> Iterator[Rating]:
         seen: set[str] = set()
         for position, (name, score) in enumerate(zip(names[0], scores[0], strict=True), start=1):
             where = f"{file}, {split} row {position}"
-            image = file_name(str(name.item()), where)
-            once(seen, image, where)
-            yield _rating(image, on_scale(str(score), "score", where, low=0, high=1), split, {})
+            image = image_path(str(name.item()), where)
+            require_unique(seen, image, where)
+            yield _rating(image, parse_score(str(score), "score", where, low=0, high=1), split, {})
 
 
 def _rating(image: str, score: float, split: str, attributes: Mapping[str, float]) -> Rating:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aesr1.ratings.label_files import About, file_name, need, number, on_scale, read_table
+from aesr1.ratings.label_files import DataSet, image_path, parse_number, parse_score, read_table, require_file
 from aesr1.ratings.split import draw_splits
 from aesr1.records import Rating
 
-ABOUT = About(
+ABOUT = DataSet(
     name="agiqa-3k",
     title="AGIQA-3K",
     licence="MIT",
@@ -23,16 +23,16 @@ SHARES = {"train": 0.8, "test": 0.2}
 
 def load(root: Path) -> Iterator[Rating]:
     """`data.csv`. There is no official split: a fifth of the *prompts* is drawn for the test, seed 0."""
-    lines = list(read_table(need(root, "data.csv"), columns=COLUMNS, unique="name"))
+    lines = list(read_table(require_file(root, "data.csv"), columns=COLUMNS, unique="name"))
     drawn = draw_splits([line.cells["prompt"] for line in lines], SHARES)
     for (where, cells), split in zip(lines, drawn, strict=True):
         yield Rating(
-            image=file_name(cells["name"], where),
-            score=on_scale(cells["mos_quality"], "mos_quality", where, low=0, high=5),
+            image=image_path(cells["name"], where),
+            score=parse_score(cells["mos_quality"], "mos_quality", where, low=0, high=5),
             domain=ABOUT.name,
             split=split,
-            spread=number(cells["std_quality"], "std_quality", where) / 5,
-            attributes={"fits the prompt": on_scale(cells["mos_align"], "mos_align", where, low=0, high=5)},
+            rater_std=parse_number(cells["std_quality"], "std_quality", where) / 5,
+            attributes={"fits the prompt": parse_score(cells["mos_align"], "mos_align", where, low=0, high=5)},
             group=cells["prompt"],
             licence=ABOUT.licence,
             source=ABOUT.source,

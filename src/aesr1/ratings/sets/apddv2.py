@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from aesr1.ratings.label_files import About, file_name, find, is_utf8, need, on_scale, read_table
+from aesr1.ratings.label_files import DataSet, find_file, image_path, is_utf8, parse_score, read_table, require_file
 from aesr1.ratings.split import draw_splits
 from aesr1.records import Rating
 
-ABOUT = About(
+ABOUT = DataSet(
     name="apddv2",
     title="APDDv2",
     licence="CC BY-NC-ND 4.0 (its README; its LICENSE file says CC BY 4.0)",
@@ -35,26 +35,26 @@ WHOLE = "Total aesthetic score"
 
 def load(root: Path) -> Iterator[Rating]:
     """`csvfiles/{train,valid,test}.csv` (marks 0–10), else `APDDv2-10023.csv` (0–100, GB18030; the split is drawn)."""
-    if find(root, "csvfiles/train.csv", "train.csv") is not None:
+    if find_file(root, "csvfiles/train.csv", "train.csv") is not None:
         for split, name in FILES.items():
-            table = need(root, f"csvfiles/{name}", name)
+            table = require_file(root, f"csvfiles/{name}", name)
             for where, cells in read_table(table, columns=("filename", "Score", *ATTRIBUTES), unique="filename"):
-                yield _rating(where, cells, on_scale(cells["Score"], "Score", where, low=0, high=10), split)
+                yield _rating(where, cells, parse_score(cells["Score"], "Score", where, low=0, high=10), split)
         return
-    table = need(root, "APDDv2-10023.csv", "csvfiles/train.csv")
+    table = require_file(root, "APDDv2-10023.csv", "csvfiles/train.csv")
     columns = ("filename", WHOLE, *ATTRIBUTES)
     encoding = "utf-8-sig" if is_utf8(table) else "gb18030"  # someone may have saved it again
     lines = list(read_table(table, columns=columns, unique="filename", encoding=encoding))
     drawn = draw_splits([line.cells["filename"] for line in lines], ABOUT.published[0])
     for (where, cells), split in zip(lines, drawn, strict=True):
-        yield _rating(where, cells, on_scale(cells[WHOLE], WHOLE, where, low=0, high=100), split)
+        yield _rating(where, cells, parse_score(cells[WHOLE], WHOLE, where, low=0, high=100), split)
 
 
 def _rating(where: str, cells: Mapping[str, str], score: float, split: str) -> Rating:
     """Attribute cells are often empty: nobody marked that attribute for that picture."""
-    marked = {name: on_scale(cells[name], name, where, low=0, high=10) for name in ATTRIBUTES if cells[name]}
+    marked = {name: parse_score(cells[name], name, where, low=0, high=10) for name in ATTRIBUTES if cells[name]}
     return Rating(
-        image=file_name(cells["filename"], where),
+        image=image_path(cells["filename"], where),
         score=score,
         domain=ABOUT.name,
         split=split,

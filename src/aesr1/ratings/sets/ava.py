@@ -9,20 +9,20 @@ from pathlib import Path
 from aesr1.errors import AesError
 from aesr1.ratings.label_files import (
     RESEARCH,
-    About,
+    DataSet,
     check_encoding,
-    count,
-    find,
+    find_file,
     header_of,
-    moments,
-    need,
-    once,
+    mean_and_std,
+    parse_count,
     read_lines,
     read_table,
+    require_file,
+    require_unique,
 )
 from aesr1.records import Rating
 
-ABOUT = About(
+ABOUT = DataSet(
     name="ava",
     title="AVA",
     licence=RESEARCH,
@@ -38,7 +38,7 @@ TANET = tuple(f"score{mark + 1}" for mark in MARKS)  # its authors kept the colu
 
 def load(root: Path) -> Iterator[Rating]:
     """Rows of AVA.txt with the official test list; else of TANet's csv tables; else of idealo's json files."""
-    table = find(root, "AVA.txt", "AVA_dataset/AVA.txt")
+    table = find_file(root, "AVA.txt", "AVA_dataset/AVA.txt")
     if table is not None:
         yield from _official(table)
         return
@@ -52,12 +52,12 @@ def load(root: Path) -> Iterator[Rating]:
         for file in labels:
             yield from _idealo(file)
     else:
-        need(root, "AVA.txt")
+        require_file(root, "AVA.txt")
 
 
 def _official(table: Path) -> Iterator[Rating]:
     """`index id votes×10 tag tag challenge`, blank-separated; what the official test list leaves is train."""
-    listed = need(table.parent, *TEST_LISTS)
+    listed = require_file(table.parent, *TEST_LISTS)
     test = {words[0].removesuffix(".jpg") for _, words in read_lines(listed)}
     tested = 0
     seen: set[str] = set()
@@ -65,7 +65,7 @@ def _official(table: Path) -> Iterator[Rating]:
         if len(words) != 15 or not words[1].isdecimal():
             raise AesError(f"{where} has {len(words)} numbers, AVA.txt has 15 a line", fix="get the file again")
         name = words[1]
-        once(seen, name, where)
+        require_unique(seen, name, where)
         tested += name in test
         yield _rating(name, words[2:12], "test" if name in test else "train", where)
     if seen and not tested:
@@ -104,7 +104,7 @@ def _idealo(file: Path) -> Iterator[Rating]:
         if not isinstance(votes, list) or len(votes) != len(MARKS) or "image_id" not in row:
             raise AesError(f"{where} is no image_id with ten votes", fix="pass idealo's AVA labels")
         name = str(row["image_id"])
-        once(seen, name, where)
+        require_unique(seen, name, where)
         yield _rating(name, [str(vote) for vote in votes], split, where)
 
 
@@ -123,17 +123,17 @@ def _rating(name: str, cells: Sequence[str], split: str, where: str) -> Rating:
     try:
         votes = tuple(map(int, cells))
     except ValueError:
-        votes = tuple(count(cell, f"votes for {mark}", where) for cell, mark in zip(cells, MARKS, strict=True))
+        votes = tuple(parse_count(cell, f"votes for {mark}", where) for cell, mark in zip(cells, MARKS, strict=True))
     raters = sum(votes)
     if raters <= 0 or min(votes) < 0:
         raise AesError(f"{where}: the votes are {' '.join(cells)}", fix="mend or remove the row")
-    mean, spread = moments(votes, MARKS)
+    mean, std = mean_and_std(votes, MARKS)
     return Rating(
         image=f"{name}.jpg",
         score=(mean - 1) / 9,
         domain=ABOUT.name,
         split=split,
-        spread=spread / 9,
+        rater_std=std / 9,
         raters=raters,
         votes=votes,
         licence=ABOUT.licence,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aesr1.ratings.label_files import About, file_name, need, on_scale, read_table
+from aesr1.ratings.label_files import DataSet, image_path, parse_score, read_table, require_file
 from aesr1.records import Rating
 
-ABOUT = About(
+ABOUT = DataSet(
     name="baid",
     title="BAID",
     licence="CC BY-NC-ND 4.0",
@@ -21,11 +21,11 @@ ABOUT = About(
 def load(root: Path) -> Iterator[Rating]:
     """`dataset/train_set.csv`, `val_set.csv`, `test_set.csv`."""
     for split in ("train", "val", "test"):
-        table = need(root, f"dataset/{split}_set.csv", f"{split}_set.csv")
+        table = require_file(root, f"dataset/{split}_set.csv", f"{split}_set.csv")
         for where, cells in read_table(table, columns=("image", "score"), unique="image"):
             yield Rating(
-                image=file_name(cells["image"], where),
-                score=on_scale(cells["score"], "score", where, low=0, high=10),
+                image=image_path(cells["image"], where),
+                score=parse_score(cells["score"], "score", where, low=0, high=10),
                 domain=ABOUT.name,
                 split=split,
                 licence=ABOUT.licence,

@@ -7,11 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.ratings.label_files import About, count, find, moments, need, on_scale, read_table
+from aesr1.ratings.label_files import (
+    DataSet,
+    find_file,
+    mean_and_std,
+    parse_count,
+    parse_score,
+    read_table,
+    require_file,
+)
 from aesr1.ratings.split import draw_splits
 from aesr1.records import Rating
 
-ABOUT = About(
+ABOUT = DataSet(
     name="eva",
     title="EVA",
     licence="labels CC0; the pictures belong to their photographers",
@@ -40,32 +48,34 @@ class _Image:
 
 def load(root: Path) -> Iterator[Rating]:
     """`votes_filtered.csv`, a row a vote, cells between "=". The split is drawn: 3,500 and 570, seed 0."""
-    table = need(root, "votes_filtered.csv", "data/votes_filtered.csv", "eva-dataset-master/data/votes_filtered.csv")
+    table = require_file(
+        root, "votes_filtered.csv", "data/votes_filtered.csv", "eva-dataset-master/data/votes_filtered.csv"
+    )
     images: dict[str, _Image] = {}
     columns = ("image_id", "score", *ATTRIBUTES)
     for where, cells in read_table(table, columns=columns, separator="="):
         name = cells["image_id"]
         if not name.isdecimal():
             raise AesError(f"{where}: image_id {name!r} is no number", fix="mend or remove the row")
-        mark = count(cells["score"], "score", where)
+        mark = parse_count(cells["score"], "score", where)
         if mark not in MARKS:
             raise AesError(f"{where}: score is {mark}, outside 0–10", fix="mend or remove the row")
         image = images.setdefault(name, _Image())
         image.votes[mark] += 1
         for column in ATTRIBUTES:
-            image.attributes[column] += on_scale(cells[column], column, where, low=1, high=4)
+            image.attributes[column] += parse_score(cells[column], column, where, low=1, high=4)
     drawn = draw_splits(list(images), SHARES)
     categories = _categories(root)
     for (name, image), split in zip(images.items(), drawn, strict=True):
         raters = sum(image.votes)
-        mean, spread = moments(image.votes, MARKS)
+        mean, std = mean_and_std(image.votes, MARKS)
         folder = f"{categories[name]}/" if name in categories else ""
         yield Rating(
             image=f"{folder}{name}.jpg",
             score=mean / 10,
             domain=ABOUT.name,
             split=split,
-            spread=spread / 10,
+            rater_std=std / 10,
             raters=raters,
             votes=tuple(image.votes),
             attributes={label: image.attributes[column] / raters for column, label in ATTRIBUTES.items()},
@@ -77,7 +87,7 @@ def load(root: Path) -> Iterator[Rating]:
 def _categories(root: Path) -> dict[str, str]:
     """Image → category folder, where the pictures were unpacked by category and not together."""
     if (root / "EVA_category").is_dir() and not any((root / name).is_dir() for name in ABOUT.images[:2]):
-        table = find(root, "image_content_category.csv", "data/image_content_category.csv")
+        table = find_file(root, "image_content_category.csv", "data/image_content_category.csv")
         if table is not None:
             return {
                 cells["image_id"]: f"EVA_category/{cells['sort']}"

@@ -8,20 +8,20 @@ from pathlib import Path
 
 from aesr1.errors import AesError
 from aesr1.ratings.label_files import (
-    About,
-    count,
-    file_name,
-    find,
-    moments,
-    need,
-    on_scale,
-    once,
+    DataSet,
+    find_file,
+    image_path,
+    mean_and_std,
+    parse_count,
+    parse_score,
     read_lines,
     read_table,
+    require_file,
+    require_unique,
 )
 from aesr1.records import Rating
 
-ABOUT = About(
+ABOUT = DataSet(
     name="flickr-aes",
     title="FLICKR-AES",
     licence="Creative Commons pictures, each with its photographer's terms",
@@ -44,20 +44,20 @@ def load(root: Path) -> Iterator[Rating]:
     Test pictures are those of a list of names (`test.txt`, the first word of each line) where there is one, else those
     that a test worker rated. Names in the workers' table carry a leading blank, lines of the score file may.
     """
-    scores = need(root, SCORES)
-    workers = need(root, WORKERS, f"../{WORKERS}")
+    scores = require_file(root, SCORES)
+    workers = require_file(root, WORKERS, f"../{WORKERS}")
     votes: dict[str, Counter[int]] = {}
     rated: dict[str, list[str]] = {}
     for where, cells in read_table(workers, columns=("worker", "imagePair", "score")):
-        mark = count(cells["score"], "score", where)
+        mark = parse_count(cells["score"], "score", where)
         if mark not in MARKS:
             raise AesError(f"{where}: score is {mark}, outside 1–5", fix="mend or remove the row")
-        name = file_name(cells["imagePair"], where)
+        name = image_path(cells["imagePair"], where)
         votes.setdefault(name, Counter())[mark] += 1
         rated.setdefault(cells["worker"], []).append(name)
-    listed = find(root, *TEST_LISTS)
+    listed = find_file(root, *TEST_LISTS)
     if listed is not None:
-        test = {file_name(words[0], where) for where, words in read_lines(listed)}
+        test = {image_path(words[0], where) for where, words in read_lines(listed)}
     else:
         test = {name for names in rated.values() if len(names) in TEST_LABELS for name in names}
     if not test:
@@ -70,16 +70,16 @@ def load(root: Path) -> Iterator[Rating]:
     for where, words in read_lines(scores):
         if len(words) != 2:
             raise AesError(f"{where} has {len(words)} words, not a file name and a score", fix="get the file again")
-        name = file_name(words[0], where)
-        once(seen, name, where)
+        name = image_path(words[0], where)
+        require_unique(seen, name, where)
         tested += name in test
         given = tuple(votes[name][mark] for mark in MARKS) if name in votes else None
         yield Rating(
             image=name,
-            score=on_scale(words[1], "score", where, low=0, high=1),
+            score=parse_score(words[1], "score", where, low=0, high=1),
             domain=ABOUT.name,
             split="test" if name in test else "train",
-            spread=moments(given, MARKS)[1] / 4 if given else None,
+            rater_std=mean_and_std(given, MARKS)[1] / 4 if given else None,
             raters=sum(given) if given else None,
             votes=given,
             licence=ABOUT.licence,

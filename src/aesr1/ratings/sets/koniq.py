@@ -7,11 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.ratings.label_files import About, file_name, find, moments, need, number, on_scale, read_table
+from aesr1.ratings.label_files import (
+    DataSet,
+    find_file,
+    image_path,
+    mean_and_std,
+    parse_number,
+    parse_score,
+    read_table,
+    require_file,
+)
 from aesr1.ratings.split import draw_splits
 from aesr1.records import Rating
 
-ABOUT = About(
+ABOUT = DataSet(
     name="koniq-10k",
     title="KonIQ-10k",
     licence="labels MIT; the pictures belong to their photographers",
@@ -28,15 +37,15 @@ SPLITS = {"training": "train", "validation": "val", "test": "test"}
 
 def load(root: Path) -> Iterator[Rating]:
     """The table with sets (MOS 0–100, shares of votes), else the one without (MOS 1–5, counts; the split is drawn)."""
-    sets = find(root, "koniq10k_distributions_sets.csv")
+    sets = find_file(root, "koniq10k_distributions_sets.csv")
     if sets is not None:
         for where, cells in read_table(sets, columns=("image_name", *VOTES, "MOS", "SD", "set"), unique="image_name"):
             if cells["set"] not in SPLITS:
                 raise AesError(f"{where}: set is {cells['set']!r}", fix=f"use {', '.join(SPLITS)}")
-            score = on_scale(cells["MOS"], "MOS", where, low=0, high=100)
+            score = parse_score(cells["MOS"], "MOS", where, low=0, high=100)
             yield _rating(where, cells, score, SPLITS[cells["set"]])
         return
-    table = need(
+    table = require_file(
         root,
         "koniq10k_scores_and_distributions.csv",
         "koniq10k_scores_and_distributions/koniq10k_scores_and_distributions.csv",
@@ -44,27 +53,27 @@ def load(root: Path) -> Iterator[Rating]:
     lines = list(read_table(table, columns=("image_name", *VOTES, "MOS", "SD"), unique="image_name"))
     drawn = draw_splits([line.cells["image_name"] for line in lines], ABOUT.published[0])
     for (where, cells), split in zip(lines, drawn, strict=True):
-        yield _rating(where, cells, on_scale(cells["MOS"], "MOS", where, low=1, high=5), split)
+        yield _rating(where, cells, parse_score(cells["MOS"], "MOS", where, low=1, high=5), split)
 
 
 def _rating(where: str, cells: dict[str, str], score: float, split: str) -> Rating:
     """c1 … c5 are shares that sum to 1, or counts that sum to c_total; in either file they become counts."""
-    given = [number(cells[name], name, where) for name in VOTES]
-    raters = round(number(cells["c_total"], "c_total", where)) if cells.get("c_total") else round(sum(given))
+    given = [parse_number(cells[name], name, where) for name in VOTES]
+    raters = round(parse_number(cells["c_total"], "c_total", where)) if cells.get("c_total") else round(sum(given))
     whole = 1.0 if abs(sum(given) - 1) < 1e-3 else float(raters)
     if min(given) < 0 or raters <= 0 or not math.isclose(sum(given), whole, rel_tol=1e-3):
         raise AesError(f"{where}: the votes sum to {sum(given):g}, not {whole:g}", fix="mend or remove the row")
-    mean, spread = moments(given, MARKS)
+    mean, std = mean_and_std(given, MARKS)
     if abs((mean - 1) / 4 - score) > DISAGREE:
         raise AesError(
             f"{where}: the votes average {mean:.2f} of 5, MOS is {cells['MOS']}", fix="mend or remove the row"
         )
     return Rating(
-        image=file_name(cells["image_name"], where),
+        image=image_path(cells["image_name"], where),
         score=score,
         domain=ABOUT.name,
         split=split,
-        spread=spread / 4,
+        rater_std=std / 4,
         raters=raters,
         votes=tuple(round(votes * raters / whole) for votes in given),
         licence=ABOUT.licence,

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.ratings.label_files import About, file_name, need, on_scale, read_lines, read_table
+from aesr1.ratings.label_files import DataSet, image_path, parse_score, read_lines, read_table, require_file
 from aesr1.records import Rating
 
-ABOUT = About(
+ABOUT = DataSet(
     name="lapis",
     title="LAPIS",
     licence="on request from its authors",
@@ -28,18 +28,18 @@ def load(root: Path) -> Iterator[Rating]:
 
     `image_filename` may name the style's folder; pictures and lists do without. Rows without a response are left out.
     """
-    table = need(root, f"annotation/{TABLE}", TABLE)
+    table = require_file(root, f"annotation/{TABLE}", TABLE)
     marks: dict[str, list[float]] = {}
     for where, cells in read_table(table, columns=("image_filename", "response")):
         if cells["response"] in ("", "NA", "nan"):
             continue
-        name = file_name(cells["image_filename"], where).rpartition("/")[2]
-        marks.setdefault(name, []).append(on_scale(cells["response"], "response", where, low=0, high=100))
+        name = image_path(cells["image_filename"], where).rpartition("/")[2]
+        marks.setdefault(name, []).append(parse_score(cells["response"], "response", where, low=0, high=100))
     seen: dict[str, str] = {}
     for split, file in LISTS.items():
-        listed = need(root, f"imageset/{file}", file)
+        listed = require_file(root, f"imageset/{file}", file)
         for where, words in read_lines(listed):
-            name = file_name(" ".join(words), where)
+            name = image_path(" ".join(words), where)
             if name in seen:
                 raise AesError(f"{where}: {name} is in {seen[name]} as well", fix="keep each image in one list")
             seen[name] = split
@@ -55,7 +55,7 @@ def _rating(name: str, marks: list[float], split: str) -> Rating:
         score=min(1.0, max(0.0, mean)),  # the sum of marks may be an ulp too large
         domain=ABOUT.name,
         split=split,
-        spread=math.sqrt(sum((mark - mean) ** 2 for mark in marks) / len(marks)),
+        rater_std=math.sqrt(sum((mark - mean) ** 2 for mark in marks) / len(marks)),
         raters=len(marks),
         licence=ABOUT.licence,
         source=ABOUT.source,

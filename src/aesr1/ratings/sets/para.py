@@ -6,10 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.ratings.label_files import About, count, file_name, moments, need, number, on_scale, read_table
+from aesr1.ratings.label_files import (
+    DataSet,
+    image_path,
+    mean_and_std,
+    parse_count,
+    parse_number,
+    parse_score,
+    read_table,
+    require_file,
+)
 from aesr1.records import Rating
 
-ABOUT = About(
+ABOUT = DataSet(
     name="para",
     title="PARA",
     licence="research and learning only",
@@ -36,29 +45,29 @@ ATTRIBUTES = {
 def load(root: Path) -> Iterator[Rating]:
     """`annotation/PARA-GiaaTrain.csv` and `-GiaaTest.csv`, columns by name: the readme has them in another order."""
     for split, name in FILES.items():
-        table = need(root, f"annotation/{name}", name)
+        table = require_file(root, f"annotation/{name}", name)
         columns = ("sessionId", "imageName", "aestheticScore_mean", "aestheticScore_std", *VOTES)
         for where, cells in read_table(table, columns=columns):
-            votes = tuple(count(cells[vote], vote, where) for vote in VOTES)
+            votes = tuple(parse_count(cells[vote], vote, where) for vote in VOTES)
             if not sum(votes):
                 raise AesError(f"{where}: nobody voted", fix="remove the row")
-            score = on_scale(cells["aestheticScore_mean"], "aestheticScore_mean", where, low=1, high=5)
-            voted = moments(votes, MARKS)[0]
+            score = parse_score(cells["aestheticScore_mean"], "aestheticScore_mean", where, low=1, high=5)
+            voted = mean_and_std(votes, MARKS)[0]
             if abs(voted - (1 + 4 * score)) > 0.08:
                 raise AesError(
                     f"{where}: the votes average {voted:.3f}, aestheticScore_mean says {1 + 4 * score:.3f}",
                     fix="mend or remove the row",
                 )
             yield Rating(
-                image=file_name(f"{cells['sessionId']}/{cells['imageName']}", where),
+                image=image_path(f"{cells['sessionId']}/{cells['imageName']}", where),
                 score=score,
                 domain=ABOUT.name,
                 split=split,
-                spread=number(cells["aestheticScore_std"], "aestheticScore_std", where) / 4,
+                rater_std=parse_number(cells["aestheticScore_std"], "aestheticScore_std", where) / 4,
                 raters=sum(votes),
                 votes=votes,
                 attributes={
-                    name: on_scale(cells[column], column, where, low=1, high=5)
+                    name: parse_score(cells[column], column, where, low=1, high=5)
                     for column, name in ATTRIBUTES.items()
                     if cells.get(column)
                 }

@@ -6,11 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.ratings.label_files import RESEARCH, About, Line, file_name, need, on_scale, once, read_table
+from aesr1.ratings.label_files import (
+    RESEARCH,
+    DataSet,
+    Line,
+    image_path,
+    parse_score,
+    read_table,
+    require_file,
+    require_unique,
+)
 from aesr1.ratings.split import draw_splits
 from aesr1.records import Rating
 
-ABOUT = About(
+ABOUT = DataSet(
     name="spaq",
     title="SPAQ",
     licence=RESEARCH,
@@ -34,7 +43,7 @@ SHARES = {"train": 0.8, "test": 0.2}
 def load(root: Path) -> Iterator[Rating]:
     """The workbook of scores, or the same saved as csv. No official split: a fifth is drawn for the test, seed 0."""
     names = (f"Annotations/{TABLE}.xlsx", f"{TABLE}.xlsx", f"Annotations/{TABLE}.csv", f"{TABLE}.csv")
-    table = need(root, *names)
+    table = require_file(root, *names)
     if table.suffix == ".xlsx":
         lines = list(_workbook(table))
     else:
@@ -42,12 +51,13 @@ def load(root: Path) -> Iterator[Rating]:
     drawn = draw_splits([line.cells["Image name"] for line in lines], SHARES)
     for (where, cells), split in zip(lines, drawn, strict=True):
         yield Rating(
-            image=file_name(cells["Image name"], where),
-            score=on_scale(cells["MOS"], "MOS", where, low=0, high=100),
+            image=image_path(cells["Image name"], where),
+            score=parse_score(cells["MOS"], "MOS", where, low=0, high=100),
             domain=ABOUT.name,
             split=split,
             attributes={
-                label: on_scale(cells[column], column, where, low=0, high=100) for column, label in ATTRIBUTES.items()
+                label: parse_score(cells[column], column, where, low=0, high=100)
+                for column, label in ATTRIBUTES.items()
             },
             licence=ABOUT.licence,
             source=ABOUT.source,
@@ -74,5 +84,5 @@ def _workbook(file: Path) -> Iterator[Line]:
     for number, row in enumerate(rows[1:], start=2):
         where = f"{file}, row {number}"
         cells = {name: str(cell).strip() for name, cell in zip(header, row, strict=True)}
-        once(seen, cells["Image name"], where)
+        require_unique(seen, cells["Image name"], where)
         yield Line(where, cells)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.ratings.label_files import RESEARCH, About, file_name, need, on_scale, read_table
+from aesr1.ratings.label_files import RESEARCH, DataSet, image_path, parse_score, read_table, require_file
 from aesr1.records import Rating
 
-ABOUT = About(
+ABOUT = DataSet(
     name="tad66k",
     title="TAD66K",
     licence=RESEARCH,
@@ -27,11 +27,11 @@ def load(root: Path) -> Iterator[Rating]:
             fix="pass the folder above it, which holds merge/",
         )
     for split in ("train", "test"):
-        table = need(root, f"merge/{split}.csv", f"labels/merge/{split}.csv", f"{split}.csv")
+        table = require_file(root, f"merge/{split}.csv", f"labels/merge/{split}.csv", f"{split}.csv")
         for where, cells in read_table(table, columns=("image", "score"), unique="image"):
             yield Rating(
-                image=file_name(cells["image"], where),
-                score=on_scale(cells["score"], "score", where, low=0, high=10),
+                image=image_path(cells["image"], where),
+                score=parse_score(cells["score"], "score", where, low=0, high=10),
                 domain=ABOUT.name,
                 split=split,
                 licence=ABOUT.licence,

@@ -1,0 +1,248 @@
+import json
+import multiprocessing
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from aesr1 import Scorer
+from aesr1.app.score import ScoreConfig, score_files
+from aesr1.cli.main import main
+from aesr1.contract import reply_until_score
+from aesr1.errors import AesError
+from aesr1.images.load import open_image
+from aesr1.images.prefetch import prefetch_pool
+from aesr1.model.predict import PredictSettings, predict
+from aesr1.model.processor import picture_length
+from aesr1.model.score_expectation import expect_scores
+from aesr1.records import Prediction, read_rows
+
+QUICK = PredictSettings(max_new_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def scorer(random_model):
+    return Scorer(str(random_model), device="cpu", settings=QUICK)
+
+
+def test_paths_and_pictures_in_memory_score_alike_and_always_the_same(scorer, scene_folder):
+    path = scene_folder / "00.png"
+    rows = scorer.score([path, Image.open(path), str(path)])
+    assert [row.score for row in rows] == pytest.approx([rows[0].score] * 3, abs=1e-6)
+    first, second = (scorer.score([path])[0].score for _ in range(2))
+    assert first == second == pytest.approx(rows[0].score, abs=1e-6)
+    assert rows[0].image == str(path)
+
+
+def test_the_order_and_the_bad_ones_are_kept(scorer, scene_folder, tmp_path):
+    (tmp_path / "bad.jpg").write_text("no picture")
+    rows = scorer.score([tmp_path / "bad.jpg", scene_folder / "01.png", tmp_path / "gone.jpg"])
+    assert [row.score is None for row in rows] == [True, False, True]
+    assert "cannot be read" in rows[0].error
+
+
+def test_a_run_resumes_and_skips_what_is_done(random_model, scene_folder, tmp_path, monkeypatch):
+    output = tmp_path / "p.jsonl"
+    config = ScoreConfig((str(scene_folder / "0[0-3].png"),), str(random_model), output, settings=QUICK)
+    first = list(score_files(config))
+    with output.open("a") as file:
+        file.write('{"torn')
+    more = ScoreConfig((str(scene_folder / "0[0-5].png"),), str(random_model), output, settings=QUICK)
+    second = list(score_files(more))
+    assert second[:4] == first and len(second) == 6
+    assert len(read_rows(output, Prediction)) == 6
+    monkeypatch.setattr("aesr1.model.predict.prefill_pictures", lambda *_, **__: pytest.fail("scored again"))
+    assert list(score_files(more)) == second
+
+
+def test_two_models_never_share_a_file(random_model, scene_folder, tmp_path):
+    output = tmp_path / "p.jsonl"
+    config = ScoreConfig((str(scene_folder / "00.png"),), str(random_model), output, settings=QUICK)
+    (row,) = score_files(config)
+    output.write_text(json.dumps({**row.__dict__, "revision": "other"}) + "\n")
+    with pytest.raises(AesError, match="was written by"):
+        list(score_files(config))
+
+
+def test_fast_scores_are_the_expectation_after_an_empty_reasoning(scorer, random_model, scene_folder, tmp_path):
+    paths = [scene_folder / "00.png", scene_folder / "01.png"]
+    rows = list(predict(scorer.vlm, paths, PredictSettings(fast=True)))
+    pictures = [open_image(path, max_pixels=scorer.vlm.max_pixels) for path in paths]
+    expected = expect_scores(scorer.vlm, pictures, [reply_until_score("")] * 2)
+    assert [(row.score, row.score_std) for row in rows] == [tuple(each) for each in expected]
+    assert {(row.readable, row.reasoning, row.reply, row.error) for row in rows} == {(False, None, "", None)}
+    output = tmp_path / "p.jsonl"
+    kinds = (QUICK, PredictSettings(fast=True))
+    first, second = (ScoreConfig((str(paths[0]),), str(random_model), output, settings=kind) for kind in kinds)
+    list(score_files(first))
+    with pytest.raises(AesError, match="expectation without reasoning"):
+        list(score_files(second))
+    with pytest.raises(AesError, match="no samples"):
+        PredictSettings(fast=True, samples=2)
+
+
+@pytest.fixture(scope="module")
+def album(scene_folder, tmp_path_factory):
+    """Forty-five pictures of all sizes, a broken one and a missing one among them."""
+    folder = tmp_path_factory.mktemp("album")
+    for number in range(45):
+        side = 16 + 37 * number % 50
+        with Image.open(scene_folder / f"{number % 40:02d}.png") as picture:
+            picture.resize((side, 64)).save(folder / f"{number:02d}.png")
+    (folder / "20.png").write_text("no picture")
+    return [folder / f"{number:02d}.png" for number in range(45)] + [folder / "gone.png"]
+
+
+def test_pictures_that_worker_processes_open_are_the_same_in_the_same_order(scorer, album):
+    settings = PredictSettings(batch_size=4, fast=True)
+    alone = list(predict(scorer.vlm, album, replace(settings, batch_size=1)))
+    with prefetch_pool(len(album)) as pool:
+        images = [Image.open(path) if number == 7 else path for number, path in enumerate(album)]
+        together = list(predict(scorer.vlm, images, settings, pool=pool))
+    assert [row.image for row in together] == [str(path) for path in album] == [row.image for row in alone]
+    assert [row.score is None for row in together] == [path.name in ("20.png", "gone.png") for path in album]
+    assert [row.error for row in together] == [row.error for row in alone]
+    pairs = [(row.score, other.score) for row, other in zip(together, alone, strict=True) if row.score is not None]
+    assert [mine for mine, _ in pairs] == pytest.approx([theirs for _, theirs in pairs], abs=1e-5)
+
+
+def test_a_batch_holds_pictures_of_like_length(scorer, album, monkeypatch):
+    lengths = []
+
+    def scored(vlm, pictures, settings):
+        lengths.append([picture_length(vlm.processor, picture.size) for picture in pictures])
+        return [Prediction("", 0.5, 0.1, False, None, "", "", "", "") for _ in pictures]
+
+    monkeypatch.setattr("aesr1.model.predict._scored", scored)
+    rows = list(predict(scorer.vlm, album, PredictSettings(batch_size=4)))
+    assert [row.image for row in rows] == [str(path) for path in album]
+    window = [length for batch in lengths[:4] for length in batch]
+    assert window == sorted(window) and len(set(window)) > 3
+
+
+@pytest.mark.parametrize("end", ["an error", "nobody asks for more"])
+def test_worker_processes_end_with_the_scoring(scorer, album, end):
+    def score():
+        with prefetch_pool(len(album)) as pool:
+            yield from predict(scorer.vlm, album, PredictSettings(batch_size=1, fast=True), pool=pool)
+
+    rows = score()
+    next(rows)
+    assert multiprocessing.active_children()
+    if end == "an error":
+        with pytest.raises(ZeroDivisionError):
+            rows.throw(ZeroDivisionError())
+    else:
+        rows.close()
+    assert not multiprocessing.active_children()
+
+
+def test_a_killed_worker_process_is_a_clear_error(scorer, album):
+    with prefetch_pool(len(album)) as pool:
+        rows = predict(scorer.vlm, album, PredictSettings(batch_size=1, fast=True), pool=pool)
+        next(rows)
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        with pytest.raises(AesError, match="was killed"):
+            list(rows)
+
+
+def test_few_pictures_are_opened_without_processes():
+    with prefetch_pool(31) as pool:
+        assert pool is None
+
+
+def aesr1(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "aesr1", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command_prints_json_lines_on_stdout_alone(random_model, scene_folder, tmp_path):
+    (tmp_path / "bad.jpg").write_text("no picture")
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'bad.jpg'}\n\n")
+    arguments = ["--model", random_model, "--max-new-tokens", "6", "--json", "--files-from", tmp_path / "list.txt"]
+    run = aesr1("score", scene_folder / "00.png", *arguments)
+    assert run.returncode == 0, run.stderr
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [row["score"] is None for row in rows] == [False, True]
+    assert {"image", "score", "score_std", "readable", "reasoning", "model", "revision", "contract", "aesr1"} <= set(
+        rows[0]
+    )
+
+
+def test_the_command_prints_a_table(random_model, scene_folder):
+    run = aesr1("score", scene_folder / "00.png", "--model", random_model, "--max-new-tokens", "6")
+    assert run.returncode == 0, run.stderr
+    assert "00.png" in run.stdout and "0–1" in run.stdout
+
+
+@pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
+@pytest.mark.parametrize(
+    ("arguments", "problem", "fix"),
+    [
+        (["score"], "no pictures were named", "name files"),
+        (["score", "x.jpg", "--fast", "--samples", "2"], "fast scoring draws no samples", "leave out one"),
+        (["score", "x.jpg", "--model", "./nowhere"], "no folder ./nowhere", "pass --model"),
+        (["score", "nothing/*.jpg"], "holds no pictures", "looked for"),
+        (["report", "nothing.jsonl", "-o", "x.html"], "does not exist", "check the path"),
+        (["cot", "build", "nothing.jsonl", "-o", "x"], "does not exist", "check the path"),
+        (["eval", "nothing.jsonl", "--model", "tiny", "-o", "x"], "does not exist", "check the path"),
+        (["ratings", "import", "csv", "nothing.csv", "-o", "x"], "no file nothing.csv", "check the path"),
+        (["ratings", "scenes", "-o", "x", "--n", "0"], "n is 0", "at least one"),
+        (["sft", "--config", "nothing.yaml"], "no such recipe", "--config"),
+        (
+            ["rapo", "--ratings", "nothing.jsonl", "--output_dir", "x", "--use_cpu", "true", "--bf16", "false"],
+            "does not exist",
+            "check the path",
+        ),
+    ],
+)
+def test_a_users_mistake_is_two_lines_and_exit_1(arguments, problem, fix, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["aesr1", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    printed = capsys.readouterr()
+    error, advice = printed.err.strip().splitlines()[-2:]
+    assert error.startswith("error:") and problem in error
+    assert advice.startswith("  fix:") and fix in advice
+    assert not printed.out
+
+
+def test_help_and_version():
+    assert "score" in aesr1("--help").stdout
+    assert aesr1("--version").stdout.strip() == "0.1.0"
+
+
+def test_ctrl_c_says_so_and_keeps_what_is_written(random_model, scene_folder, tmp_path):
+    output = tmp_path / "p.jsonl"
+    command = [sys.executable, "-m", "aesr1", "score", str(scene_folder), "--model", str(random_model)]
+    options = ["--batch-size", "1", "-o", str(output)]
+    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while process.poll() is None and not (output.exists() and output.stat().st_size):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; what was written stays" in printed and "Traceback" not in printed
+    assert 0 < len(read_rows(output, Prediction)) < 40
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs Linux's always full device")
+def test_a_full_disk_is_a_clear_error(tmp_path, monkeypatch, capsys):
+    def write_rows(path, rows):
+        with Path("/dev/full").open("w") as file:
+            file.writelines("x" * 100_000 for _ in rows)
+
+    monkeypatch.setattr(sys, "argv", ["aesr1", "ratings", "scenes", "-o", str(tmp_path / "out"), "--n", "1"])
+    monkeypatch.setattr("aesr1.tiny.album.write_rows", write_rows)
+    with pytest.raises(SystemExit):
+        main()
+    assert "free some space" in capsys.readouterr().err

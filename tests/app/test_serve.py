@@ -1,0 +1,375 @@
+import base64
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from io import BytesIO
+
+import httpx2 as httpx
+import openai
+import pytest
+import uvicorn
+from PIL import Image
+
+import aesr1
+from aesr1.app import batching as module
+from aesr1.app.batching import Batcher
+from aesr1.app.chat_request import ReplyRequest, ServeConfig
+from aesr1.app.serve import create_app, serve
+from aesr1.contract import PROMPT, VERSION, parse_reply
+from aesr1.errors import AesError
+from aesr1.images.load import open_image
+from aesr1.model.generate import generate
+from aesr1.model.load import load
+
+
+@contextmanager
+def running(config):
+    """A server on a free port, in a thread; its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(config), log_level="critical", ws="none"))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def address():
+    with running(ServeConfig(device="cpu", max_new_tokens=120, max_body=400_000, max_batch=8)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load(device="cpu")
+
+
+def data_url(raw, kind="png"):
+    return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
+
+
+def picture_part(url):
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def question(url, text=PROMPT):
+    return [{"role": "user", "content": [picture_part(url), {"type": "text", "text": text}]}]
+
+
+def drawn(size, kind="PNG"):
+    file = BytesIO()
+    Image.new("RGB", size, "teal").save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def scenes(scene_folder):
+    return [data_url((scene_folder / f"{number:02d}.png").read_bytes()) for number in range(16)]
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """The sizes of the batches that are generated from here on."""
+    sizes, real = [], module.generate_batch
+
+    def spy(vlm, asks, stopping):
+        sizes.append(len(asks))
+        return real(vlm, asks, stopping)
+
+    monkeypatch.setattr(module, "generate_batch", spy)
+    return sizes
+
+
+def test_health_and_models_name_what_is_served(address, client, tiny):
+    health = httpx.get(f"{address}/health").json()
+    expected = {"status": "ok", "model": "tiny", "revision": tiny.revision}
+    assert health == {**expected, "contract": VERSION, "aesr1": aesr1.__version__}
+    assert [model.id for model in client.models.list()] == ["tiny"]
+
+
+def test_the_scoring_prompt_gives_what_scoring_gives(client, tiny, scene_folder, scenes):
+    picture = open_image(scene_folder / "00.png", max_pixels=tiny.max_pixels)
+    ((expected,),) = generate(tiny, [picture], max_new_tokens=120)
+    text_first = [{"role": "user", "content": list(reversed(question(scenes[0])[0]["content"]))}]
+    for messages in (question(scenes[0]), text_first):
+        reply = client.chat.completions.create(model="tiny", messages=messages, temperature=0)
+        assert reply.choices[0].message.content == expected
+        assert reply.choices[0].finish_reason == "stop" and reply.object == "chat.completion"
+    assert parse_reply(expected) is not None
+
+
+def test_usage_counts_every_token_of_picture_and_replies(client, tiny, scenes):
+    reply = client.chat.completions.create(
+        model="tiny", messages=question(scenes[0]), temperature=1, n=2, max_tokens=5, seed=3
+    )
+    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PROMPT}]}]
+    text = tiny.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    raw = base64.b64decode(scenes[0].partition(",")[2])
+    tokens = tiny.processor(text=[text], images=[[Image.open(BytesIO(raw)).convert("RGB")]])["input_ids"][0]
+    assert reply.usage.prompt_tokens == len(tokens) > 20
+    assert (reply.usage.completion_tokens, reply.usage.total_tokens) == (10, len(tokens) + 10)
+    assert [choice.finish_reason for choice in reply.choices] == ["length", "length"]
+    assert [choice.index for choice in reply.choices] == [0, 1]
+
+
+def test_sixteen_at_once_are_batched_and_each_gets_its_own_answer(client, scenes, batches):
+    def ask(url, tokens):
+        reply = client.chat.completions.create(model="tiny", messages=question(url), temperature=0, max_tokens=tokens)
+        return reply.choices[0].message.content
+
+    lengths = [10 + 3 * (number % 4) for number in range(16)]
+    alone = list(map(ask, scenes[:3], lengths))
+    batches.clear()
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(ask, scenes, lengths))
+    assert together[:3] == alone and len(set(together)) > 1
+    assert sum(batches) == 16 and len(batches) <= 6 and max(batches) <= 8
+
+
+def test_a_seed_fixes_a_draw_whatever_company_it_has(client, scenes):
+    def ask(seed, n=1):
+        reply = client.chat.completions.create(
+            model="tiny", messages=question(scenes[0]), temperature=1.5, n=n, max_tokens=30, seed=seed
+        )
+        return [choice.message.content for choice in reply.choices]
+
+    two = ask(7, n=2)
+    assert ask(7) == two[:1] and two[0] != two[1]
+    with ThreadPoolExecutor(4) as pool:
+        crowd = list(pool.map(ask, [7, 8, 9, 7]))
+    assert crowd[0] == crowd[3] == two[:1] and len({texts[0] for texts in crowd}) == 3
+
+
+def test_a_stop_ends_a_reply_before_it(client, scenes):
+    whole = client.chat.completions.create(model="tiny", messages=question(scenes[0]), temperature=0)
+    text = whole.choices[0].message.content
+    stop = text[20:24]
+    reply = client.chat.completions.create(model="tiny", messages=question(scenes[0]), temperature=0, stop=stop)
+    assert reply.choices[0].message.content == text[: text.index(stop)]
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.usage.completion_tokens < whole.usage.completion_tokens
+
+
+def post(address, fields):
+    body = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
+    return httpx.post(f"{address}/v1/chat/completions", content=body, timeout=60)
+
+
+FINE = data_url(drawn((32, 32)))
+BROKEN_JPEG = drawn((64, 64), "JPEG")[:300]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "words"),
+    [
+        ({"model": "gpt-5"}, 404, "no model 'gpt-5' here; ask for model tiny"),
+        ({"model": None}, 404, "no model None here; ask for model tiny"),
+        ({"messages": None}, 400, "no messages"),
+        ({"messages": []}, 400, "no messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "no role, or one that is not known"),
+        ({"messages": [{"role": "user"}]}, 400, "no content"),
+        ({"messages": [{"role": "user", "content": "beautiful?"}]}, 400, "hold 0 pictures; send exactly one"),
+        ({"messages": question(FINE) * 2}, 400, "hold 2 pictures; send exactly one"),
+        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, 400, "neither text nor image_url"),
+        ({"messages": [{"role": "user", "content": [picture_part(7)]}]}, 400, "neither text nor image_url"),
+        (
+            {"messages": question("https://example.com/a.jpg")},
+            400,
+            "'https://example.com/a.jpg', and this server fetches",
+        ),
+        ({"messages": question("file:///etc/passwd")}, 400, "fetches nothing; send the picture itself"),
+        ({"messages": question("data:image/png,abc")}, 400, "not in base64"),
+        ({"messages": question("data:image/png;base64,a*b")}, 400, "base64 is broken"),
+        ({"messages": question("data:image/png;base64,abcde")}, 400, "base64 is broken"),
+        ({"messages": question(data_url(b"no picture"))}, 400, "none that can be read (JPEG, PNG"),
+        ({"messages": question(data_url(b""))}, 400, "none that can be read"),
+        ({"messages": question(data_url(b"%!PS-Adobe-3.0 EPSF-3.0"))}, 400, "none that can be read"),
+        ({"messages": question(data_url(BROKEN_JPEG))}, 400, "cannot be read: Truncated"),
+        ({"messages": question(data_url(drawn((300, 300))[:150]))}, 400, "cannot be read"),
+        ({"messages": question(data_url(drawn((4, 4))))}, 400, "4 × 4 pixels, too small"),
+        ({"messages": question(data_url(drawn((2000, 8))))}, 400, "too small or too thin"),
+        ({"messages": question(FINE, "x" * 16_001)}, 400, "16,001 characters; send at most 16,000"),
+        ({"messages": question(FINE, "<|image_pad|>")}, 400, "holds <|image_pad|>, a mark of the model's own"),
+        ({"messages": question(FINE, "\ud800")}, 400, "no Unicode"),
+        ({"stream": True}, 400, "'stream' is not offered; leave it out"),
+        ({"top_p": 0.5}, 400, "'top_p' is not offered"),
+        ({"tools": [{"type": "function"}]}, 400, "'tools' is not offered"),
+        ({"temperature": -1}, 400, "temperature is '-1'; give a number from 0 to 2"),
+        ({"temperature": float("nan")}, 400, "temperature is 'nan'"),
+        ({"temperature": True}, 400, "temperature is 'True'"),
+        ({"max_tokens": 0}, 400, "max_tokens is '0'; give a whole number from 1"),
+        ({"max_completion_tokens": 1.5}, 400, "max_completion_tokens is '1.5'"),
+        ({"n": 9}, 400, "n is '9'; give a whole number from 1 to 8"),
+        ({"seed": "x"}, 400, "seed is 'x'"),
+        ({"stop": [""]}, 400, "stop is neither"),
+        ({"stop": ["a"] * 5}, 400, "up to 4"),
+        ({"user": "x" * 500_000}, 413, "larger than 400,000 bytes; send a smaller copy"),
+    ],
+)
+def test_a_bad_request_is_told_what_is_wrong_and_what_to_do(address, changes, status, words):
+    answer = post(address, {"model": "tiny", "messages": question(FINE), **changes})
+    error = answer.json()["error"]
+    assert answer.status_code == status and words in error["message"]
+    assert "; " in error["message"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", None) and error["code"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"\xff", b"[" * 200_000, b'"text"'])
+def test_a_body_that_is_no_request_is_refused(address, body):
+    answer = post(address, body)
+    assert answer.status_code == 400 and "the request is no JSON" in answer.json()["error"]["message"]
+
+
+def test_what_asks_for_nothing_is_accepted(client):
+    neutral = {"top_p": 1, "frequency_penalty": 0, "presence_penalty": 0, "stream": False, "user": "me"}
+    reply = client.chat.completions.create(
+        model="tiny", messages=question(FINE, "Beautiful?"), max_completion_tokens=10**6, temperature=0, **neutral
+    )
+    assert 0 < reply.usage.completion_tokens <= 120
+
+
+def test_an_unknown_address_is_told_in_the_same_form(address):
+    answer = httpx.get(f"{address}/v1/chat/completions")
+    assert answer.status_code == 405 and "POST /v1/chat/completions" in answer.json()["error"]["message"]
+    assert httpx.get(f"{address}/nothing").json()["error"]["code"] == "unknown_url"
+
+
+def test_a_client_that_goes_away_breaks_nothing_and_is_not_generated_for(address, client, batches):
+    slow, body = threading.Event(), json.dumps({"model": "tiny", "messages": question(FINE), "max_tokens": 3}).encode()
+    spied = module.generate_batch
+
+    def held(*arguments):
+        slow.wait(20)
+        return spied(*arguments)
+
+    module.generate_batch = held  # the fixture puts the real one back
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(post, address, body)
+        time.sleep(0.3)
+        for _ in range(3):
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{address}/v1/chat/completions", content=body, timeout=0.2)
+        time.sleep(0.2)
+        slow.set()
+        assert first.result().status_code == 200
+    assert client.chat.completions.create(model="tiny", messages=question(FINE), max_tokens=3).choices
+    assert batches == [1, 1]
+
+
+@pytest.fixture
+def picture():
+    return Image.new("RGB", (32, 32), "teal")
+
+
+@contextmanager
+def batcher(tiny, **settings):
+    batcher = Batcher(tiny, ServeConfig(**settings))
+    try:
+        yield batcher
+    finally:
+        batcher.close()
+
+
+def test_one_bad_ask_does_not_take_its_batch_along(tiny, picture, batches):
+    message = [{"role": "user", "content": [{"type": "image"}]}]
+    good = ReplyRequest(tiny.processor.apply_chat_template(message, tokenize=False), picture, max_tokens=2)
+    with batcher(tiny, gather=0.3) as busy:
+        futures = busy.submit([good, ReplyRequest("no picture's mark", picture), good, good])
+        assert [future.exception(30) is None for future in futures] == [True, False, True, True]
+    assert batches == [4, 2, 1, 1, 2]
+
+
+def test_more_than_may_wait_are_turned_away_and_closing_refuses_the_rest(tiny, picture, monkeypatch):
+    begun = threading.Event()
+
+    def held(vlm, asks, stopping):
+        begun.set()
+        while not stopping():
+            time.sleep(0.01)
+        raise AesError("stopped", fix="none")
+
+    monkeypatch.setattr(module, "generate_batch", held)
+    ask = ReplyRequest("", picture)
+    with batcher(tiny, max_waiting=3, max_batch=1) as busy:
+        futures = busy.submit([ask])
+        begun.wait(10)
+        futures += busy.submit([ask] * 3)
+        with pytest.raises(AesError, match="3 replies are waiting already") as refusal:
+            busy.submit([ask])
+        assert refusal.value.status == 503
+    problems = [future.exception(1).problem for future in futures]
+    assert problems == ["stopped"] + ["the server is stopping"] * 3
+
+
+@pytest.mark.parametrize("settings", [{"max_batch": 0}, {"port": 70_000}, {"max_new_tokens": 0}, {"gather": -1}])
+def test_settings_that_serve_nothing_are_refused(settings):
+    with pytest.raises(AesError):
+        ServeConfig(**settings)
+
+
+@pytest.mark.parametrize("missing", ["fastapi", "uvicorn"])
+def test_a_missing_server_library_names_its_extra(missing, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(AesError, match=missing) as error:
+        serve(ServeConfig(port=0))
+    assert error.value.fix == "pip install 'aesr1[serve]'"
+
+
+def test_a_port_in_use_is_an_error_before_the_model_loads(monkeypatch):
+    monkeypatch.setattr("aesr1.model.load.load", lambda *_, **__: pytest.fail("loaded"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(AesError, match=f"port {port} cannot be served"):
+            serve(ServeConfig(port=port))
+
+
+SLOW_SERVER = """
+import sys, time
+from aesr1.app import batching as module
+assert "torch" not in sys.modules
+
+def slow(vlm, asks, stopping, real=module.generate_batch):
+    while asks[0].max_tokens == 7 and not stopping():
+        time.sleep(0.02)
+    return real(vlm, asks, stopping)
+
+module.generate_batch = slow
+from aesr1.app.chat_request import ServeConfig
+from aesr1.app.serve import serve
+serve(ServeConfig(port=0, device="cpu", grace=0))
+"""
+
+
+def test_ctrl_c_ends_the_server_cleanly_and_tells_who_still_waits():
+    process = subprocess.Popen([sys.executable, "-c", SLOW_SERVER], stderr=subprocess.PIPE, text=True)
+    try:
+        said = process.stderr.readline()
+        address = re.search(r"aesr1 serves tiny at (http://127\.0\.0\.1:\d+)/v1; Ctrl-C ends it", said)[1]
+        request = {"model": "tiny", "messages": question(FINE), "max_tokens": 5}
+        assert post(address, request).status_code == 200
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(post, address, {**request, "max_tokens": 7})
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            _, printed = process.communicate(timeout=30)
+            assert answer.result().status_code == 503
+            assert "the server is stopping" in answer.result().json()["error"]["message"]
+    finally:
+        process.kill()
+    assert process.returncode == 0 and "Traceback" not in printed

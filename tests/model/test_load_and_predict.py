@@ -1,0 +1,203 @@
+import json
+import shutil
+from math import isqrt
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from aesr1.contract import SCORE_TEXTS, VERSION, reply_until_score
+from aesr1.errors import AesError
+from aesr1.images.load import open_image
+from aesr1.model.generate import generate, model_inputs
+from aesr1.model.load import load
+from aesr1.model.predict import PredictSettings, predict
+from aesr1.model.processor import limit_picture_tokens
+from aesr1.model.score_expectation import expect_scores
+
+
+@pytest.fixture(scope="module")
+def vlm(random_model):
+    return load(str(random_model), device="cpu")
+
+
+def copied(model, tmp_path):
+    return Path(shutil.copytree(model, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def pictures(scene_folder):
+    return [open_image(scene_folder / f"{number:02d}.png") for number in range(6)]
+
+
+def test_the_expectation_equals_a_sum_over_all_answers_one_by_one(vlm, pictures):
+    """Brute force: the log-probability of each of the 101 answers by its own full forward pass."""
+    prefix = reply_until_score("Light and shadow are soft.")
+    log_p = []
+    start = model_inputs(vlm, pictures[:1], [prefix], "Describe this picture.")["input_ids"].shape[1]
+    for text in SCORE_TEXTS:
+        inputs = model_inputs(vlm, pictures[:1], [prefix + text], "Describe this picture.")
+        with torch.inference_mode():
+            logits = torch.log_softmax(vlm.model(**inputs).logits[0], dim=-1)
+        ids = inputs["input_ids"][0]
+        log_p.append(sum(logits[place - 1, ids[place]].item() for place in range(start, len(ids))))
+    weights = np.exp(log_p) / np.exp(log_p).sum()
+    values = np.linspace(0, 1, 101)
+    mean = float(weights @ values)
+    (expected,) = expect_scores(vlm, pictures[:1], [prefix], prompt="Describe this picture.")
+    assert expected.score == pytest.approx(mean, abs=1e-5)
+    assert expected.score_std == pytest.approx(float(np.sqrt(weights @ values**2 - mean**2)), abs=1e-5)
+
+
+def test_batched_and_single_scores_agree(vlm, pictures):
+    """Unequal pictures and unequal prefixes: left padding must not show."""
+    prefixes = [reply_until_score("x " * length) for length in (1, 9, 3, 20, 5, 2)]
+    together = expect_scores(vlm, pictures, prefixes)
+    alone = [expect_scores(vlm, [picture], [prefix])[0] for picture, prefix in zip(pictures, prefixes, strict=True)]
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    replies = generate(vlm, pictures, max_new_tokens=12)
+    assert replies == [generate(vlm, [picture], max_new_tokens=12)[0] for picture in pictures]
+
+
+def test_samples_are_seeded_and_differ(vlm, pictures):
+    first, again, other = (
+        generate(vlm, pictures[:2], samples=3, temperature=1.0, max_new_tokens=8, seed=seed) for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert [len(replies) for replies in first] == [3, 3]
+    with pytest.raises(AesError, match="temperature 0"):
+        generate(vlm, pictures[:1], samples=2)
+
+
+def test_a_prediction_of_an_unreadable_reply_says_so(vlm, scene_folder):
+    row, gone = predict(vlm, [scene_folder / "00.png", scene_folder / "none.png"], PredictSettings(max_new_tokens=8))
+    assert not row.readable and row.reasoning is None and 0 <= row.score <= 1 and row.reply
+    assert gone.score is None and "does not exist" in gone.error
+    (sampled,) = predict(vlm, [scene_folder / "00.png"], PredictSettings(samples=2, max_new_tokens=8))
+    assert sampled.score is None and "none of 2 replies" in sampled.error
+
+
+def test_every_row_says_what_made_it(vlm, scene_folder, random_model):
+    (row,) = predict(vlm, [scene_folder / "00.png"], PredictSettings(max_new_tokens=4))
+    assert (row.model, row.contract, len(row.revision)) == (str(random_model), VERSION, 12)
+    again = load(str(random_model), device="cpu")
+    assert again.revision == row.revision
+
+
+def test_pictures_are_capped(random_model):
+    small = load(str(random_model), device="cpu", max_pixels=64 * 64)
+    picture = Image.new("RGB", (200, 200))
+    assert small.processor.image_processor(picture, return_tensors="pt")["image_grid_thw"].prod() == (64 // 8) ** 2
+
+
+@pytest.mark.parametrize(
+    ("family", "published", "views"),
+    [
+        (
+            "SmolVLM",
+            {"size": {"longest_edge": 2048}, "max_image_size": {"longest_edge": 512}},
+            {262_144: 1, 1_048_576: 5},
+        ),
+        ("Idefics3", {}, {262_144: 1, 1_048_576: 5}),  # tiles of 364
+        ("GotOcr2", {"size": {"height": 448, "width": 448}, "crop_to_patches": True}, {262_144: 1, 1_048_576: 5}),
+        ("LlavaOnevision", {}, {262_144: 2, 1_048_576: 5}),
+        (
+            "LlavaNext",
+            {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}},
+            {200_000: 3, 262_144: 3, 1_048_576: 5},
+        ),
+        ("Gemma3", {"size": {"height": 896, "width": 896}}, {262_144: 1, 1_048_576: 1}),
+    ],
+)
+def test_no_family_cuts_a_picture_into_more_tiles_than_the_pixels_warrant(family, published, views):
+    """Tiles and overview of a square picture, by the pixels allowed; LLaVA-NeXT's smallest grid is two tiles."""
+    for pixels, count in views.items():
+        image_processor = getattr(transformers, f"{family}ImageProcessorPil")(**published)
+        limit_picture_tokens(image_processor, max_pixels=pixels)
+        seen = image_processor([[Image.new("RGB", (isqrt(pixels),) * 2)]], return_tensors="pt")["pixel_values"]
+        assert seen.reshape(-1, *seen.shape[-3:]).shape[0] == count
+
+
+def test_a_picture_that_comes_several_times_is_prepared_once(vlm, pictures, monkeypatch):
+    sizes, kind = [], type(vlm.processor.image_processor)
+    real = kind.__call__
+    monkeypatch.setattr(
+        kind, "__call__", lambda self, images, **more: (sizes.append(len(images)), real(self, images, **more))[1]
+    )
+    wide = Image.new("RGB", (120, 40), "red")
+    rows = [pictures[0], pictures[0].copy(), wide, pictures[1], wide, pictures[0]]
+    together = model_inputs(vlm, rows, [""] * 6, "how?")
+    assert sizes == [3]
+    alone = [model_inputs(vlm, [picture], [""], "how?") for picture in rows]
+    for name in ("pixel_values", "image_grid_thw"):
+        assert torch.equal(together[name], torch.cat([one[name] for one in alone]))
+    for row, mask, one in zip(together["input_ids"], together["attention_mask"], alone, strict=True):
+        assert row[mask.bool()].tolist() == one["input_ids"][0].tolist()
+
+
+def test_a_text_model_is_refused_before_its_weights_load(tmp_path):
+    transformers.Qwen2Config(num_hidden_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(AesError, match="no vision-language model: qwen2 does not take a picture"):
+        load(str(tmp_path))
+
+
+def test_a_checkpoint_that_says_right_is_padded_left(random_model, tmp_path):
+    folder = copied(random_model, tmp_path)
+    settings = json.loads((folder / "tokenizer_config.json").read_text()) | {"padding_side": "right"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = load(str(folder), device="cpu").processor.tokenizer
+    assert tokenizer(["a", "a b c"], padding=True)["attention_mask"][0][0] == 0
+
+
+def test_a_tokenizer_that_pads_right_all_the_same_is_refused(random_model, monkeypatch):
+    stubborn = property(lambda _: "right", lambda *_: None)
+    monkeypatch.setattr(transformers.PreTrainedTokenizerFast, "padding_side", stubborn, raising=False)
+    with pytest.raises(AesError, match="pads right"):
+        load(str(random_model), device="cpu")
+
+
+def test_settings_for_video_outlive_a_save(random_model, tmp_path):
+    """transformers' own processor asks for them where torchvision is."""
+    folder = copied(random_model, tmp_path)
+    settings = json.loads((folder / "processor_config.json").read_text())
+    assert settings["video_processor"] == {} and settings["processor_class"] == "Qwen2_5_VLProcessor"
+    video = {"video_processor_type": "Qwen2VLVideoProcessor", "patch_size": 8}
+    (folder / "processor_config.json").write_text(json.dumps({**settings, "video_processor": video}))
+    load(str(folder), device="cpu").processor.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "processor_config.json").read_text())["video_processor"] == video
+
+
+def test_a_hub_folders_own_processor_settings_load_without_video(random_model, tmp_path):
+    """As Qwen's repository has it: the image processor's file alone, in its published name."""
+    folder = copied(random_model, tmp_path)
+    settings = json.loads((folder / "processor_config.json").read_text())["image_processor"]
+    (folder / "processor_config.json").unlink()
+    settings["image_processor_type"] = "Qwen2VLImageProcessor"
+    (folder / "preprocessor_config.json").write_text(json.dumps({**settings, "processor_class": "Qwen2_5_VLProcessor"}))
+    vlm = load(str(folder), device="cpu")
+    assert vlm.processor.tokenizer.padding_side == "left"
+    assert generate(vlm, [Image.new("RGB", (64, 64))], max_new_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("./nowhere", "no folder"), ("nowhere", "no folder"), ("a/b/c", "no folder")],
+)
+def test_a_missing_model_is_a_clear_error(name, message):
+    with pytest.raises(AesError, match=message):
+        load(name)
+
+
+def test_a_folder_that_is_no_checkpoint_is_a_clear_error(tmp_path):
+    with pytest.raises(AesError, match="no checkpoint"):
+        load(str(tmp_path))
+
+
+def test_a_checkpoint_of_another_contract_is_refused(random_model, tmp_path):
+    folder = copied(random_model, tmp_path)
+    (folder / "aesr1.json").write_text('{"contract": "0", "stage": "rapo"}')
+    with pytest.raises(AesError, match="contract version 0"):
+        load(str(folder))

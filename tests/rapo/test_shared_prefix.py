@@ -1,0 +1,209 @@
+"""The picture once for all replies: the log-probabilities, loss and gradients of TRL's own path."""
+
+import json
+
+import pytest
+import torch
+from datasets import Dataset
+from families import BUILDERS
+from trl import GRPOConfig
+
+from aesr1.images.load import open_image
+from aesr1.model.load import load
+from aesr1.rapo import train
+from aesr1.rapo.settings import PAPER
+from aesr1.rapo.shared_prefix import SharedPrefix
+from aesr1.rapo.shared_prefix_batch import pack_groups
+from aesr1.rapo.trainer import RapoTrainer
+from aesr1.training.parameters import freeze_vision, lora_config
+from conftest import CPU
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
+
+
+def test_a_group_is_packed_as_by_hand():
+    prompts, prompt_mask = torch.tensor([[9, 1, 2]]), torch.tensor([[0, 1, 1]])
+    positions = torch.tensor([[7, 0, 1]])
+    replies, reply_mask = torch.tensor([[3, 4], [5, 9]]), torch.tensor([[1, 1], [1, 0]])
+    packed = pack_groups(prompts, prompt_mask, positions, replies, reply_mask, pad=9)
+    assert packed.input_ids.tolist() == [[1, 2, 3, 4, 2, 5]]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 3, 1, 2]]
+    assert packed.labels.tolist() == [[-100, -100, 3, 4, -100, 5]]
+    assert packed.places.tolist() == [[2, 3], [5, 0]]
+    assert packed.attention_mask[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 0, 0, 0, 1, 0],
+        [1, 0, 0, 0, 1, 1],
+    ]
+    values = torch.tensor([[10.0, 11, 12, 13, 14]])  # of the labels in columns 1 … 5
+    assert packed.of_replies(values, reply_mask).tolist() == [[11, 12], [14, 0]]
+
+
+def test_groups_of_unequal_length_and_three_axes():
+    prompts, prompt_mask = torch.tensor([[1, 2], [9, 2]]), torch.tensor([[1, 1], [0, 1]])
+    positions = torch.tensor([[[0, 5], [0, 0]], [[0, 3], [0, 0]], [[0, 4], [0, 0]]])
+    packed = pack_groups(prompts, prompt_mask, positions, torch.tensor([[3], [4]]), torch.ones(2, 1).long(), pad=9)
+    assert packed.input_ids.tolist() == [[1, 2, 3], [2, 4, 9]]
+    assert packed.position_ids[:, 0].tolist() == [[0, 5, 6], [0, 3, 6], [0, 4, 6]]  # one past the furthest axis
+    assert packed.labels[1].tolist() == [-100, 4, -100]
+    assert packed.attention_mask[1, 0].int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+
+
+@pytest.fixture(scope="module", params=["Tiny", *BUILDERS])
+def family(request, random_model, tmp_path_factory):
+    return random_model if request.param == "Tiny" else BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
+
+
+def some_reward(completions, **_):
+    """Another one for every reply, so that there is something to learn."""
+    return [float(number % 3) - len(text[0]["content"]) % 5 for number, text in enumerate(completions)]
+
+
+def trainer_of(folder, output, *, rank=0, frozen=False, **more):
+    vlm = load(str(folder), device="cpu", max_pixels=4096)
+    if frozen or rank:
+        freeze_vision(vlm.model)
+    settings = {
+        **PAPER,
+        "output_dir": str(output),
+        "per_device_train_batch_size": 8,
+        "max_completion_length": 9,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "report_to": "none",
+        "generation_kwargs": {"min_new_tokens": 1},
+        **more,
+    }
+    trainer = RapoTrainer(
+        model=vlm.model.train(),
+        reward_funcs=[some_reward],
+        args=GRPOConfig(**settings),
+        train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": "x"}]}] * 8),
+        processing_class=vlm.processor,
+        peft_config=lora_config(vlm.model, rank=rank, alpha=4),
+    )
+    trainer.current_gradient_accumulation_steps = 1  # what `train` sets
+    if settings["gradient_checkpointing"]:
+        trainer.model.gradient_checkpointing_enable({"use_reentrant": False})
+    return trainer
+
+
+def batch_of(trainer, scene_folder):
+    """Two groups of four replies: unequal pictures, prompts and replies."""
+    pictures = [open_image(scene_folder / "00.png").resize(size) for size in ((64, 64), (90, 40))]
+    texts = ("How beautiful is it?", "Judge it.")
+    rows = [
+        {"prompt": [{"role": "user", "content": text}], "image": picture}
+        for text, picture in zip(texts, pictures, strict=True)
+        for _ in range(4)
+    ]
+    torch.manual_seed(0)
+    batch = trainer._generate_and_score_completions(rows)
+    lengths = torch.tensor([9, 3, 5, 1, 2, 9, 4, 7])  # random models seldom end a reply
+    batch["completion_mask"] = (torch.arange(batch["completion_ids"].shape[1])[None] < lengths[:, None]).long()
+    return batch
+
+
+def loss_and_gradients(trainer, batch, *, once):
+    trainer._agrees = once
+    trainer.model.zero_grad()
+    loss = trainer.compute_loss(trainer.model, {**batch})
+    loss.backward()
+    return loss.detach(), {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+def same(trainer, batch):
+    """Loss and every gradient agree to 1e-4 of their size."""
+    plain_loss, plain = loss_and_gradients(trainer, batch, once=False)
+    loss, gradients = loss_and_gradients(trainer, batch, once=True)
+    torch.testing.assert_close(loss, plain_loss, atol=1e-5, rtol=1e-4)
+    assert gradients.keys() == plain.keys() and gradients
+    norm = torch.sqrt(sum((value**2).sum() for value in plain.values()))
+    gap = torch.sqrt(sum(((gradients[name] - plain[name]) ** 2).sum() for name in plain))
+    assert norm > 1e-3 and gap / norm < 1e-4
+    return gradients
+
+
+def test_loss_and_gradients_are_those_of_trl(family, scene_folder, tmp_path, capsys):
+    trainer = trainer_of(family, tmp_path)
+    batch = batch_of(trainer, scene_folder)
+    warned = capsys.readouterr().err
+    assert trainer._agrees == ("gemma" not in str(family)), warned  # it looks at a picture's tokens in both directions
+    if trainer._agrees:
+        same(trainer, batch)
+    else:
+        assert "read for each of them" in warned
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"gradient_checkpointing": True},
+        {"rank": 2},
+        {"rank": 2, "gradient_checkpointing": True},
+        {"frozen": True, "gradient_checkpointing": True},
+        {"temperature": 0.7, "beta": 0.0},
+        {"loss_type": "dapo", "num_iterations": 2},
+    ],
+    ids=lambda more: ", ".join(map(str, more)),
+)
+def test_the_same_under_other_settings(random_model, scene_folder, tmp_path, more):
+    trainer = trainer_of(random_model, tmp_path, **more)
+    gradients = same(trainer, batch_of(trainer, scene_folder))
+    assert any("visual" in name for name in gradients) == ("rank" not in more and "frozen" not in more)
+
+
+def test_a_picture_goes_through_the_tower_once(random_model, scene_folder, tmp_path):
+    trainer = trainer_of(random_model, tmp_path)
+    batch = batch_of(trainer, scene_folder)
+    seen = []
+    trainer.model.model.visual.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    for once in (False, True):
+        loss_and_gradients(trainer, batch, once=once)
+    assert seen[0] == 4 * seen[1] == len(batch["pixel_values"])
+
+
+def test_a_model_that_reads_otherwise_is_read_as_trl_does(random_model, scene_folder, tmp_path, monkeypatch, capsys):
+    def other(self, *arguments, **more):
+        found = original(self, *arguments, **more)
+        return found._replace(log_probs=found.log_probs + 0.01)
+
+    original = SharedPrefix._once
+    monkeypatch.setattr(SharedPrefix, "_once", other)
+    trainer = trainer_of(random_model, tmp_path)
+    batch_of(trainer, scene_folder)
+    assert trainer._agrees is False
+    assert "read for each of them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("micro_batch", [4, 8, 2])
+def test_micro_batches_are_whole_groups_where_they_can_be(scene_folder, fluent_model, tmp_path, micro_batch):
+    shapes = []
+
+    class Spy(RapoTrainer):
+        def _once(self, model, input_ids, *rest, **more):
+            shapes.append(len(input_ids))
+            return super()._once(model, input_ids, *rest, **more)
+
+    train.RapoTrainer, kept = Spy, train.RapoTrainer
+    try:
+        sizes = [
+            "--per_device_train_batch_size",
+            str(micro_batch),
+            "--images_per_comparison",
+            "4",
+            "--num_generations",
+            "4",
+        ]
+        pace = ["--gradient_accumulation_steps", str(16 // micro_batch), "--max_steps", "2", "--save_steps", "10"]
+        data = ["--ratings", str(scene_folder / "ratings.jsonl"), "--model", str(fluent_model), "--validate_every", "0"]
+        short = ["--max_completion_length", "16", "--output_dir", str(tmp_path / "run")]
+        run = train.main([*data, *sizes, *pace, *short, *CPU])
+    finally:
+        train.RapoTrainer = kept
+    assert json.loads((run / "figures.jsonl").read_text().splitlines()[-1])["step"] == 2
+    assert set(shapes) == ({16} if micro_batch == 2 else {16, micro_batch})  # 16: the reference's pass over all of them

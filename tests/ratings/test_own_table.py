@@ -1,0 +1,126 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from aesr1.errors import AesError
+from aesr1.ratings.own_table import CsvConfig, import_csv
+from aesr1.records import Rating, read_rows
+
+OASIS = Path(__file__).parents[3] / "shared" / "oasis-beauty" / "ratings.csv"
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write a table beside three pictures and give its config."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in "abc":
+        Image.new("RGB", (20, 20)).save(folder / f"{name}.jpg")
+
+    def write(text: str, *, encoding: str = "utf-8", **settings: object) -> CsvConfig:
+        (folder / "ratings.csv").write_bytes(text.encode(encoding))
+        return CsvConfig(folder / "ratings.csv", tmp_path / "out", **settings)
+
+    return write
+
+
+def test_a_mean_is_mapped_from_the_nominal_scale(table):
+    config = table("image,mean,sd,split\na.jpg,5.5,1.8,train\nb.jpg,1,0,val\nc.jpg,10,,test\n", scale=(1, 10))
+    rows = read_rows(import_csv(config), Rating)
+    assert [row.score for row in rows] == [0.5, 0.0, 1.0]
+    assert [row.split for row in rows] == ["train", "val", "test"]
+    assert rows[0].rater_std == pytest.approx(0.2)
+    assert rows[2].rater_std is None
+    assert rows[0].domain == "photos"
+    assert Path(rows[0].image).is_file()
+
+
+def test_votes_give_mean_and_spread_by_themselves(table):
+    config = table("filename;votes_1;votes_2;votes_3\na.jpg;1;0;1\nb.jpg;0;0;4\n")
+    first, second = read_rows(import_csv(config), Rating)
+    assert (first.score, first.rater_std, first.raters, first.votes) == (0.5, 0.5, 2, (1, 0, 1))
+    assert (second.score, second.rater_std) == (1.0, 0.0)
+
+
+def test_a_mark_that_nobody_could_choose_leaves_the_others_where_they_are(table):
+    (row,) = read_rows(import_csv(table("image,votes_1,votes_2,votes_4\na.jpg,0,1,0\n")), Rating)
+    assert row.score == pytest.approx(1 / 3)
+
+
+def test_bom_blanks_carriage_returns_and_tabs_are_accepted(table):
+    config = table("\ufeffimage\t mos \r\n a.jpg\t 3 \r\nb.jpg\t5\r\n", scale=(1, 5))
+    assert [row.score for row in read_rows(import_csv(config), Rating)] == [0.5, 1.0]
+
+
+def test_rows_without_a_split_are_divided_by_the_seed(table):
+    text = "image,mean\n" + "".join(f"{name}.jpg,1\n" for name in "abc")
+    rows = read_rows(import_csv(table(text, scale=(0, 1), val_share=1.0)), Rating)
+    assert {row.split for row in rows} == {"val"}
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        ("image,mean\na.jpg,3\n", {}, "scale"),
+        ("image,mean\na.jpg,6\n", {"scale": (1, 5)}, "line 2.*outside"),
+        ("image,mean\na.jpg,3\nb.jpg,x\n", {"scale": (1, 5)}, "line 3.*no number"),
+        ("image,mean\na.jpg,nan\n", {"scale": (1, 5)}, "no number"),
+        ("image,mean\na.jpg\n", {"scale": (1, 5)}, "line 2 has 1 cells, the header 2"),
+        ("picture,mean\na.jpg,3\n", {"scale": (1, 5)}, "no image column"),
+        ("image,beauty\na.jpg,3\n", {"scale": (1, 5)}, "neither a mean nor votes"),
+        ("image,mean\na.jpg,3\n", {"scale": (1, 5), "mean_column": "m"}, "no column 'm'"),
+        ("image,mean\na.jpg,3\n", {"scale": (5, 1)}, "from 5"),
+        ("image,mean\n", {"scale": (1, 5)}, "no rows"),
+        ("", {"scale": (1, 5)}, "no image column"),
+        ("image,mean\na.jpg,3\na.jpg,4\n", {"scale": (1, 5)}, "rated twice"),
+        ("image,mean\n../a.jpg,3\n", {"scale": (1, 5)}, "leaves the picture folder"),
+        ("image,mean\n/etc/a.jpg,3\n", {"scale": (1, 5)}, "leaves the picture folder"),
+        ("image,mean\n,3\n", {"scale": (1, 5)}, "no image is named"),
+        ("image,mean\nz.jpg,3\n", {"scale": (1, 5)}, "1 of 1 images.*missing"),
+        ("image,mean,split\na.jpg,3,training\n", {"scale": (1, 5)}, "split is 'training'"),
+        ("image,votes_1,votes_2\na.jpg,0,0\n", {}, "nobody voted"),
+        ("image,votes_1,votes_2\na.jpg,-1,2\n", {}, "no number of votes"),
+        ("image,votes_1,votes_2\na.jpg,0.5,2\n", {}, "no number of votes"),
+        ("image,votes_1,votes_5\na.jpg,1,2\n", {"scale": (1, 3)}, "vote columns run from 1 to 5"),
+        ("image,mean\na.jpg,3,4\n", {"scale": (1, 5)}, "line 2 has 3 cells, the header 2"),
+        ("image,mean\na.jpg,3\n./a.jpg,4\n", {"scale": (1, 5)}, "line 3: a.jpg is rated twice"),
+        ("image,mean,sd\na.jpg,3,-1\n", {"scale": (1, 5)}, "sd is -1, no standard deviation"),
+        ("image,mean,sd\na.jpg,3,90\n", {"scale": (1, 5)}, "sd is 90, no standard deviation"),
+        ("image,mean\na.jpg,3\n", {"scale": (0, float("inf"))}, "scale runs from 0 to inf"),
+        ("image,mean\na.jpg,3\n", {"scale": (1, 5), "val_share": 7}, "val_share is 7"),
+        ("image,mean,mean\na.jpg,3,4\n", {"scale": (1, 5)}, "two columns 'mean'"),
+        ("image,raters,votes_1,votes_2\na.jpg,9,5,5\n", {}, "votes sum to 10, raters is 9"),
+        ("image,mean,votes_1,votes_2\na.jpg,1.9,5,5\n", {}, "votes average"),
+    ],
+)
+def test_a_bad_table_is_a_clear_error_and_leaves_nothing(table, text, settings, message):
+    config = table(text, **settings)
+    with pytest.raises(AesError, match=f"(?s){message}"):
+        import_csv(config)
+    assert not config.output.exists()
+
+
+def test_another_encoding_is_a_clear_error(table):
+    with pytest.raises(AesError, match="UTF-8"):
+        import_csv(table("image,mean\nä.jpg,3\n", encoding="latin-1", scale=(1, 5)))
+
+
+def test_missing_pictures_may_be_left_out_and_nothing_is_overwritten(table):
+    config = table("image,mean\na.jpg,3\nz.jpg,3\n", scale=(1, 5), allow_missing=True)
+    assert len(read_rows(import_csv(config), Rating)) == 1
+    with pytest.raises(AesError, match="exists"):
+        import_csv(config)
+    (config.output / "ratings.jsonl").unlink()
+    with pytest.raises(AesError, match=r"run\.json exists"):
+        import_csv(config)
+
+
+@pytest.mark.skipif(not OASIS.exists(), reason="the OASIS beauty ratings are not at hand")
+def test_real_ratings_go_through(tmp_path):
+    rows = read_rows(import_csv(CsvConfig(OASIS, tmp_path / "out", scale=(1, 7))), Rating)
+    assert len(rows) == 553
+    assert sum(row.split == "train" for row in rows) == 445
+    acorns = rows[0]
+    assert acorns.score == pytest.approx((4.8643 - 1) / 6)
+    assert acorns.votes == (4, 10, 9, 20, 48, 33, 16)
