@@ -172,7 +172,7 @@ def trainer_of(row: Row, scale: Scale, folder: Path, watch: Watch) -> Any:
         "max_completion_length": scale.reply,
         "generation_kwargs": {"min_new_tokens": scale.reply},
     }
-    rewards = reward_functions(["relative", "absolute", "format"], RewardSettings("local", 0.1, 0.1, 1.0))
+    rewards = reward_functions(RewardSettings())
     return TimedRapo(args=GRPOConfig(**{**rapo.PAPER, **settings}), reward_funcs=[*rewards, lot], **common)
 
 

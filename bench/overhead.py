@@ -79,8 +79,8 @@ def main() -> None:
         call.__name__ = reward.__name__
         return call
 
-    settings = RewardSettings("global", 0.1, 0.1, 1.0)
-    ours = [timed(r) for r in reward_functions(["relative", "absolute", "format"], settings)]
+    settings = RewardSettings(comparison_scope="global")
+    ours = [timed(r) for r in reward_functions(settings)]
     with tempfile.TemporaryDirectory() as folder:
         ratings = read_rows(make_album(AlbumConfig(Path(folder) / "album", n=64, split="train")), Rating)
         ratios, shares = [], []

@@ -71,7 +71,7 @@ PATH_SETTINGS = ("model", "ratings", "rationales")
 
 def require_same_settings(
     folder: Path,
-    config: Any,
+    settings: Any,
     *,
     training: Mapping[str, Any] | None = None,
     free: Container[str] = (),
@@ -84,7 +84,7 @@ def require_same_settings(
     the folder, and the others are held to its settings.
     """
     path = folder / "settings.json"
-    given = asdict(config)
+    given = dict(settings) if isinstance(settings, Mapping) else asdict(settings)
     ours = json.loads(json.dumps(given, default=str))
     spelt = {name: ours[name] for name, value in given.items() if isinstance(value, Path) or name in PATH_SETTINGS}
     places = {name: place for name, value in spelt.items() if (place := _resolved_path(value))}

@@ -7,10 +7,9 @@ import torch
 
 from aesr1.app.batching import generate_batch
 from aesr1.app.chat_request import ReplyRequest
-from aesr1.contract import THINK_OPEN
+from aesr1.contract import PROMPT, THINK_OPEN
 from aesr1.images.load import open_image
 from aesr1.model.generate import chat_prompt
-from aesr1.contract import PROMPT
 from aesr1.model.load import load
 
 

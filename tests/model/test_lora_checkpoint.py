@@ -17,6 +17,7 @@ from aesr1.model.predict import PredictSettings, predict
 from aesr1.rapo import train
 from aesr1.training.launch import SHARD_ALL, Launch
 from aesr1.training.run import begin_run
+from aesr1.training.settings import ModelSettings
 from conftest import CPU
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
@@ -126,7 +127,8 @@ def test_an_adapter_for_another_model_is_a_clear_error(adapted, tmp_path):
 
 
 def test_divided_weights_do_not_begin_from_an_adapter(adapted, tmp_path):
-    config = cold_start.ColdStartConfig("r.jsonl", model=str(adapted / "checkpoint-2"))
+    model = ModelSettings(str(adapted / "checkpoint-2"))
     with pytest.raises(AesError, match="are to be divided") as error:
-        begin_run(config, cold_start.SFTConfig(str(tmp_path / "x"), use_cpu=True, bf16=False), Launch(2, SHARD_ALL))
+        training = cold_start.SFTConfig(str(tmp_path / "x"), use_cpu=True, bf16=False)
+        begin_run(model, training, Launch(2, SHARD_ALL), settings={})
     assert "zero2" in error.value.fix and not (tmp_path / "x").exists()

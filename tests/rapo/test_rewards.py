@@ -126,10 +126,8 @@ def test_binary_by_hand():
     np.testing.assert_array_equal(binary_reward([[0.5, 0.59, 0.61, NAN]], [0.5]), [[1, 1, 0, 0]])
 
 
-def test_format_counts_what_the_contract_reads():
-    good, bad = "<think>x</think><answer>0.5</answer>", "<think>x</think><answer>5</answer>"
-    np.testing.assert_array_equal(format_reward([good, bad]), [1, 0])
-    np.testing.assert_array_equal(format_reward([[good, bad], [bad, bad]]), [[1, 0], [0, 0]])
+def test_a_readable_reply_earns_the_format_reward_and_an_unreadable_one_nothing():
+    np.testing.assert_array_equal(format_reward([[0.5, NAN], [NAN, 0.0]]), [[1, 0], [0, 1]])
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ from trl import GRPOConfig
 from aesr1 import cold_start
 from aesr1.errors import AesError
 from aesr1.rapo import train
+from aesr1.rapo.reward_functions import RewardSettings
 from aesr1.rapo.settings import RapoConfig, check_config
 from aesr1.training.launch import Launch
+from aesr1.training.settings import ModelSettings
 from conftest import CPU
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
@@ -124,4 +126,4 @@ def test_deepspeed_wants_its_file(scene_folder, random_model, tmp_path, monkeypa
 def test_settings_made_in_python_are_checked_alike(tmp_path, ours, theirs, problem):
     training = GRPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, num_generations=4, **theirs)
     with pytest.raises(AesError, match=problem):
-        check_config(RapoConfig(ratings="r.jsonl", **ours), training, Launch())
+        check_config(RapoConfig(ratings="r.jsonl"), RewardSettings(), ModelSettings(**ours), training, Launch())

@@ -41,7 +41,7 @@ def test_a_plan_refuses_what_the_run_would(scene_folder, random_model, tmp_path,
 def test_a_plan_needs_no_gpu_and_its_launch_file_is_for_it_alone(scene_folder, random_model, tmp_path):
     ratings = ["--ratings", str(scene_folder / "ratings.jsonl"), "--output_dir", str(tmp_path / "x")]
     recipe = ["--config", str(RECIPES / "lora-3b-24gb-rapo.yaml"), "--model", str(random_model)]
-    assert "8 meet in the ranking" in train.main([*recipe, *ratings, "--dry_run"])
+    assert "8 are compared" in train.main([*recipe, *ratings, "--dry_run"])
     with pytest.raises(AesError, match="for a dry run alone"):
         train.main([*recipe, *ratings, "--accelerate_config", "zero3.yaml", "--use_cpu", "true", "--bf16", "false"])
 
@@ -90,7 +90,7 @@ def test_the_plan_of_rapo_is_what_the_run_does(scene_folder, random_model, tmp_p
     text = train.main([*settings, "--dry-run"])
     assert not (tmp_path / "run").exists()
     assert (
-        "24 to train on; 6 at a time with 4 replies each, of which 6 meet in the ranking (comparison_scope: local); 6 a step"
+        "24 to train on; 6 at a time with 4 replies each, of which 6 are compared (comparison_scope: local); 6 a step"
         in text
     )
     run = train.main(settings)
@@ -178,7 +178,7 @@ def test_batches_are_judged_for_the_processes_there_will_be(scene_folder, random
     more = ["--comparison_scope", "global", "--per_device_train_batch_size", "6", "--dry_run"]
     settings = flags(scene_folder, random_model, tmp_path / "x", *more)
     text = train.main([*settings, "--accelerate_config", str(file)])
-    assert "3 at a time with 4 replies each, of which 3 meet in the ranking (comparison_scope: global)" in text
+    assert "3 at a time with 4 replies each, of which 3 are compared (comparison_scope: global)" in text
     with pytest.raises(AesError, match=r"\(6\) must be divisible by num_generations \(4\)"):
         train.main(settings)
 

@@ -2,12 +2,11 @@
 
 import pytest
 import yaml
-from trl import GRPOConfig, SFTConfig
 
 from aesr1 import cold_start
 from aesr1.errors import AesError
 from aesr1.rapo import train
-from aesr1.training.recipe import parse_recipe
+from aesr1.training.recipe import RENAMED_SETTINGS, parse_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
 
@@ -18,7 +17,12 @@ def read(tmp_path, text, *flags, spelled="--config {}"):
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     arguments = [*spelled.format(path).split(), "--output_dir", str(tmp_path / "out"), *flags]
-    return parse_recipe([train.RapoConfig, GRPOConfig], arguments, derive=train.derive_settings, **train.PAPER)
+    return parse_recipe(
+        train.SETTINGS,
+        arguments,
+        derive=train.derive_settings,
+        **train.PAPER,
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,8 +77,7 @@ def test_a_value_of_another_kind_is_refused_by_name(tmp_path, line, problem, fix
     ],
 )
 def test_what_can_stand_for_a_value_is_taken(tmp_path, line, name, value):
-    config, training = read(tmp_path, CPU + line)
-    found = getattr(config if hasattr(config, name) else training, name)
+    found = next(getattr(part, name) for part in read(tmp_path, CPU + line) if hasattr(part, name))
     assert found == value and isinstance(found, type(value))
 
 
@@ -99,8 +102,8 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, problem, fix, spell
 
 
 def test_a_recipe_may_be_named_with_an_equals_sign(tmp_path):
-    config, training = read(tmp_path, f"{CPU}sigma: 0.2\nseed: 3\n", "--seed", "4", spelled="--config={}")
-    assert config.sigma == 0.2 and training.seed == 4
+    _, rewards, _, training = read(tmp_path, f"{CPU}sigma: 0.2\nseed: 3\n", "--seed", "4", spelled="--config={}")
+    assert rewards.sigma == 0.2 and training.seed == 4
 
 
 @pytest.mark.parametrize(
@@ -116,41 +119,59 @@ def test_a_recipe_may_be_named_with_an_equals_sign(tmp_path):
 )
 def test_a_recipe_that_is_not_there_is_refused(arguments, problem):
     with pytest.raises(AesError, match=problem):
-        parse_recipe([train.RapoConfig, GRPOConfig], arguments, **train.PAPER)
+        parse_recipe(train.SETTINGS, arguments, **train.PAPER)
 
 
 def test_a_recipe_that_is_not_text_is_refused(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_bytes(b"model: \xff\xfe\n")
     with pytest.raises(AesError, match="no YAML"):
-        parse_recipe([train.RapoConfig, GRPOConfig], ["--config", str(path)], **train.PAPER)
+        parse_recipe(
+            train.SETTINGS,
+            ["--config", str(path)],
+            **train.PAPER,
+        )
 
 
 @pytest.mark.parametrize(
     ("kinds", "needed", "paper"),
     [
-        ([train.RapoConfig, GRPOConfig], "ratings", train.PAPER),
-        ([cold_start.ColdStartConfig, SFTConfig], "rationales", cold_start.PAPER),
+        (train.SETTINGS, "ratings", train.PAPER),
+        (cold_start.SETTINGS, "rationales", cold_start.PAPER),
     ],
 )
 def test_all_of_a_run_s_settings_may_come_back_as_a_recipe(tmp_path, kinds, needed, paper):
     flags = [f"--{needed}", "r.jsonl", "--output_dir", str(tmp_path), "--use_cpu", "--bf16", "false"]
-    config, training = parse_recipe(kinds, flags, **paper)
-    values = {**vars(config), **{name: value for name, value in training.to_dict().items() if name in vars(training)}}
+    *ours, training = parse_recipe(kinds, flags, **paper)
+    values = {name: value for settings in ours for name, value in vars(settings).items()}
+    values |= {name: value for name, value in training.to_dict().items() if name in vars(training)}
     values.pop("generation_batch_size", None)  # TRL derives it from the rest and takes one of the two
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({name: value for name, value in values.items() if not name.startswith("_")}))
-    again = parse_recipe(kinds, ["--config", str(path)], **paper)
-    assert again[0] == config and again[1].to_dict() == training.to_dict()
+    *again, trainer = parse_recipe(kinds, ["--config", str(path)], **paper)
+    assert again == ours and trainer.to_dict() == training.to_dict()
 
 
-def test_help_says_what_each_of_our_settings_is(capsys):
-    for stage, config in ((train, train.RapoConfig), (cold_start, cold_start.ColdStartConfig)):
+@pytest.mark.parametrize("stage", [train, cold_start])
+def test_help_shows_our_settings_first_and_the_trainer_s_on_request(stage, capsys):
+    shown = {}
+    for flag in ("--help", "--help-all"):
         with pytest.raises(SystemExit) as ended:
-            stage.main(["--help"])
-        shown = capsys.readouterr().out
+            stage.main([flag])
+        shown[flag] = capsys.readouterr().out
         assert ended.value.code == 0
-        assert "--config RECIPE.yaml" in shown and "--no_" not in shown
-        for name, setting in config.__dataclass_fields__.items():
-            assert f"--{name} " in shown and setting.metadata["help"]
-        assert "--dry_run" in shown
+        assert "--config RECIPE.yaml" in shown[flag] and "--no_" not in shown[flag] and "--dry_run" in shown[flag]
+        for kind in stage.SETTINGS[:-1]:
+            for name, setting in kind.__dataclass_fields__.items():
+                assert f"--{name} " in shown[flag] and setting.metadata["help"]
+    assert len(shown["--help"].splitlines()) < 120
+    assert "--learning_rate " not in shown["--help"] and "--help-all" in shown["--help"].splitlines()[-1]
+    assert shown["--help-all"].index("--lora_rank ") < shown["--help-all"].index("--learning_rate ")
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_SETTINGS.items())
+def test_an_old_setting_name_is_one_error_that_names_the_new_one(tmp_path, old, new):
+    for text, flags in ((f"{CPU}{old}: 1\n", ()), (CPU, (f"--{old}", "1")), (CPU, (f"--{old}=1",))):
+        with pytest.raises(AesError, match=f"{old} has a new name") as error:
+            read(tmp_path, text, *flags)
+        assert new in error.value.fix

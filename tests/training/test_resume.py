@@ -113,11 +113,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(scene_folder, fluent_model,
 
 def bind_rapo(output: Path, *arguments: str) -> None:
     """As the beginning of a run does."""
-    kinds = [train.RapoConfig, GRPOConfig]
-    config, training = parse_recipe(
-        kinds, [*arguments, "--output_dir", str(output)], derive=train.derive_settings, **train.PAPER
+    *ours, training = parse_recipe(
+        train.SETTINGS, [*arguments, "--output_dir", str(output)], derive=train.derive_settings, **train.PAPER
     )
-    require_same_run(output, config, training)
+    require_same_run(output, {name: value for part in ours for name, value in vars(part).items()}, training)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from trl import GRPOConfig, SFTConfig
 
 from aesr1 import cold_start
 from aesr1.errors import AesError
@@ -183,15 +182,17 @@ def test_every_recipe_can_be_read_and_trained(recipe, tmp_path):
     run = ["--config", str(recipe), "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"]
     launch = Launch() if "lora" in recipe.name else launch_from_file(RECIPES / "accelerate" / "zero3-offload.yaml")
     if "rapo" in recipe.name:
-        kinds = [train.RapoConfig, GRPOConfig]
-        config, training = parse_recipe(kinds, [*run, "--ratings", "r.jsonl"], derive=train.derive_settings, **train.PAPER)
-        train.check_config(config, training, launch)
+        kinds = train.SETTINGS
+        *settings, training = parse_recipe(
+            kinds, [*run, "--ratings", "r.jsonl"], derive=train.derive_settings, **train.PAPER
+        )
+        train.check_config(*settings, training, launch)
         assert training.loss_type == "grpo" and training.epsilon_high == 0.28 and training.beta == 0.01
         assert not training.use_bias_correction_kl and training.num_generations == 4
     else:
-        kinds = [cold_start.ColdStartConfig, SFTConfig]
-        config, training = parse_recipe(kinds, [*run, "--rationales", "r.jsonl"], **cold_start.PAPER)
-        assert training.max_length is None
+        kinds = cold_start.SETTINGS
+        _, model, training = parse_recipe(kinds, [*run, "--rationales", "r.jsonl"], **cold_start.PAPER)
+        assert training.max_length is None and model.freeze_vision
     if "paper" in recipe.name:
         images = training.per_device_train_batch_size * training.gradient_accumulation_steps * launch.processes
         assert images == (512 if "rapo" in recipe.name else 64)
@@ -222,8 +223,11 @@ def test_which_images_meet_and_the_micro_batch_are_separate_settings(tmp_path):
     for micro_batch, passes in (("4", 8), ("2", 16), ("32", 1)):
         flags = ["--images_per_comparison", "8", "--per_device_train_batch_size", micro_batch, "--num_generations", "4"]
         run = ["--gradient_accumulation_steps", "16", "--output_dir", str(tmp_path), "--use_cpu", "--bf16", "false"]
-        _, training = parse_recipe(
-            [train.RapoConfig, GRPOConfig], ["--ratings", "r", *flags, *run], derive=train.derive_settings, **train.PAPER
+        *_, training = parse_recipe(
+            train.SETTINGS,
+            ["--ratings", "r", *flags, *run],
+            derive=train.derive_settings,
+            **train.PAPER,
         )
         assert training.steps_per_generation == passes
         assert training.generation_batch_size == 32

@@ -1,10 +1,10 @@
-"""From TRL's flat batch to RAPO's grid and back: reward callables, gathered across processes where asked."""
+"""Reward functions for TRL: its flat batch becomes the grid of images × replies that `rapo.rewards` works on."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,143 +13,204 @@ from accelerate.utils import gather_object
 from aesr1.contract import parse_reply
 from aesr1.errors import AesError
 from aesr1.rapo.rewards import Grid, absolute_reward, binary_reward, format_reward, relative_reward
+from aesr1.training.checks import check_settings
 
-Reward = Callable[..., list[float]]
-GROUP_FIX = "make per_device_train_batch_size × steps_per_generation a multiple of num_generations, or use comparison_scope: global"
+LOCAL, GLOBAL = "local", "global"
+GROUP_FIX = (
+    "make per_device_train_batch_size × steps_per_generation a multiple of num_generations, or use "
+    "comparison_scope: global"
+)
+
+TrlReward = Callable[..., list[float]]
+
+
+class ScoredReply(NamedTuple):
+    """One reply as the rewards need it."""
+
+    row: int  # of the training set
+    score: float  # 0–1, NaN = unreadable
+    rating: float  # 0–1
+    domain: str  # data set
+    rater_std: float  # NaN = unknown
+
+
+class ReplyGroups(NamedTuple):
+    """Replies by image: N images × K replies."""
+
+    scores: Grid  # (N, K), NaN = unreadable
+    ratings: Grid  # (N,)
+    rater_stds: Grid  # (N,), NaN = unknown
+    domains: list[str]
+    progress: float  # share of the run that is done, 0–1
+
+
+Reward = Callable[[ReplyGroups, "RewardSettings"], Grid]
+
+REWARDS: dict[str, Reward] = {
+    "relative": lambda groups, settings: relative_reward(
+        groups.scores,
+        groups.ratings,
+        domains=None if settings.compare_across_datasets else groups.domains,
+        tie_target=settings.tie_target,
+        rater_stds=groups.rater_stds if settings.soft_preferences else None,
+    ),
+    "absolute": lambda groups, settings: absolute_reward(
+        groups.scores, groups.ratings, sigma=settings.sigma_at(groups.progress)
+    ),
+    "binary": lambda groups, settings: binary_reward(groups.scores, groups.ratings, threshold=settings.threshold),
+    "format": lambda groups, settings: format_reward(groups.scores),
+}
+"""Every reward by its name in a recipe. A new reward is a function in `rapo.rewards` and an entry here."""
+COMPARING = ("relative",)
+"""Rewards that compare images: under comparison_scope global they see the images of all processes."""
+ONLY_WITH = {"soft_preferences": "relative", "compare_across_datasets": "relative", "sigma_end": "absolute"}
+"""Settings that change one reward only."""
 
 
 @dataclass(frozen=True)
 class RewardSettings:
-    """Which images meet, and the constants of the parts."""
+    """Which rewards a reply gets, which images are compared, and the constants."""
 
-    comparison_scope: str  # local: the images of one process (the paper); global: of all processes
-    sigma: float
-    threshold: float
-    tie_target: float
-    soft_preferences: bool = False  # preferences from the raters' spread
-    compare_across_datasets: bool = False  # images of different data sets meet as well
-    sigma_end: float | None = None  # sigma moves to it over the run in equal steps
+    _argument_group_name = "settings of the rewards"
 
-    def sigma_at(self, done: float) -> float:
-        """Sigma after a share of the run, 0–1."""
-        return self.sigma if self.sigma_end is None else self.sigma + (self.sigma_end - self.sigma) * done
+    rewards: list[str] = field(
+        default_factory=lambda: ["relative", "absolute", "format"],
+        metadata={"help": f"One or more of {', '.join(REWARDS)}."},
+    )
+    comparison_scope: str = field(
+        default=LOCAL,
+        metadata={"help": "Which images the ranking compares: local, those of one process; global, those of all."},
+    )
+    images_per_comparison: int = field(
+        default=0,
+        metadata={"help": "Images of one process that are compared at a time; sets steps_per_generation. 0: not set."},
+    )
+    compare_across_datasets: bool = field(
+        default=False, metadata={"help": "Also compare images of different data sets."}
+    )
+    sigma: float = field(default=0.1, metadata={"help": "Width of the absolute reward, on the 0–1 scale."})
+    sigma_end: float | None = field(
+        default=None, metadata={"help": "Sigma moves to this value over the run, in equal steps."}
+    )
+    threshold: float = field(
+        default=0.1, metadata={"help": "Errors below this earn the binary reward, on the 0–1 scale."}
+    )
+    tie_target: float = field(
+        default=1.0, metadata={"help": "Target of the ranking for equal ratings: 1 as in the paper; 0.5, neither wins."}
+    )
+    soft_preferences: bool = field(
+        default=False,
+        metadata={"help": "Targets of the ranking from the standard deviation of the ratings (rater_std), not 0 or 1."},
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        unknown = [name for name in self.rewards if name not in REWARDS]
+        if unknown or not self.rewards:
+            raise AesError(
+                f"unknown reward {', '.join(unknown) or '(none given)'}", fix=f"choose from {', '.join(REWARDS)}"
+            )
+        if self.comparison_scope not in (LOCAL, GLOBAL):
+            raise AesError(
+                f"comparison_scope is {self.comparison_scope!r}",
+                fix="choose local (the images of one process) or global (of all processes)",
+            )
+        for name in ("sigma", "sigma_end", "threshold"):
+            width = getattr(self, name)
+            if width is not None and not width > 0:
+                raise AesError(f"{name} is {width}", fix="give a width above 0 on the 0–1 scale")
+        if not 0 <= self.tie_target <= 1:
+            raise AesError(f"tie_target is {self.tie_target}", fix="give 1 (the paper's) or 0.5")
+        for name, reward in ONLY_WITH.items():
+            if getattr(self, name) and reward not in self.rewards:
+                raise AesError(
+                    f"{name} is set, but it only changes the {reward} reward, which is not among the rewards",
+                    fix=f"add {reward} to rewards, or leave {name} out",
+                )
+
+    def sigma_at(self, progress: float) -> float:
+        """Sigma after this share of the run, 0–1."""
+        return self.sigma if self.sigma_end is None else self.sigma + (self.sigma_end - self.sigma) * progress
 
 
-class ScoredReply(NamedTuple):
-    """One reply as the rewards need it: which row it answers, its score (NaN = unreadable), the row's rating."""
+def reward_functions(settings: RewardSettings) -> list[TrlReward]:
+    """One TRL reward function for each of `settings.rewards`, in that order. The first one also logs.
 
-    sample: int
-    score: float
-    rating: float
-    domain: str
-    rater_std: float  # of the row's votes, NaN where unknown
-
-
-def reward_functions(parts: Sequence[str], settings: RewardSettings) -> list[Reward]:
-    """TRL reward callables for `parts`, out of relative, absolute, binary and format, in that order given.
-
-    They are synchronous and never raise for a reply's sake: a collective call that one process leaves is a hang.
+    They are synchronous and raise nothing because of a reply: if one process left a collective call, the others
+    would hang.
     """
-
-    def relative(completions: list[Any], **columns: Any) -> list[float]:
-        local = _replies(completions, columns)
-        everywhere = gather_object(local) if settings.comparison_scope == "global" else local
-        groups = _groups(everywhere)
-        rewards = relative_reward(
-            groups.scores,
-            groups.ratings,
-            domains=None if settings.compare_across_datasets else groups.domains,
-            tie_target=settings.tie_target,
-            rater_stds=groups.rater_stds if settings.soft_preferences else None,
-        )
-        return list(rewards.reshape(-1)[_own_slice(len(local), len(everywhere))])
-
-    def absolute(completions: list[Any], **columns: Any) -> list[float]:
-        groups = _groups(_replies(completions, columns), width=1)
-        sigma = settings.sigma_at(_done(columns.get("trainer_state")))
-        return list(absolute_reward(groups.scores, groups.ratings, sigma=sigma).reshape(-1))
-
-    def binary(completions: list[Any], **columns: Any) -> list[float]:
-        groups = _groups(_replies(completions, columns), width=1)
-        return list(binary_reward(groups.scores, groups.ratings, threshold=settings.threshold).reshape(-1))
-
-    def format(completions: list[Any], **_: Any) -> list[float]:
-        return list(format_reward([completion[-1]["content"] for completion in completions]))
-
-    known: dict[str, Reward] = {"relative": relative, "absolute": absolute, "binary": binary, "format": format}
-    unknown = [part for part in parts if part not in known]
-    if unknown or not parts:
-        raise AesError(f"unknown reward {', '.join(unknown) or '(none given)'}", fix=f"choose from {', '.join(known)}")
-    first, *others = (known[part] for part in parts)
-    return [_logging(first), *others]
+    first, *others = (_trl_reward(name, settings) for name in settings.rewards)
+    return [_with_logging(first), *others]
 
 
-def _done(state: Any) -> float:
-    """The share of the run that lies behind, 0–1."""
+def _trl_reward(name: str, settings: RewardSettings) -> TrlReward:
+    """The reward as TRL calls it: completions and columns of one process → a number for each completion."""
+
+    def reward(completions: list[Any], **columns: Any) -> list[float]:
+        own = _scored_replies(completions, columns)
+        compares = name in COMPARING
+        replies = gather_object(own) if compares and settings.comparison_scope == GLOBAL else own
+        groups = _groups(replies, None if compares else 1, progress=_progress(columns.get("trainer_state")))
+        return list(REWARDS[name](groups, settings).reshape(-1)[_own_slice(len(own), len(replies))])
+
+    reward.__name__ = name  # TRL logs it as rewards/<name>
+    return reward
+
+
+def _progress(state: Any) -> float:
     return float(state.global_step / state.max_steps) if state is not None and state.max_steps > 0 else 0.0
 
 
-def _replies(completions: list[Any], columns: dict[str, Any]) -> list[ScoredReply]:
-    judged = [parse_reply(completion[-1]["content"]) for completion in completions]
-    rater_stds = columns.get("rater_std") or [None] * len(judged)
-    rows = zip(judged, columns["sample"], columns["rating"], columns["domain"], rater_stds, strict=True)
+def _scored_replies(completions: list[Any], columns: dict[str, Any]) -> list[ScoredReply]:
+    judgements = [parse_reply(completion[-1]["content"]) for completion in completions]
+    rater_stds = columns.get("rater_std") or [None] * len(judgements)
+    rows = zip(judgements, columns["sample"], columns["rating"], columns["domain"], rater_stds, strict=True)
     return [
         ScoredReply(
-            sample,
+            row,
             np.nan if judgement is None else judgement.score,
             rating,
             domain,
             np.nan if rater_std is None else rater_std,
         )
-        for judgement, sample, rating, domain, rater_std in rows
+        for judgement, row, rating, domain, rater_std in rows
     ]
 
 
-class _Groups(NamedTuple):
-    """Replies by image."""
-
-    scores: Grid  # (N, K)
-    ratings: Grid  # (N,)
-    rater_stds: Grid  # (N,)
-    domains: list[str]
-
-
-def _groups(replies: Sequence[ScoredReply], *, width: int | None = None) -> _Groups:
-    """The grid of images × replies; K is `width`, or the length of the first run of one row's replies."""
-    if width is None:
-        width = next((i for i, reply in enumerate(replies) if reply.sample != replies[0].sample), len(replies))
-    samples = np.array([reply.sample for reply in replies])
-    if len(replies) % width or (samples.reshape(-1, width) != samples[::width, None]).any():
-        raise AesError(
-            f"{len(replies)} replies do not fall into groups of {width}",
-            fix=GROUP_FIX,
-        )
-    heads = replies[::width]
-    return _Groups(
-        np.array([reply.score for reply in replies]).reshape(-1, width),
-        np.array([reply.rating for reply in heads]),
-        np.array([reply.rater_std for reply in heads]),
-        [reply.domain for reply in heads],
+def _groups(replies: Sequence[ScoredReply], size: int | None, *, progress: float) -> ReplyGroups:
+    """The grid of images × replies. K is `size`, or the number of replies to the first image."""
+    if size is None:
+        size = next((i for i, reply in enumerate(replies) if reply.row != replies[0].row), len(replies))
+    rows = np.array([reply.row for reply in replies])
+    if len(replies) % size or (rows.reshape(-1, size) != rows[::size, None]).any():
+        raise AesError(f"{len(replies)} replies do not form groups of {size}", fix=GROUP_FIX)
+    firsts = replies[::size]
+    return ReplyGroups(
+        np.array([reply.score for reply in replies]).reshape(-1, size),
+        np.array([reply.rating for reply in firsts]),
+        np.array([reply.rater_std for reply in firsts]),
+        [reply.domain for reply in firsts],
+        progress,
     )
 
 
-def _own_slice(local: int, everywhere: int) -> slice:
-    """This process's rows of a gather in rank order; every process holds as many."""
+def _own_slice(own: int, gathered: int) -> slice:
+    """The rows of this process among those gathered in rank order; every process holds the same number."""
     from accelerate import PartialState
 
-    rank = PartialState().process_index if everywhere > local else 0
-    return slice(rank * local, (rank + 1) * local)
+    rank = PartialState().process_index if gathered > own else 0
+    return slice(rank * own, (rank + 1) * own)
 
 
-def _logging(reward: Reward) -> Reward:
-    """The reward, which also gives TRL columns for its table of completions and figures for its log.
+def _with_logging(reward: TrlReward) -> TrlReward:
+    """The reward, which also hands TRL columns for its table of completions and figures for its log.
 
-    Of several processes TRL logs the mean of the figures that each has of its own replies.
+    With several processes TRL logs the mean of the figures of each.
     """
 
     @functools.wraps(reward)
     def logging(completions: list[Any], **columns: Any) -> list[float]:
-        replies = _replies(completions, columns)
+        replies = _scored_replies(completions, columns)
         scores = np.array([reply.score for reply in replies])
         readable = scores[~np.isnan(scores)]
         if log_extra := columns.get("log_extra"):

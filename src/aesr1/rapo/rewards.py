@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
-from aesr1.contract import parse_reply
 from aesr1.errors import AesError
 
 Grid = NDArray[np.float64]
@@ -95,25 +94,20 @@ def binary_reward(scores: ArrayLike, ratings: ArrayLike, *, threshold: float = 0
         return (np.abs(grid - human[:, None]) < threshold).astype(np.float64)
 
 
-def format_reward(replies: Sequence[str] | Sequence[Sequence[str]]) -> NDArray[np.float64]:
-    """1 where the whole reply keeps the contract, else 0, in the shape of the input: (n,) or (N, K)."""
-    if not len(replies):
-        raise AesError("no replies to reward", fix="give at least one reply")
-    return np.array(
-        [
-            float(parse_reply(row) is not None)
-            if isinstance(row, str)
-            else [float(parse_reply(r) is not None) for r in row]
-            for row in replies
-        ]
-    )
+def format_reward(scores: ArrayLike) -> Grid:
+    """1 where the reply was readable, else 0. scores (N, K), NaN = unreadable."""
+    return (~np.isnan(_grid(scores))).astype(np.float64)
+
+
+def _grid(scores: ArrayLike) -> Grid:
+    grid = np.asarray(scores, dtype=np.float64)
+    if grid.ndim != 2 or grid.size == 0:
+        raise AesError(f"scores have shape {grid.shape}", fix="give (N images, K replies), at least 1 × 1")
+    return grid
 
 
 def _grid_and_column(scores: ArrayLike, ratings: ArrayLike) -> tuple[Grid, NDArray[np.float64]]:
-    grid = np.asarray(scores, dtype=np.float64)
-    human = np.asarray(ratings, dtype=np.float64)
-    if grid.ndim != 2 or grid.size == 0:
-        raise AesError(f"scores have shape {grid.shape}", fix="give (N images, K replies), at least 1 × 1")
+    grid, human = _grid(scores), np.asarray(ratings, dtype=np.float64)
     if human.shape not in ((len(grid),), (len(grid), 1)):
         raise AesError(f"ratings have shape {human.shape} for {len(grid)} images", fix="give (N,) or (N, 1)")
     human = human.reshape(-1)

@@ -1,9 +1,10 @@
-"""RAPO: TRL's GRPOTrainer under the rewards of `rapo.rewards`."""
+"""RAPO: reinforcement learning with TRL's GRPOTrainer and the rewards of `rapo.rewards`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from trl import GRPOConfig
 from aesr1.model.lora_checkpoint import is_lora_checkpoint
 from aesr1.model.out_of_memory import explain_out_of_memory
 from aesr1.rapo.dry_run import describe_run
-from aesr1.rapo.reward_functions import Reward, RewardSettings, reward_functions
+from aesr1.rapo.reward_functions import RewardSettings, reward_functions
 from aesr1.rapo.settings import PAPER, RapoConfig, check_config, check_data, check_replies_fit, derive_settings
 from aesr1.rapo.trainer import RapoTrainer
 from aesr1.rapo.validation import Validation, validation_ratings
@@ -27,81 +28,74 @@ from aesr1.training.picture_dataset import check_images, picture_dataset
 from aesr1.training.recipe import parse_recipe
 from aesr1.training.resume import resume_point
 from aesr1.training.run import begin_run, finish_run, train
+from aesr1.training.settings import ModelSettings
+
+SETTINGS = (RapoConfig, RewardSettings, ModelSettings, GRPOConfig)
+"""The settings of a run, as a recipe and flags give them; the last are TRL's."""
 
 
-def rapo(config: RapoConfig, training: GRPOConfig) -> Path:
-    """Train a checkpoint by RAPO; its folder. Resumes an unfinished run from its last whole checkpoint."""
+def rapo(config: RapoConfig, rewards: RewardSettings, model: ModelSettings, training: GRPOConfig) -> Path:
+    """Train a model by RAPO; returns the folder of the checkpoint. Resumes an unfinished run."""
     started = time.time()
     launch = launch_from_environment(training)
-    given = _checked(config, training, launch)
-    vlm = begin_run(config, training, launch)
+    data = _checked_data(config, rewards, model, training, launch)
+    settings = {**asdict(config), **asdict(rewards), **asdict(model)}
+    vlm = begin_run(model, training, launch, settings=settings)
+    dataset = picture_dataset(_rows(data.train), max_pixels=model.max_pixels)
     progress = ProgressBar("rapo")
-    with explain_out_of_memory("setting up the training", advice_for_loading(config, training)):
+    with explain_out_of_memory("setting up the training", advice_for_loading(model, training)):
         trainer = RapoTrainer(
             model=vlm.model,
-            reward_funcs=given.rewards,
+            reward_funcs=reward_functions(rewards),
             args=training,
-            train_dataset=picture_dataset(_rows(given.train), max_pixels=config.max_pixels),
+            train_dataset=dataset,
             processing_class=vlm.processor,
             callbacks=[progress],
             dynamic_sampling_rounds=config.dynamic_sampling_rounds,
             read_once=config.read_once,
-            peft_config=lora_config(vlm.model, rank=config.lora_rank, alpha=config.lora_alpha),
+            peft_config=lora_config(vlm.model, rank=model.lora_rank, alpha=model.lora_alpha),
         )
-        if trainer.ref_model is not None and is_lora_checkpoint(config.model):
-            # TRL has read the reference from disk, where the adapter's base lies without it
+        if trainer.ref_model is not None and is_lora_checkpoint(model.model):
+            # TRL has loaded the reference from disk: the adapter's base, without the adapter
             trainer.accelerator.unwrap_model(trainer.ref_model).load_state_dict(vlm.model.state_dict())
-    if given.judged:
-        trainer.add_callback(
-            Validation(
-                trainer,
-                vlm,
-                given.judged,
-                every=config.validate_every,
-                batch=config.validate_batch,
-                max_new_tokens=training.max_completion_length or 512,
-            )
+    if data.validation:
+        validation = Validation(
+            trainer,
+            vlm,
+            data.validation,
+            every=config.validate_every,
+            batch_size=config.validate_batch,
+            max_new_tokens=training.max_completion_length or 512,
         )
-    train(trainer, progress, resume=given.resume)
-    return finish_run(trainer, vlm.processor, config, stage="rapo", started=started)
+        trainer.add_callback(validation)
+    train(trainer, progress, resume=data.resume)
+    return finish_run(trainer, vlm.processor, settings, stage="rapo", started=started)
 
 
-class _Given(NamedTuple):
-    """What a run starts from."""
+class _Data(NamedTuple):
+    """What a run reads before its model loads."""
 
     train: list[Rating]
-    judged: list[Rating]
-    rewards: list[Reward]
-    resume: str | None
+    validation: list[Rating]
+    resume: str | None  # checkpoint
 
 
-def _checked(config: RapoConfig, training: GRPOConfig, launch: Launch) -> _Given:
-    """All that can be checked before a model loads. AesError for a run that cannot be."""
-    check_config(config, training, launch)
+def _checked_data(
+    config: RapoConfig, rewards: RewardSettings, model: ModelSettings, training: GRPOConfig, launch: Launch
+) -> _Data:
+    """Read the data and check all that can be checked before a model loads. AesError."""
+    check_config(config, rewards, model, training, launch)
     check_loggers(training.report_to)
     check_vllm(training)
-    rewards = reward_functions(config.rewards, _reward_settings(config))
     ratings = read_rows(Path(config.ratings), Rating)
     train = ratings_of_split(ratings, config.split, where=Path(config.ratings))
-    check_data(config, training, launch, train)
-    judged = validation_ratings(
+    validation = validation_ratings(
         ratings, split=config.validate_on, every=config.validate_every, images=config.validate_images
     )
-    check_images([rating.image for rating in (*train, *judged)])
-    check_replies_fit(config, training)
-    return _Given(train, judged, rewards, resume_point(Path(training.output_dir), launch))
-
-
-def _reward_settings(config: RapoConfig) -> RewardSettings:
-    return RewardSettings(
-        comparison_scope=config.comparison_scope,
-        sigma=config.sigma,
-        threshold=config.threshold,
-        tie_target=config.tie_target,
-        soft_preferences=config.soft_preferences,
-        compare_across_datasets=config.compare_across_datasets,
-        sigma_end=config.sigma_end,
-    )
+    check_data(rewards, training, launch, train)
+    check_images([rating.image for rating in (*train, *validation)])
+    check_replies_fit(model, training)
+    return _Data(train, validation, resume_point(Path(training.output_dir), launch))
 
 
 def _rows(ratings: Sequence[Rating]) -> list[dict[str, Any]]:
@@ -118,10 +112,12 @@ def _rows(ratings: Sequence[Rating]) -> list[dict[str, Any]]:
 
 
 def main(arguments: Sequence[str]) -> Path | str:
-    """`aesr1 rapo --config recipe.yaml [--any_setting value]`; the checkpoint's folder, or the plan of a dry run."""
-    kinds = [RapoConfig, GRPOConfig, DryRun]
-    config, training, dry = parse_recipe(kinds, arguments, stage="rapo", derive=derive_settings, **PAPER)
+    """`aesr1 rapo --config recipe.yaml [--any_setting value]`; returns the checkpoint's folder, or a dry run's text."""
+    config, rewards, model, training, dry = parse_recipe(
+        [*SETTINGS, DryRun], arguments, stage="rapo", derive=derive_settings, **PAPER
+    )
     if dry.dry_run:
         launch = planned_launch(dry, training)
-        return describe_run(config, training, launch, _checked(config, training, launch).train)
-    return rapo(config, training)
+        images = len(_checked_data(config, rewards, model, training, launch).train)
+        return describe_run(config, rewards, model, training, launch, images=images)
+    return rapo(config, rewards, model, training)

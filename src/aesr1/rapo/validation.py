@@ -45,10 +45,10 @@ class Validation(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, trainer: Any, vlm: Vlm, ratings: Sequence[Rating], *, every: int, batch: int, max_new_tokens: int
+        self, trainer: Any, vlm: Vlm, ratings: Sequence[Rating], *, every: int, batch_size: int, max_new_tokens: int
     ) -> None:
         self.trainer, self.vlm, self.ratings, self.every = trainer, vlm, ratings, every
-        self.settings = PredictSettings(batch_size=batch, max_new_tokens=max_new_tokens)
+        self.settings = PredictSettings(batch_size=batch_size, max_new_tokens=max_new_tokens)
         self.replies = Path(trainer.args.output_dir) / "replies.jsonl"
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -112,12 +112,11 @@ def check_parsed(settings: Namespace) -> None:
         )
 
 
-def check_stage(config: Any, training: TrainingArguments, launch: Launch) -> None:
-    """What either stage refuses of its settings and TRL's, and of a launch for them. AesError."""
-    check_settings(config)
+def check_trainer(training: TrainingArguments, launch: Launch, *, dtype: str, lora_rank: int) -> None:
+    """Refuse settings of the trainer, or a launch, that cannot train such a model. AesError."""
     check_settings(training)
-    check_lora(config.lora_rank, launch)
-    check_dtype(config.dtype, config.lora_rank, launch)
+    check_lora(lora_rank, launch)
+    check_dtype(dtype, lora_rank, launch)
 
 
 def check_vllm(training: Any) -> None:

@@ -20,6 +20,7 @@ from aesr1.training.checks import check_parsed
 from aesr1.training.launch import SHARD_ALL, Launch, launch_from_environment, launch_from_file, launch_with_flags
 from aesr1.training.memory_estimate import ADAM, GIB, MASTER, MemoryEstimate, ModelShape, StepWork, estimate_memory
 from aesr1.training.parameters import count_lora_parameters, freeze_vision
+from aesr1.training.settings import ModelSettings
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def count_prompt_tokens(config: Any, processor: Any, *, max_pixels: int, shape: 
     return PromptTokens(picture, seen.shape[1] - picture)
 
 
-def summarize_model(settings: Any, training: TrainingArguments, launch: Launch) -> ModelSummary:
+def summarize_model(settings: ModelSettings, training: TrainingArguments, launch: Launch) -> ModelSummary:
     """Count parameters and a picture's tokens from a config and a processor, by a stage's settings.
 
     AesError as `vlm.load`.

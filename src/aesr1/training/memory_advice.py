@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from aesr1.training.settings import ModelSettings
+
 HALF_LORA = "train by LoRA in 16 bits (lora_rank: 32, dtype: bfloat16), which needs a quarter"
 
 
@@ -13,14 +15,14 @@ DIVIDE = "divide the model among more GPUs (recipes/accelerate/zero3.yaml)"
 DRY = "--dry_run says how much a run needs"
 
 
-def advice_for_loading(config: Any, training: Any) -> str:
+def advice_for_loading(model: ModelSettings, training: Any) -> str:
     """What to lower so that the model, and the reference beside it, find room."""
     ways = []
-    if getattr(training, "beta", 0) and not config.lora_rank:
+    if getattr(training, "beta", 0) and not model.lora_rank:
         ways.append("set beta: 0, which keeps no second copy of the model")
-    if not config.lora_rank:
+    if not model.lora_rank:
         ways += [HALF_LORA, DIVIDE]
-    elif config.dtype == "float32":
+    elif model.dtype == "float32":
         ways.append("set dtype: bfloat16, which halves the weights")
     else:
         ways.append("take a smaller --model")
@@ -30,9 +32,9 @@ def advice_for_loading(config: Any, training: Any) -> str:
     )
 
 
-def advice_for_host_loading(config: Any) -> str:
+def advice_for_host_loading(model: ModelSettings) -> str:
     """What to do where the computer cannot hold the model that each of its processes reads."""
-    half = " dtype: bfloat16 under DeepSpeed or LoRA halves it," if config.dtype == "float32" else ""
+    half = " dtype: bfloat16 under DeepSpeed or LoRA halves it," if model.dtype == "float32" else ""
     return f"each process reads the whole model:{half} launch fewer on this machine, or end what else runs there; {DRY}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import types
 import warnings
-from argparse import SUPPRESS, Namespace
+from argparse import SUPPRESS, Action, Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
@@ -47,13 +47,13 @@ def parse_recipe(
     parser = _Parser(
         list(kinds),
         usage=f"aesr1 {stage} --config RECIPE.yaml [--SETTING VALUE ...]",
-        description="Every setting below may stand in the recipe or be a flag; a flag goes before the recipe. First "
-        "those of TRL and transformers, then our own.",
+        description="Every setting below can be a line of the recipe or a flag. A flag overrides the recipe.",
     )
     parser.derive = derive
     for action in parser._actions:
         if action.option_strings[0].startswith("--no_"):
-            action.help = SUPPRESS  # it would be the text of the setting that it takes back
+            action.help = SUPPRESS  # it repeats the help of the setting that it turns off
+    parser.add_argument("--help-all", action=_HelpAll, nargs=0, default=SUPPRESS, help=SUPPRESS)
 
     def refuse(message: str) -> None:
         raise AesError(message, fix="give it in the recipe or as a flag; `--help` lists every setting")
@@ -80,11 +80,35 @@ def parse_recipe(
     return tuple(settings)
 
 
+class _HelpAll(Action):
+    """Prints the help with the settings of TRL and transformers."""
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        parser.help_all = True
+        parser.print_help()
+        parser.exit()
+
+
 class _Parser(TrlParser):  # type: ignore[misc]  # TRL is untyped
     """TRL's parser, which looks at a recipe's values and lets settings follow from others before TRL checks them."""
 
     derive: Callable[[Namespace], int | None] | None = None
     dataclass_types: list[type]
+    help_all = False
+
+    def format_help(self) -> str:
+        """Our settings; after them those of TRL and transformers where --help-all asks for them."""
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, [], [])
+        formatter.add_text(self.description)
+        ours = [group for group in self._action_groups if group not in (self._positionals, self._optionals)]
+        for group in [*ours, *([self._optionals] if self.help_all else [])]:
+            formatter.start_section("settings of TRL and transformers" if group is self._optionals else group.title)
+            formatter.add_arguments(group._group_actions)
+            formatter.end_section()
+        if not self.help_all:
+            formatter.add_text("--help-all also lists the settings of TRL and transformers.")
+        return str(formatter.format_help())
 
     def set_defaults_with_config(self, **values: Any) -> list[str]:
         """As TRL's, whose defaults argparse would take unseen."""

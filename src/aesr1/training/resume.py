@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,9 @@ RUN_LENGTH = ("max_steps", "num_train_epochs")
 MICRO_BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation")
 
 
-def require_same_run(output: Path, config: Any, training: TrainingArguments) -> None:
+def require_same_run(output: Path, settings: Mapping[str, Any], training: TrainingArguments) -> None:
     """Bind a run's folder to its settings, ours and TRL's. AesError where a resumed run's are others."""
-    flat = _is_constant_rate(config, training)
+    flat = _is_constant_rate(settings, training)
     fixed = {name: value for name, value in _as_json(training).items() if name not in TRAINER_MAY_CHANGE}
     if flat:
         fixed = {name: value for name, value in fixed.items() if name not in RUN_LENGTH}
@@ -69,14 +70,14 @@ def require_same_run(output: Path, config: Any, training: TrainingArguments) -> 
         "from its weights (--model the finished run, another --output_dir); a run's length may change under "
         "lr_scheduler_type: constant alone"
     )
-    require_same_settings(output, config, training=fixed, free=MAY_CHANGE, fixes=dict.fromkeys(RUN_LENGTH, planned))
+    require_same_settings(output, settings, training=fixed, free=MAY_CHANGE, fixes=dict.fromkeys(RUN_LENGTH, planned))
 
 
-def _is_constant_rate(config: Any, training: TrainingArguments) -> bool:
+def _is_constant_rate(settings: Mapping[str, Any], training: TrainingArguments) -> bool:
     """Whether no step depends on how long the run is to be."""
     kind = str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type))
     warmup_is_share = kind == "constant_with_warmup" and 0 < training.warmup_steps < 1
-    moving = getattr(config, "sigma_end", None) is not None
+    moving = settings.get("sigma_end") is not None
     return kind in ("constant", "constant_with_warmup") and not warmup_is_share and not moving
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +26,33 @@ from aesr1.training.memory_advice import (
 from aesr1.training.memory_estimate import GIB
 from aesr1.training.parameters import freeze_vision, save_merged
 from aesr1.training.resume import complete_checkpoints, require_same_run
+from aesr1.training.settings import ModelSettings
 
 
-def begin_run(config: Any, training: TrainingArguments, launch: Launch) -> Vlm:
-    """Bind the run's folder to a stage's settings and load its model, the eyes frozen where they are not trained."""
-    if launch.shards == SHARD_ALL and is_lora_checkpoint(config.model):
+def begin_run(model: ModelSettings, training: TrainingArguments, launch: Launch, *, settings: Mapping[str, Any]) -> Vlm:
+    """Load the model and freeze its vision tower where it is not trained.
+
+    `settings`: all settings of the stage, which the output folder is bound to. AesError where it has other ones.
+    """
+    if launch.shards == SHARD_ALL and is_lora_checkpoint(model.model):
         raise AesError(
-            f"{config.model} is a LoRA adapter, and the weights are to be divided among the processes (ZeRO-3 or FSDP)",
+            f"{model.model} is a LoRA adapter, and the weights are to be divided among the processes (ZeRO-3 or FSDP)",
             fix="begin from a finished run's folder, a whole model, or launch with recipes/accelerate/zero2.yaml",
         )
-    read = load_config(config.model, max_pixels=config.max_pixels)  # a name that is none should not bind the folder
-    require_same_run(Path(training.output_dir or "."), config, training)
+    read = load_config(model.model, max_pixels=model.max_pixels)  # before the folder is bound: the name may be wrong
+    require_same_run(Path(training.output_dir or "."), settings, training)
     with explain_out_of_memory(
-        "loading the model", advice_for_loading(config, training), host_fix=advice_for_host_loading(config)
+        "loading the model", advice_for_loading(model, training), host_fix=advice_for_host_loading(model)
     ):
         vlm = load(
-            config.model,
-            max_pixels=config.max_pixels,
+            model.model,
+            max_pixels=model.max_pixels,
             device=launch.device(training),
-            dtype=config.dtype,
-            attention=config.attention,
+            dtype=model.dtype,
+            attention=model.attention,
             read=read,
         )
-    if config.freeze_vision or config.lora_rank:
+    if model.freeze_vision or model.lora_rank:
         freeze_vision(vlm.model)
     vlm.model.train()
     return vlm
@@ -91,7 +96,7 @@ def _keep_freed_memory() -> None:
     mallopt(trim_threshold, never)
 
 
-def finish_run(trainer: Any, processor: Any, config: Any, *, stage: str, started: float) -> Path:
+def finish_run(trainer: Any, processor: Any, settings: Mapping[str, Any], *, stage: str, started: float) -> Path:
     """Write the trained model, its processor and `run.json`; stamped last. The folder."""
     output = Path(trainer.args.output_dir)
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -106,6 +111,6 @@ def finish_run(trainer: Any, processor: Any, config: Any, *, stage: str, started
             (output / "adapter" / MODEL_CARD).unlink(missing_ok=True)
     if trainer.is_world_process_zero():
         processor.save_pretrained(output)
-        write_run(output, stage, config, started=started, training=trainer.args.to_sanitized_dict())
+        write_run(output, stage, settings, started=started, training=trainer.args.to_sanitized_dict())
         stamp_checkpoint(output, stage=stage)
     return output
