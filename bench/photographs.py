@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from aesr1 import cold_start
-from aesr1.aescot.build import CotConfig, build
+from aesr1.aescot.build import build
+from aesr1.aescot.settings import CotConfig
 from aesr1.demo import READING
 from aesr1.evaluation.compare import compare, to_markdown, to_results
 from aesr1.evaluation.run import EvalConfig, evaluate_models

@@ -91,7 +91,8 @@ def _draw(config: DemoConfig) -> None:
 
 
 def _write_rationales(config: DemoConfig) -> None:
-    from aesr1.aescot.build import CotConfig, build
+    from aesr1.aescot.build import build
+    from aesr1.aescot.settings import CotConfig
 
     ratings = config.output / "train" / "ratings.jsonl"
     build(CotConfig(ratings, config.output / "cot", n=config.rationales, seed=config.seed))

@@ -13,8 +13,9 @@ import pytest
 from browser import HOSTILE, HOSTILE_NAME, Page, check_self_contained, opened, resize
 from PIL import Image
 
-from aesr1.aescot.build import CotConfig, build
+from aesr1.aescot.build import build
 from aesr1.aescot.page import PageSummary, balanced_sample, by_image, reason_of, write_page
+from aesr1.aescot.settings import CotConfig
 from aesr1.errors import AesError
 from aesr1.html_page import inline_thumbnail
 from aesr1.records import Draft, Rating, Rationale, write_rows

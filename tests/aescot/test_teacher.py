@@ -16,13 +16,12 @@ from faults import Faults, completion, critique
 
 from aesr1.aescot import endpoint
 from aesr1.aescot import rate_limit as pace
-from aesr1.aescot.build import CotConfig, build, read_batch, write_batch
-from aesr1.aescot.endpoint import EndpointConfig
+from aesr1.aescot.build import build, read_batch, write_batch
 from aesr1.aescot.export import export
-from aesr1.aescot.filters import FilterSettings
-from aesr1.aescot.prompts import SCORER, TEACHER, template
+from aesr1.aescot.prompts import template
 from aesr1.aescot.select import refilter
-from aesr1.aescot.teacher import Teacher, critique_of
+from aesr1.aescot.settings import SCORER, TEACHER, CotConfig, EndpointConfig, FilterSettings, Teacher
+from aesr1.aescot.teacher import critique_of
 from aesr1.contract import LEVELS, PROMPT, Judgement, parse_reply, render_reply
 from aesr1.errors import AesError
 from aesr1.records import Appender, Draft, Rationale, read_rows
@@ -243,7 +242,7 @@ def test_judges_are_asked_without_the_secret_and_may_refuse(settings):
     assert all(set(draft.judged) == {"leak", "align", "fact"} for draft in drafts)
     assert all("no number" in draft.refused for draft in drafts)  # the server says "none" to everything
     assert summary.kept == dict.fromkeys(LEVELS, 0)
-    with pytest.raises(AesError, match="no judge"):
+    with pytest.raises(AesError, match="not a judge"):
         build(replace(config, output=config.output.with_name("x"), teacher=replace(config.teacher, judges=("taste",))))
 
 

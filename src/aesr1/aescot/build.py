@@ -14,11 +14,12 @@ import numpy as np
 
 from aesr1.aescot.batch_files import AnswersRead, RequestsWritten, read_answers, write_requests
 from aesr1.aescot.embedded_critic import Critic, embedded
-from aesr1.aescot.filters import EMBEDDED, NOT_ASKED, FilterSettings, refusal_of
+from aesr1.aescot.filters import NOT_ASKED, refusal_of
 from aesr1.aescot.measured_facts import measure_facts
 from aesr1.aescot.prompts import version
 from aesr1.aescot.select import RESULTS, CotSummary, apply_filters, select_rationales, summarise, write_selection
-from aesr1.aescot.teacher import Teacher, TeacherPlan, ask_teacher, tokens_of_a_request
+from aesr1.aescot.settings import CotConfig, FilterSettings
+from aesr1.aescot.teacher import TeacherPlan, ask_teacher, tokens_of_a_request
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
 from aesr1.images.load import open_image
@@ -26,20 +27,6 @@ from aesr1.outputs import require_same_settings, write_run
 from aesr1.progress import progress_bar
 from aesr1.records import Appender, Draft, Rating, ratings_of_split, read_rows
 from aesr1.worker_processes import worker_pool
-
-
-@dataclass(frozen=True)
-class CotConfig:
-    """How many rationales, from which ratings, by whom. Levels are balanced: a third each of bad, fair and good."""
-
-    ratings: Path
-    output: Path
-    n: int = 3_000  # AesCoT-3K
-    split: str = "train"
-    attempts: int = 3  # a refused picture is asked again so often
-    seed: int = 0
-    filters: FilterSettings = EMBEDDED
-    teacher: Teacher | None = None  # default: the embedded critic
 
 
 @dataclass(frozen=True)

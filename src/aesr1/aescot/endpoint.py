@@ -6,20 +6,18 @@ The openai client's own retries are off: it gives up after two, and knows nothin
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import openai
 from openai.types.chat import ChatCompletion
 
 from aesr1.aescot.rate_limit import RateLimit, backoff, retry_after
+from aesr1.aescot.settings import EndpointConfig
 from aesr1.errors import AesError
 
-KEY_VARIABLE = "OPENAI_API_KEY"
 PLACEHOLDER_KEY = "none"  # what servers that want no key are sent
 CONTENT_FILTER_CODES = (
     *("content_filter", "content_policy_violation", "data_inspection_failed", "responsibleaipolicyviolation"),
@@ -30,38 +28,6 @@ OVERLOAD_STATUS = (429, 503, 529)
 """States by which a server says that it is asked too much."""
 MALFORMED_ANSWER = (ValueError, AttributeError, TypeError, LookupError, RecursionError)
 """What reading an answer of another form than OpenAI's may raise."""
-
-
-@dataclass(frozen=True)
-class EndpointConfig:
-    """Which model where, and how hard it may be pressed."""
-
-    url: str  # ends in /v1
-    model: str
-    in_flight: int = 64  # at most; less after the server says that it is too much
-    retries: int = 8  # of one request, before it is left for another run
-    timeout: float = 180.0  # seconds of one try, from sending to the last byte
-    rpm: float | None = None  # requests a minute
-    tpm: float | None = None  # tokens a minute, both ways
-    temperature: float = 1.0
-    max_tokens: int = 700
-    key_variable: str = KEY_VARIABLE  # the environment variable that holds the key; the key itself is never kept
-
-    def __post_init__(self) -> None:
-        address = urlsplit(self.url)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise AesError(f"{self.url} is no address of a server", fix="give one as http://localhost:8000/v1")
-        if address.username or address.password or address.query:
-            raise AesError(
-                "the address holds a name, a key or a query, which would stand in files and logs",
-                fix=f"put the key into the environment variable {self.key_variable}",
-            )
-        limits = [self.timeout, *(limit for limit in (self.rpm, self.tpm) if limit is not None)]
-        sound = all(0 < limit < math.inf for limit in limits)
-        if self.in_flight < 1 or self.retries < 0 or self.max_tokens < 1 or not sound:
-            raise AesError(
-                f"these settings ask nothing: {self}", fix="in_flight, timeout, rpm, tpm and max_tokens begin above 0"
-            )
 
 
 class Answer(NamedTuple):

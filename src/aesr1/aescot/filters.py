@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from aesr1.aescot.phrases import PictureFacts
+from aesr1.aescot.settings import EMBEDDED, FilterSettings
 from aesr1.contract import LEVELS, TAGS, level_of
 from aesr1.critique_text import (
-    DIMENSIONS,
     NEGATIONS,
     common_sentences,
     dimensions_of,
@@ -23,7 +22,6 @@ from aesr1.critique_text import (
     stance_of,
     words,
 )
-from aesr1.errors import AesError
 
 REASONS = (
     *("leak", "align", "fact", "form", "language", "length", "dimensions", "near", "template"),
@@ -37,32 +35,6 @@ FINAL = ("filtered", "refused")
 NOT_ASKED = ("unreachable", "rejected")
 """Rows with these reasons do not count: the picture is asked about again by the next run."""
 
-
-@dataclass(frozen=True)
-class FilterSettings:
-    """Every threshold. Changed ones are applied to the raw answers again by `aesr1 cot filter`."""
-
-    shortest: int = 30  # words
-    longest: int = 400
-    dimensions: int = 3  # of AesCoT's five that a text must speak of
-    english: float = 0.15  # share of English function words
-    near: float = 0.6  # share of word triples that two kept texts may have in common
-    template: float = 0.5  # share of a text's sentences that may be common ones; 1 is off
-    common: float = 0.05  # share of texts from which a sentence is a common one
-    tolerance: float = 0.2  # of a blind judge's score, 0–1
-
-    def __post_init__(self) -> None:
-        shares = (self.english, self.near, self.template, self.common, self.tolerance)
-        ordered = 0 <= self.shortest <= self.longest and 0 <= self.dimensions <= len(DIMENSIONS)
-        if not ordered or not all(0 <= share <= 1 for share in shares):
-            raise AesError(
-                f"these filters pass nothing or make no sense: {self}",
-                fix=f"give shortest ≤ longest words, 0 to {len(DIMENSIONS)} dimensions, and shares from 0 to 1",
-            )
-
-
-EMBEDDED = FilterSettings(shortest=8, dimensions=1, near=1.0, template=1.0)
-"""For the embedded critic, whose few dozen phrases come again and again by construction."""
 
 _VERDICTS = {
     "bad": r"poor|weak|fails?|disappoint\w*|hardly anything|faults outweigh|unsuccessful|ugly|terrible|bad",

@@ -12,14 +12,10 @@ from typing import Any
 
 from PIL import Image
 
-from aesr1.contract import PROMPT, VERSION
+from aesr1.aescot.settings import JUDGES, SCORER, TEACHER
+from aesr1.contract import PROMPT
 from aesr1.errors import AesError
 
-TEACHER = "teacher-1"
-"""The template in use; a changed text gets a new file and number, because every row names it."""
-SCORER = f"scorer-{VERSION}"
-"""The contract's own prompt, without the secret: for a teacher that is a scorer; the filters keep what fits."""
-JUDGES = {"leak": "leak-1", "align": "align-1", "fact": "fact-1"}
 SEES_THE_PICTURE = ("fact",)
 JPEG_QUALITY = 90
 

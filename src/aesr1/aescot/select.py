@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from aesr1.aescot.filters import NOT_ASKED, REASONS, FilterSettings, refusal_of, refusals_among
+from aesr1.aescot.filters import NOT_ASKED, REASONS, refusal_of, refusals_among
 from aesr1.aescot.measured_facts import measure_facts
 from aesr1.aescot.phrases import PictureFacts
+from aesr1.aescot.settings import FilterSettings
 from aesr1.contract import LEVELS, Judgement, level_of, render_reply
 from aesr1.errors import AesError
 from aesr1.images.load import open_image

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -14,22 +13,14 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from aesr1.aescot.endpoint import Answer, EndpointClient, EndpointConfig
-from aesr1.aescot.filters import FINAL, NOT_ASKED, FilterSettings, refusal_of
+from aesr1.aescot.endpoint import Answer, EndpointClient
+from aesr1.aescot.filters import FINAL, NOT_ASKED, refusal_of
 from aesr1.aescot.ledger import Ledger
 from aesr1.aescot.measured_facts import measure_facts
 from aesr1.aescot.phrases import PictureFacts
-from aesr1.aescot.prompts import (
-    JUDGES,
-    SEES_THE_PICTURE,
-    TEACHER,
-    data_url,
-    judge_messages,
-    teacher_messages,
-    template,
-    version,
-)
-from aesr1.contract import LEVELS, MAX_PIXELS, level_of, parse_reply
+from aesr1.aescot.prompts import SEES_THE_PICTURE, data_url, judge_messages, teacher_messages, template, version
+from aesr1.aescot.settings import JUDGES, FilterSettings, Teacher
+from aesr1.contract import LEVELS, level_of, parse_reply
 from aesr1.errors import AesError
 from aesr1.images.load import open_image
 from aesr1.progress import RunningBar, progress_bar
@@ -38,32 +29,6 @@ from aesr1.worker_processes import worker_pool
 
 MAX_UNANSWERED = 50
 """Pictures in a row without any answer after which the server is taken to be gone, or to want something else."""
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """Who is asked, what it may cost, and who judges the answers."""
-
-    endpoint: EndpointConfig
-    prompt: str = TEACHER  # template: ours by version, or a .txt file
-    judges: tuple[str, ...] = ()  # of leak, align, fact: the same model, asked without the secret
-    max_pixels: int = MAX_PIXELS
-    price_in: float = 0.0  # for a million tokens, in whatever currency
-    price_out: float = 0.0
-    max_cost: float | None = None
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.judges if name not in JUDGES]
-        if unknown:
-            raise AesError(f"{unknown[0]!r} is no judge", fix=f"choose among {', '.join(JUDGES)}")
-        if self.max_cost is not None and not 0 < self.max_cost < math.inf:
-            raise AesError(f"max_cost is {self.max_cost}", fix="give a sum above 0")
-        if self.max_pixels < 28 * 28:
-            raise AesError(f"max_pixels is {self.max_pixels}", fix="a model sees little in fewer than 784 pixels")
-
-    def cost(self, tokens_in: int, tokens_out: int) -> float:
-        """What these tokens cost."""
-        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The command line of `aesr1 cot`: have rationales written, look at them, filter them anew, hand them on."""
+"""The commands `aesr1 cot …`: write rationales, look at them, filter them again, export them."""
 
 from __future__ import annotations
 
@@ -10,27 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
+from aesr1.aescot.settings import EMBEDDED, CotConfig, EndpointConfig, FilterSettings, Teacher
+from aesr1.cli.options import Json, Output, Page, options_from
 from aesr1.errors import AesError
 
 cot = typer.Typer(no_args_is_help=True, help="AesCoT: rationales that fit human ratings.")
 
-Output = Annotated[
-    Path, typer.Option("-o", "--output", help="Folder for the results; the same command goes on where it stopped.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")]
-Count = Annotated[int, typer.Option(help="Rationales to keep, a third each of bad, fair and good.")]
-Shortest = Annotated[int | None, typer.Option(help="Filter: words at least.")]
-Longest = Annotated[int | None, typer.Option(help="Filter: words at most.")]
-Dimensions = Annotated[int | None, typer.Option(help="Filter: of five dimensions, so many at least.")]
-English = Annotated[float | None, typer.Option(help="Filter: share of English function words at least.")]
-Near = Annotated[float | None, typer.Option(help="Filter: share of word triples of an earlier text at most; 1 is off.")]
-Template = Annotated[float | None, typer.Option(help="Filter: share of common sentences at most; 1 is off.")]
-Common = Annotated[float | None, typer.Option(help="Filter: share of texts from which a sentence is a common one.")]
-Tolerance = Annotated[float | None, typer.Option(help="Filter: how far a blind judge's score may lie off, 0–1.")]
-
 
 def _read_recipe(context: typer.Context, path: Path | None) -> Path | None:
-    """Take the recipe's settings as the flags' defaults, and the model's price from its table of prices."""
+    """Take the recipe's settings as the options' defaults, and the model's price from its table of prices."""
     if path is None:
         return None
     import yaml
@@ -38,13 +26,15 @@ def _read_recipe(context: typer.Context, path: Path | None) -> Path | None:
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise AesError(f"{path} is no recipe: {error}", fix="pass a YAML file, as recipes/aescot.yaml") from error
+        raise AesError(f"{path} is not a recipe: {error}", fix="pass a YAML file like recipes/aescot.yaml") from error
     known = {parameter.name for parameter in context.command.params} - {"config", "ratings_file"}
     settings = dict(recipe or {}) if isinstance(recipe, dict | None) else {"": recipe}
+    if "judge" in settings:
+        settings["judges"] = settings.pop("judge")
     prices = settings.pop("prices", None) or {}
-    numbers = [value for pair in prices.values() for value in pair] if _is_prices(prices) else [""]
+    numbers = [value for pair in prices.values() for value in pair] if _is_price_table(prices) else [""]
     if not all(isinstance(value, int | float) and value >= 0 for value in numbers):
-        raise AesError(f"{path} has prices {prices!r}", fix="write them as in NAME: [2.0, 8.0], read and written")
+        raise AesError(f"{path} has prices {prices!r}", fix="write them as NAME: [2.0, 8.0], tokens in and out")
     unknown = [name for name in settings if name not in known]
     if unknown:
         raise AesError(f"{path} has an unknown setting {unknown[0]!r}", fix=f"use {', '.join(sorted(map(str, known)))}")
@@ -52,13 +42,21 @@ def _read_recipe(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def _is_prices(table: object) -> bool:
-    """Whether a table gives two values a model."""
+def _is_price_table(table: object) -> bool:
+    """Whether a table gives two values for each model."""
     pairs = list(table.values()) if isinstance(table, dict) else [None]
     return all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)
 
 
 @cot.command("build")
+@options_from(
+    CotConfig,
+    EndpointConfig,
+    Teacher,
+    FilterSettings,
+    leave_out=("url", "price_in", "price_out"),
+    optional=(FilterSettings,),
+)
 def cot_build(
     context: typer.Context,
     ratings_file: Annotated[Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl")],
@@ -69,83 +67,47 @@ def cot_build(
             callback=_read_recipe, is_eager=True, help="YAML with any of these settings, and prices by model."
         ),
     ] = None,
-    n: Count = 3_000,
-    split: Annotated[str, typer.Option(help="Split to write about.")] = "train",
-    attempts: Annotated[int, typer.Option(help="Drafts a picture before it is given up.")] = 3,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pictures.")] = 0,
     teacher: Annotated[
         str | None, typer.Option(metavar="URL", help="OpenAI-compatible address, …/v1; default: the embedded critic.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The teacher's model.")] = None,
-    prompt: Annotated[
-        str,
-        typer.Option(help="What is asked: teacher-1, scorer-1 (for a model like ours), or a .txt file."),
-    ] = "teacher-1",
-    judge: Annotated[list[str] | None, typer.Option(help="leak, align, fact: also judged by the model.")] = None,
-    in_flight: Annotated[int, typer.Option(min=1, help="Requests at once, at most.")] = 64,
-    rpm: Annotated[float | None, typer.Option(help="Requests a minute, at most.")] = None,
-    tpm: Annotated[float | None, typer.Option(help="Tokens a minute, at most.")] = None,
-    temperature: Annotated[float, typer.Option(min=0, help="Of the teacher.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 700,
-    timeout: Annotated[float, typer.Option(help="Seconds of one try.")] = 180.0,
-    retries: Annotated[int, typer.Option(min=0, help="Tries more of one request.")] = 8,
-    max_pixels: Annotated[int, typer.Option(help="Picture size cap.")] = 262_144,
-    price_in: Annotated[float | None, typer.Option(min=0, help="Of a million tokens read.")] = None,
-    price_out: Annotated[float | None, typer.Option(min=0, help="Of a million tokens written.")] = None,
-    max_cost: Annotated[float | None, typer.Option(help="Stop before it costs more; needs the prices.")] = None,
-    shortest: Shortest = None,
-    longest: Longest = None,
-    dimensions: Dimensions = None,
-    english: English = None,
-    near: Near = None,
-    template: Template = None,
-    common: Common = None,
-    tolerance: Tolerance = None,
+    price_in: Annotated[float | None, typer.Option(min=0, help="Price of a million tokens in.")] = None,
+    price_out: Annotated[float | None, typer.Option(min=0, help="Price of a million tokens out.")] = None,
     batch_file: Annotated[
-        Path | None, typer.Option(help="Write the questions here for a Batch API or vllm run-batch; ask nobody.")
+        Path | None, typer.Option(help="Write the requests here, for a Batch API or vllm run-batch; send none.")
     ] = None,
     batch_results: Annotated[Path | None, typer.Option(help="Read the answers to such a file.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked and what it may cost.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be asked and what it may cost.")] = False,
     as_json: Json = False,
+    **settings: Any,
 ) -> None:
-    """Write rationales and keep those that pass the filters: by a teacher over HTTP, or by the embedded critic.
+    """Write rationales with a teacher over HTTP or with the embedded critic, and keep those that pass the filters.
 
-    The key is read from OPENAI_API_KEY and kept nowhere.
+    The key is read from OPENAI_API_KEY and is not stored.
     """
-    from aesr1.aescot.build import CotConfig, build, estimate, read_batch, write_batch
-    from aesr1.aescot.endpoint import EndpointConfig
-    from aesr1.aescot.filters import EMBEDDED, FilterSettings
+    from aesr1.aescot.build import build, estimate, read_batch, write_batch
     from aesr1.aescot.select import to_markdown
-    from aesr1.aescot.teacher import Teacher
 
-    asked: Teacher | None = None
     by_file = batch_file is not None or batch_results is not None
+    asked: Teacher | None = None
     if teacher is not None or by_file:
-        if not model:
+        if not settings["model"]:
             raise AesError("the teacher's model is not named", fix="pass --model NAME, as the server calls it")
-        endpoint = EndpointConfig(
-            url=teacher or "http://localhost/v1",  # by file nobody is called
-            model=model,
-            in_flight=in_flight,
-            retries=retries,
-            timeout=timeout,
-            rpm=rpm,
-            tpm=tpm,
-            temperature=temperature,
-            max_tokens=max_tokens,
-        )
-        listed_in, listed_out = (context.default_map or {}).get("prices", {}).get(model, (0.0, 0.0))
-        price_in = listed_in if price_in is None else price_in
-        price_out = listed_out if price_out is None else price_out
-        if max_cost is not None and not (price_in or price_out):
+        # no server is called where the requests go into a file
+        endpoint = EndpointConfig(teacher or "http://localhost/v1", **_values(EndpointConfig, settings, "url"))
+        listed = (context.default_map or {}).get("prices", {}).get(settings["model"], (0.0, 0.0))
+        prices: dict[str, Any] = {
+            name: price if given is None else given
+            for name, given, price in zip(("price_in", "price_out"), (price_in, price_out), listed, strict=True)
+        }
+        if settings["max_cost"] is not None and not any(prices.values()):
             raise AesError("a cost limit needs prices", fix="pass --price-in and --price-out, or a recipe with prices")
-        asked = Teacher(endpoint, prompt, tuple(judge or ()), max_pixels, price_in, price_out, max_cost)
-        if by_file and judge:
+        asked = Teacher(endpoint, **prices, **_values(Teacher, settings, "price_in", "price_out"))
+        if by_file and asked.judges:
             raise AesError("judges cannot be asked by file", fix="leave out --judge, or ask a server")
-    elif model or judge or dry_run:
+    elif settings["model"] or settings["judges"] or dry_run:
         raise AesError("there is no teacher to ask", fix="pass --teacher URL")
-    filters = replace(EMBEDDED if asked is None else FilterSettings(), **_thresholds(context))
-    chosen = CotConfig(ratings_file, output, n, split, attempts, seed, filters, asked)
+    filters = replace(EMBEDDED if asked is None else FilterSettings(), **_given_filters(settings))
+    chosen = CotConfig(ratings_file, output, filters=filters, teacher=asked, **_values(CotConfig, settings))
     if dry_run:
         print(estimate(chosen))
         return
@@ -156,35 +118,26 @@ def cot_build(
     if batch_results is not None:
         read, summary = read_batch(chosen, batch_results)
         found = f"{read.answers:,} answers, {read.failed:,} failed, {read.known:,} known before"
-        print(f"{found}, {read.unknown:,} of no picture here", file=sys.stderr)
+        print(f"{found}, {read.unknown:,} for other pictures", file=sys.stderr)
     else:
         summary = build(chosen)
     print(json.dumps(summary._asdict()) if as_json else f"{to_markdown(summary)}\n{output / 'rationales.jsonl'}")
 
 
 @cot.command("filter")
+@options_from(CotConfig, FilterSettings, leave_out=("split", "attempts", "seed"), optional=(FilterSettings,))
 def cot_filter(
-    context: typer.Context,
     raw: Annotated[Path, typer.Argument(metavar="RAW", help="raw.jsonl, or the folder of a build")],
     output: Output,
-    n: Count = 3_000,
-    shortest: Shortest = None,
-    longest: Longest = None,
-    dimensions: Dimensions = None,
-    english: English = None,
-    near: Near = None,
-    template: Template = None,
-    common: Common = None,
-    tolerance: Tolerance = None,
     as_json: Json = False,
+    **settings: Any,
 ) -> None:
-    """Put the raw answers of a build through other filters, into another folder. Nobody is asked again."""
-    from aesr1.aescot.filters import FilterSettings
+    """Apply other filters to the raw answers of a build and write the result into another folder. No request is sent."""
     from aesr1.aescot.select import refilter, to_markdown
 
-    filters = replace(FilterSettings(), **_thresholds(context))
+    filters = FilterSettings(**_given_filters(settings))
     ledger = raw / "raw.jsonl" if raw.is_dir() else raw
-    summary = refilter(ledger, output, n=n, filters=filters)
+    summary = refilter(ledger, output, n=settings["n"], filters=filters)
     print(json.dumps(summary._asdict()) if as_json else f"{to_markdown(summary)}\n{output / 'rationales.jsonl'}")
 
 
@@ -194,7 +147,7 @@ def cot_export(
     output: Annotated[Path, typer.Option("-o", "--output", help="A new folder.")],
     to: Annotated[str, typer.Option(help="trl or llama-factory.")],
 ) -> None:
-    """Hand rationales on to other trainers, as whole replies under the contract."""
+    """Export rationales for other trainers, as whole replies under the contract."""
     from aesr1.aescot.export import export
 
     for file in export(rationales, to, output):
@@ -204,20 +157,23 @@ def cot_export(
 @cot.command("show")
 def cot_show(
     folder: Annotated[Path, typer.Argument(help="The folder of a build, finished or not, or of a filter.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file.")],
-    raw: Annotated[bool, typer.Option("--raw", help="The drafts as they were first judged.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Drafts on the page, spread over reasons and levels.")] = 300,
+    output: Page,
+    raw: Annotated[bool, typer.Option("--raw", help="The drafts as they were first filtered.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Drafts on the page, balanced over reasons and levels.")] = 300,
 ) -> None:
-    """One self-contained HTML page: kept and refused rationales beside their pictures, with the reason."""
+    """Write one self-contained HTML page: kept and refused rationales next to their pictures, with the reason."""
     from aesr1.aescot.page import write_page
 
     shown = write_page(folder, output, raw=raw, limit=limit)
     print(f"{output}: {shown.shown:,} of {shown.drafts:,} drafts, {shown.missing:,} pictures missing")
 
 
-def _thresholds(context: typer.Context) -> dict[str, Any]:
-    """The filters' settings that the command line or the recipe names."""
-    from aesr1.aescot.filters import FilterSettings
+def _values(kind: type, settings: dict[str, Any], *without: str) -> dict[str, Any]:
+    """The values of a dataclass's options."""
+    names = [field.name for field in fields(kind) if field.name in settings and field.name not in without]
+    return {name: tuple(value) if isinstance(value := settings[name], list) else value for name in names}
 
-    named = {field.name: context.params.get(field.name) for field in fields(FilterSettings)}
-    return {name: value for name, value in named.items() if value is not None}
+
+def _given_filters(settings: dict[str, Any]) -> dict[str, Any]:
+    """The thresholds that the command line or the recipe gives."""
+    return {field.name: value for field in fields(FilterSettings) if (value := settings.get(field.name)) is not None}
