@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
-from scipy.stats import rankdata
+from scipy.stats import binomtest, rankdata
 
 from aesr1.errors import AesError
 
@@ -120,12 +118,9 @@ def pair_draws(rows: int, draws: int) -> int:
 def wilson(successes: int, total: int, *, level: float = 0.95) -> Interval:
     """A share with Wilson's score interval, which stays inside [0, 1] at shares of 0 and 1 too. AesError on total 0."""
     if not 0 <= successes <= total or total == 0:
-        raise AesError(f"{successes} of {total} is no share", fix="count at least one row")
-    share, z = successes / total, float(ndtri((1 + level) / 2))
-    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    # Rounding alone could put a bound beyond a share of 0 or 1.
-    return Interval(share, min(max(middle - half, 0.0), share), max(min(middle + half, 1.0), share))
+        raise AesError(f"{successes} of {total} is not a share", fix="count at least one row")
+    interval = binomtest(successes, total).proportion_ci(level, method="wilson")
+    return Interval(successes / total, float(interval.low), float(interval.high))
 
 
 def rater_ceiling(
@@ -198,21 +193,23 @@ def _columns(predicted: Scores, human: Scores, *, ordered: bool = False) -> tupl
 
 
 def _of_all(statistic: Statistic, predicted: Column, human: Column) -> float:
-    return float(_ROWS[statistic](np.arange(len(human))[None], predicted, human)[0])
+    metric = _metric_of(statistic)
+    assert metric is not None
+    return float(metric.rows(np.arange(len(human))[None], predicted, human)[0])
 
 
 def _resampled(statistic: Statistic, predicted: Column, human: Column, draws: int, seed: int) -> Column:
     """(draws,) values over resampled images, NaN where a draw's human scores are alike. Same seed and n, same draws."""
-    rows = _ROWS.get(statistic)
-    if draws < 1 or rows is None:
+    metric = _metric_of(statistic)
+    if draws < 1 or metric is None:
         raise AesError(
             f"no interval of {statistic} from {draws} draws",
-            fix="give at least 1 draw (2,000 are usual) and one of plcc, srcc, krcc, mae, pair_accuracy",
+            fix=f"give at least 1 draw (2,000 are usual) and one of {', '.join(known.name for known in METRICS)}",
         )
-    count = pair_draws(len(human), draws) if statistic in (krcc, pair_accuracy) else draws
+    count = pair_draws(len(human), draws) if metric.pairs else draws
     indices = np.random.default_rng(seed).integers(len(human), size=(count, len(human)), dtype=np.int32)
     step = max(1, _CHUNK // len(human))
-    return np.concatenate([rows(indices[i : i + step], predicted, human) for i in range(0, count, step)])
+    return np.concatenate([metric.rows(indices[i : i + step], predicted, human) for i in range(0, count, step)])
 
 
 def _interval(value: float, values: Column, level: float) -> Interval:
@@ -290,10 +287,40 @@ def _tally(labels: Indices, kinds: int) -> NDArray[np.int64]:
     return np.bincount((labels + offsets).ravel(), minlength=len(labels) * kinds).reshape(len(labels), kinds)
 
 
-_ROWS: dict[Statistic, Rows] = {
-    plcc: lambda indices, predicted, human: _pearson(predicted[indices], human[indices]),
-    srcc: lambda indices, predicted, human: _pearson(_drawn_ranks(indices, predicted), _drawn_ranks(indices, human)),
-    krcc: _krcc,
-    mae: lambda indices, predicted, human: np.abs(predicted - human)[indices].mean(axis=1),
-    pair_accuracy: _pair_accuracy,
-}
+class Metric(NamedTuple):
+    """A measure of agreement and how it is shown."""
+
+    name: str  # in results.json
+    title: str  # in tables
+    statistic: Statistic
+    rows: Rows  # the same for each of R draws: indices (R, n), predicted (n,), human (n,) → (R,)
+    higher_is_better: bool = True
+    compared: bool = False  # differences between models are reported
+    pairs: bool = False  # compares pairs of images, so that large sets get fewer draws
+
+
+METRICS = (
+    Metric("plcc", "PLCC ↑", plcc, lambda i, predicted, human: _pearson(predicted[i], human[i]), compared=True),
+    Metric(
+        "srcc",
+        "SRCC ↑",
+        srcc,
+        lambda i, predicted, human: _pearson(_drawn_ranks(i, predicted), _drawn_ranks(i, human)),
+        compared=True,
+    ),
+    Metric("krcc", "KRCC ↑", krcc, _krcc, pairs=True),
+    Metric("pair_accuracy", "pair accuracy ↑", pair_accuracy, _pair_accuracy, pairs=True),
+    Metric(
+        "mae",
+        "MAE ↓",
+        mae,
+        lambda i, predicted, human: np.abs(predicted - human)[i].mean(axis=1),
+        higher_is_better=False,
+        compared=True,
+    ),
+)
+"""Every metric in the order of the tables. A new metric is a function and an entry here."""
+
+
+def _metric_of(statistic: Statistic) -> Metric | None:
+    return next((metric for metric in METRICS if metric.statistic == statistic), None)

@@ -6,7 +6,7 @@ import pytest
 
 from aesr1.aescot.build import build
 from aesr1.aescot.embedded_critic import embedded
-from aesr1.aescot.filters import align, fact, judged, leak, refusal_of, refusals_among
+from aesr1.aescot.filters import Critique, align, fact, judged, leak, refusal_of, refusals_among
 from aesr1.aescot.phrases import PictureFacts, write_critique, write_description
 from aesr1.aescot.settings import CotConfig, FilterSettings
 from aesr1.contract import LEVELS, Judgement, parse_reply, render_reply
@@ -96,7 +96,7 @@ def test_an_honest_critique_passes_at_every_score():
     for _ in range(2_000):
         seen, score = findings(rng), rng.random()
         text = write_critique(seen, score, rng)
-        assert refusal_of(text, score=score, findings=seen) is None, text
+        assert refusal_of(Critique(text, score, seen)) is None, text
         assert parse_reply(render_reply(Judgement(score, text))).reasoning == text
 
 
@@ -105,7 +105,7 @@ def test_the_slips_of_the_embedded_critic_are_what_the_filters_catch():
     refused = []
     for _ in range(2_000):
         seen, score = findings(rng), rng.random()
-        refused.append(refusal_of(embedded(None, score, seen, rng), score=score, findings=seen))
+        refused.append(refusal_of(Critique(embedded(None, score, seen, rng), score, seen)))
     kinds = [reason.split(":")[0] for reason in refused if reason]
     assert {kind: kinds.count(kind) for kind in ("leak", "align", "fact")}.keys() == set(kinds)
     assert 0.05 < len(kinds) / len(refused) < 0.12
@@ -194,7 +194,7 @@ STRICT = FilterSettings()
     ],
 )  # fmt: skip
 def test_texts_are_held_against_the_other_filters(text, reason):
-    found = refusal_of(text, score=0.8, findings=PLAIN, settings=STRICT)
+    found = refusal_of(Critique(text, 0.8, PLAIN), STRICT)
     assert (found or "").startswith(reason or "") and (found is None) == (reason is None), found
 
 

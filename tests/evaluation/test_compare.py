@@ -50,9 +50,9 @@ def test_rows_meet_by_path_whatever_their_order() -> None:
     spelled = replace(rows[0], image="/photos/out/../3.jpg")
     evaluation = evaluate(ratings, [spelled, *rows[1:], elsewhere], name="a", draws=50)
     assert evaluation.n == evaluation.n_scored == evaluation.n_readable == 4
-    assert evaluation.scored.plcc is not None and evaluation.scored.plcc.value == pytest.approx(0.8)
-    assert evaluation.scored.pair_accuracy is not None and evaluation.scored.pair_accuracy.value == pytest.approx(5 / 6)
-    assert evaluation.scored.mae is not None and evaluation.scored.mae.value == pytest.approx(0.05)
+    assert evaluation.scored.values["plcc"].value == pytest.approx(0.8)
+    assert evaluation.scored.values["pair_accuracy"].value == pytest.approx(5 / 6)
+    assert evaluation.scored.values["mae"].value == pytest.approx(0.05)
     assert evaluation.imputed == evaluation.scored
     assert (evaluation.model, evaluation.revision) == ("m", "1")
 
@@ -61,16 +61,16 @@ def test_missing_scores_are_counted_left_out_and_filled_in() -> None:
     evaluation = evaluate(rated([0.1, 0.3, 0.8, 0.6]), predicted([0.2, 0.4, None, 0.6]), name="a", draws=50)
     assert (evaluation.n, evaluation.n_scored, evaluation.n_readable) == (4, 3, 3)
     assert evaluation.parse_rate.value == 0.75
-    assert evaluation.scored.mae is not None and evaluation.scored.mae.value == pytest.approx(0.2 / 3)
+    assert evaluation.scored.values["mae"].value == pytest.approx(0.2 / 3)
     # Filled in with .4: errors .1, .1, .4, 0.
-    assert evaluation.imputed.mae is not None and evaluation.imputed.mae.value == pytest.approx(0.15)
+    assert evaluation.imputed.values["mae"].value == pytest.approx(0.15)
     assert (evaluation.scored.n, evaluation.imputed.n) == (3, 4)
 
 
 def test_filling_in_among_equal_scores_orders_nothing() -> None:
     # The mean of three times .1 is not .1 in floating point.
     evaluation = evaluate(rated([0.1, 0.2, 0.3, 0.9]), predicted([0.1, 0.1, 0.1, None]), name="a", draws=50)
-    assert evaluation.imputed.srcc is not None and evaluation.imputed.srcc.value == 0.0
+    assert evaluation.imputed.values["srcc"].value == 0.0
 
 
 def test_a_score_without_a_readable_reply_still_counts_as_scored() -> None:

@@ -3,14 +3,16 @@
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from aesr1.errors import AesError
-from aesr1.ratings import PUBLIC
-from aesr1.ratings.public_sets import SETS, ImportConfig, import_set
+from aesr1.ratings import sets
+from aesr1.ratings.public_sets import ImportConfig, import_set
+from aesr1.ratings.sets import SETS
 from aesr1.records import Rating, read_rows
 
 DATA = Path(__file__).parents[1] / "data" / "ratings"
@@ -30,8 +32,11 @@ def read(tmp_path):
     return read
 
 
-def test_the_command_line_lists_every_set():
-    assert list(PUBLIC) == list(SETS)
+def test_the_table_of_data_sets_names_every_module_and_each_module_its_own_name():
+    modules = {path.stem for path in Path(sets.__file__).parent.glob("[a-z]*.py")}
+    assert {module for module, _ in SETS.values()} == modules
+    for name, (module, _) in SETS.items():
+        assert import_module(f"aesr1.ratings.sets.{module}").DATA_SET.name == name
 
 
 def test_ava_txt_with_the_official_list(read):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aesr1.aescot.endpoint import is_content_filter, parse_completion
-from aesr1.aescot.filters import NOT_ASKED, refusal_of
+from aesr1.aescot.filters import NOT_ASKED, Critique, refusal_of
 from aesr1.aescot.measured_facts import measure_facts
 from aesr1.aescot.prompts import data_url, teacher_messages, version
 from aesr1.aescot.teacher import TeacherPlan, critique_of, open_attempts
@@ -156,7 +156,7 @@ def _draft(plan: TeacherPlan, job: _Request, body: dict[str, Any]) -> Draft:
     reason = answer.failure
     if reason is None:
         seen = measure_facts(open_image(rating.image), domain=rating.domain)
-        reason = refusal_of(text, score=rating.score, findings=seen, settings=plan.filters, finish=answer.finish)
+        reason = refusal_of(Critique(text, rating.score, seen, answer.finish), plan.filters)
     return Draft(
         image=rating.image,
         score=rating.score,

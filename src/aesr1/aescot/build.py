@@ -14,7 +14,7 @@ import numpy as np
 
 from aesr1.aescot.batch_files import AnswersRead, RequestsWritten, read_answers, write_requests
 from aesr1.aescot.embedded_critic import Critic, embedded
-from aesr1.aescot.filters import NOT_ASKED, refusal_of
+from aesr1.aescot.filters import NOT_ASKED, Critique, refusal_of
 from aesr1.aescot.measured_facts import measure_facts
 from aesr1.aescot.prompts import version
 from aesr1.aescot.select import RESULTS, CotSummary, apply_filters, select_rationales, summarise, write_selection
@@ -208,7 +208,7 @@ def write_drafts(config: CotConfig, critic: Critic, rating: Rating) -> list[Draf
     for attempt in range(config.attempts):
         rng = np.random.default_rng([config.seed, attempt, *Path(rating.image).name.encode(errors="surrogateescape")])
         text = critic(picture, rating.score, seen, rng)
-        reason = refusal_of(text, score=rating.score, findings=seen, settings=config.filters)
+        reason = refusal_of(Critique(text, rating.score, seen), config.filters)
         drafts.append(Draft(rating.image, rating.score, rating.domain, attempt, text, reason, critic.__name__))
         if reason is None:
             break

@@ -7,7 +7,8 @@ whole set of texts worth training on. What a judge answered is read here too, so
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from aesr1.aescot.phrases import PictureFacts
 from aesr1.aescot.settings import EMBEDDED, FilterSettings
@@ -23,17 +24,18 @@ from aesr1.critique_text import (
     words,
 )
 
-REASONS = (
-    *("leak", "align", "fact", "form", "language", "length", "dimensions", "near", "template"),
-    *("filtered", "refused", "rejected", "unreachable"),
-)
-"""What a reason begins with. The last are the teacher's: a content filter, a refusal, a wrong request, no answer."""
-
-
+PAPER_FILTERS = ("leak", "align", "fact")
+ANSWERS = {
+    "filtered": "the service's content filter",
+    "refused": "the teacher refused",
+    "rejected": "the service rejects the request",
+    "unreachable": "no answer came",
+}
+"""Reasons that come from the teacher's service, and what they mean."""
 FINAL = ("filtered", "refused")
 """Reasons that another attempt would not change."""
 NOT_ASKED = ("unreachable", "rejected")
-"""Rows with these reasons do not count: the picture is asked about again by the next run."""
+"""Rows with these reasons do not count: the next run asks about the picture again."""
 
 
 _VERDICTS = {
@@ -178,27 +180,56 @@ def _claimed(match: re.Match[str], name: str) -> bool:
     return name != "focus" or not any(word in clause for word in BEHIND)
 
 
-def refusal_of(
-    text: str,
-    *,
-    score: float,
-    findings: PictureFacts,
-    settings: FilterSettings = EMBEDDED,
-    finish: str | None = None,
-    answers: Mapping[str, str] | None = None,
-) -> str | None:
+class Critique(NamedTuple):
+    """A critique and all that the filters look at."""
+
+    text: str
+    score: float  # human, 0–1
+    facts: PictureFacts
+    finish: str | None = None  # "length": the text was cut off
+    judged: Mapping[str, str] = {}  # answers of judges, by filter
+
+
+class Filter(NamedTuple):
+    """A check of one critique by itself: a reason against it, or None."""
+
+    name: str  # what its reasons begin with
+    meaning: str  # for people
+    check: Callable[[Critique, FilterSettings], str | None]
+
+
+FILTERS = (
+    Filter("form", "empty, or cannot be part of a reply", lambda critique, _: form(critique.text)),
+    Filter("length", "too short, too long or cut off", lambda critique, _: cut_off(critique.finish)),
+    Filter("leak", "names a number or the score", lambda critique, _: leak(critique.text)),
+    Filter("align", "its verdict is not the human one", lambda critique, _: align(critique.text, critique.score)),
+    Filter("fact", "contradicts what was measured", lambda critique, _: fact(critique.text, critique.facts)),
+    Filter("language", "is not English prose", lambda critique, settings: language(critique.text, settings)),
+    Filter("length", "too short, too long or cut off", lambda critique, settings: length(critique.text, settings)),
+    Filter(
+        "dimensions", "speaks of too few dimensions", lambda critique, settings: dimensions(critique.text, settings)
+    ),
+    Filter(
+        "fact",
+        "contradicts what was measured",
+        lambda critique, settings: judged(critique.judged, critique.score, settings),
+    ),
+)
+"""The filters in the order in which they are applied. A new filter is a function and an entry here.
+
+The last one reads the answers of judges; its reasons begin with leak, align or fact.
+"""
+AMONG = {"near": "too similar to an earlier text", "template": "too many common sentences"}
+"""Filters that compare a text with the others, and what they mean (`refusals_among`)."""
+
+MEANINGS = {entry.name: entry.meaning for entry in FILTERS} | AMONG | ANSWERS
+"""What a reason begins with, and what it means for people."""
+REASONS = (*PAPER_FILTERS, *(name for name in MEANINGS if name not in PAPER_FILTERS))
+
+
+def refusal_of(critique: Critique, settings: FilterSettings = EMBEDDED) -> str | None:
     """The first reason against a critique by itself; None where it may stay."""
-    return (
-        form(text)
-        or cut_off(finish)
-        or leak(text)
-        or align(text, score)
-        or fact(text, findings)
-        or language(text, settings)
-        or length(text, settings)
-        or dimensions(text, settings)
-        or judged(answers or {}, score, settings)
-    )
+    return next((reason for entry in FILTERS if (reason := entry.check(critique, settings))), None)
 
 
 def refusals_among(texts: Sequence[str], settings: FilterSettings) -> list[str | None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from aesr1.aescot.filters import REASONS
+from aesr1.aescot.filters import MEANINGS, REASONS
 from aesr1.aescot.select import RESULTS
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
@@ -23,22 +23,9 @@ from aesr1.records import Draft, Rationale, read_rows
 SIDE = 240
 UNKNOWN = -1
 """The attempt of a rationale whose draft is not there: `aesr1 cot filter` writes none."""
-MEANINGS = {
-    "leak": "names a number or the score",
-    "align": "its verdict is not the human one",
-    "fact": "says what was not measured",
-    "form": "empty, or no text for a reply",
-    "language": "is no English prose",
-    "length": "too short, too long or cut off",
-    "dimensions": "speaks of too few things",
-    "near": "too like an earlier text",
-    "template": "too many common sentences",
-    "filtered": "the service's content filter",
-    "refused": "the teacher would not",
-    "unreachable": "no answer came",
-    "other": "anything else",
-}
-KINDS = tuple(dict.fromkeys((*REASONS, *MEANINGS)))
+OTHER = "other"
+"""The kind of a reason that no filter of ours gives."""
+KINDS = (*REASONS, OTHER)
 
 
 class PageSummary(NamedTuple):
@@ -176,7 +163,7 @@ def reason_of(draft: Draft) -> tuple[str, str]:
     if draft.refused is None:
         return "", ""
     kind, _, detail = draft.refused.partition(":")
-    return (kind, detail.strip()) if kind in KINDS else ("other", draft.refused)
+    return (kind, detail.strip()) if kind in KINDS else (OTHER, draft.refused)
 
 
 def balanced_sample(groups: Sequence[list[Draft]], limit: int, *, seed: int = 0) -> list[list[Draft]]:
@@ -222,7 +209,7 @@ def _head(build: BuildFolder) -> dict[str, object]:
         "kept": rows.pop(""),
         "refused": refused,
         "reasons": rows,
-        "meanings": MEANINGS,
+        "meanings": {**MEANINGS, OTHER: "another reason"},
         "all_pictures": len({draft.image for draft in drafts}),
         "provenance": [(term, values) for term, values in provenance if values],
     }

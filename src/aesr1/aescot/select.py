@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from aesr1.aescot.filters import NOT_ASKED, REASONS, refusal_of, refusals_among
+from aesr1.aescot.filters import NOT_ASKED, PAPER_FILTERS, REASONS, Critique, refusal_of, refusals_among
 from aesr1.aescot.measured_facts import measure_facts
 from aesr1.aescot.phrases import PictureFacts
 from aesr1.aescot.settings import FilterSettings
@@ -77,10 +77,6 @@ def write_selection(output: Path, choice: Selection, summary: CotSummary) -> Non
         write_json(part / "summary.json", summary._asdict())
         write_rows(part / "refused.jsonl", choice.refused)
         write_rows(part / "rationales.jsonl", choice.rationales)
-
-
-PAPER_FILTERS = ("leak", "align", "fact")
-"""The paper's filters, which stand in the table even where they refused nothing."""
 
 
 class FilteredDrafts(NamedTuple):
@@ -156,14 +152,8 @@ def _judged_anew(drafts: Sequence[Draft], seen: dict[str, PictureFacts], filters
         if not draft.text or (draft.refused or "").startswith(NOT_ASKED):  # a judge may never have seen it
             yield draft
         elif draft.image in seen:
-            reason = refusal_of(
-                draft.text,
-                score=draft.score,
-                findings=seen[draft.image],
-                settings=filters,
-                finish=draft.finish,
-                answers=draft.judged,
-            )
+            critique = Critique(draft.text, draft.score, seen[draft.image], draft.finish, draft.judged or {})
+            reason = refusal_of(critique, filters)
             yield replace(draft, refused=reason)
 
 

@@ -11,10 +11,10 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aesr1.aescot.endpoint import Answer, EndpointClient
-from aesr1.aescot.filters import FINAL, NOT_ASKED, refusal_of
+from aesr1.aescot.filters import FINAL, NOT_ASKED, Critique, refusal_of
 from aesr1.aescot.ledger import Ledger
 from aesr1.aescot.measured_facts import measure_facts
 from aesr1.aescot.phrases import PictureFacts
@@ -201,13 +201,8 @@ class _TeacherRun:
         text = critique_of(answer.text or "")
         tokens_in, tokens_out = answer.tokens_in, answer.tokens_out
         judged: dict[str, str] = {}
-        checks: dict[str, Any] = {
-            "score": rating.score,
-            "findings": prepared.findings,
-            "settings": self.plan.filters,
-            "finish": answer.finish,
-        }
-        reason = answer.failure or refusal_of(text, **checks)
+        critique = Critique(text, rating.score, prepared.findings, answer.finish)
+        reason = answer.failure or refusal_of(critique, self.plan.filters)
         if reason is None and self.plan.teacher.judges:
             for judge in self.plan.teacher.judges:
                 said = await asker.ask(judge_messages(judge, text, prepared.url))
@@ -216,7 +211,7 @@ class _TeacherRun:
                     reason = f"unreachable: the judge of {judge}: {said.failure}"
                     break
                 judged[judge] = said.text or ""
-            reason = reason or refusal_of(text, **checks, answers=judged)
+            reason = reason or refusal_of(critique._replace(judged=judged), self.plan.filters)
         return Draft(
             image=rating.image,
             score=rating.score,

@@ -1,4 +1,4 @@
-"""The command line: one subcommand a stage, no logic. Heavy imports wait until a stage is called."""
+"""The command line: one subcommand for each stage, no logic. Heavy imports wait until a command is called."""
 
 from __future__ import annotations
 
@@ -13,7 +13,20 @@ import typer
 
 from aesr1 import __version__
 from aesr1.cli.cot import cot
-from aesr1.cli.ratings import Seed, ratings
+from aesr1.cli.options import (
+    BatchSize,
+    Fast,
+    Json,
+    MaxNewTokens,
+    MaxPixels,
+    Output,
+    Page,
+    Samples,
+    Seed,
+    Temperature,
+)
+from aesr1.cli.ratings import ratings
+from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
 from aesr1.training.processes import is_first_process, should_print_error
 
@@ -29,17 +42,10 @@ app.add_typer(cot, name="cot")
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
-Output = Annotated[
-    Path, typer.Option("-o", "--output", help="Folder for the results; the same command goes on where it stopped.")
-]
-Samples = Annotated[int, typer.Option(min=0, help="Mean of so many sampled replies instead of the expectation.")]
-Temperature = Annotated[float, typer.Option(help="For --samples.")]
-Fast = Annotated[bool, typer.Option("--fast", help="Scores alone, several times sooner: no reasoning is written.")]
-
 
 @app.command()
 def demo(output: Output, seed: Seed = 0) -> None:
-    """Run all of Aes-R1 on drawn scenes with the embedded backbone: about ten minutes on two CPU cores."""
+    """Run all of Aes-R1 on drawn scenes with the embedded backbone: about eight minutes on two CPU cores."""
     from aesr1.demo import DemoConfig, run_demo
 
     print(run_demo(DemoConfig(output, seed=seed)))
@@ -47,7 +53,7 @@ def demo(output: Output, seed: Seed = 0) -> None:
 
 @app.command(context_settings=PASS_ON)
 def sft(context: typer.Context) -> None:
-    """Cold start: `--config RECIPE.yaml`, and any setting of the recipe or of TRL's SFTConfig as a flag."""
+    """Cold start: `--config RECIPE.yaml`; every setting is also a flag (see `aesr1 sft --help`)."""
     from aesr1.cold_start import main
 
     _print_once(main(context.args))
@@ -55,7 +61,7 @@ def sft(context: typer.Context) -> None:
 
 @app.command(context_settings=PASS_ON)
 def rapo(context: typer.Context) -> None:
-    """RAPO: `--config RECIPE.yaml`, and any setting of the recipe or of TRL's GRPOConfig as a flag."""
+    """RAPO: `--config RECIPE.yaml`; every setting is also a flag (see `aesr1 rapo --help`)."""
     from aesr1.rapo.train import main
 
     _print_once(main(context.args))
@@ -65,20 +71,20 @@ def rapo(context: typer.Context) -> None:
 def evaluate(
     ratings_file: Annotated[Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl")],
     model: Annotated[
-        list[str], typer.Option(help="MODEL or NAME=MODEL; repeat it to compare, each with the one before.")
+        list[str], typer.Option(help="MODEL or NAME=MODEL. Repeat it to compare models, each with the one before.")
     ],
     output: Output,
     split: Annotated[
-        str | None, typer.Option(help="Split to judge on; default: test if there is one, else val.")
+        str | None, typer.Option(help="Split to evaluate on. Default: test if there is one, else val.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 16,
-    max_pixels: Annotated[int, typer.Option(help="Picture size cap; evaluate at the training's.")] = 262_144,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 512,
+    batch_size: BatchSize = 16,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    max_new_tokens: MaxNewTokens = 512,
     samples: Samples = 0,
     temperature: Temperature = 0.6,
     seed: Seed = 0,
     fast: Fast = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Score held-out images and compare with people: PLCC, SRCC, KRCC, MAE, pair accuracy, with intervals."""
     from aesr1.evaluation.run import EvalConfig, evaluate_models
@@ -108,21 +114,24 @@ def evaluate(
 @app.command()
 def score(
     paths: Annotated[list[str] | None, typer.Argument(help="Pictures, folders (searched within), globs.")] = None,
-    files_from: Annotated[Path | None, typer.Option(help="A text file that names one picture a line.")] = None,
+    files_from: Annotated[
+        Path | None, typer.Option(help="A text file with the path of one picture on each line.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded toy.")] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Append rows to this predictions.jsonl; resumes.")
+        Path | None,
+        typer.Option("-o", "--output", help="Append rows to this predictions.jsonl. The same command resumes."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines instead of a table.")] = False,
+    as_json: Json = False,
     samples: Samples = 0,
     temperature: Temperature = 0.6,
     seed: Seed = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 16,
-    max_pixels: Annotated[int, typer.Option(help="Picture size cap.")] = 262_144,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 512,
+    batch_size: BatchSize = 16,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    max_new_tokens: MaxNewTokens = 512,
     fast: Fast = False,
 ) -> None:
-    """Score pictures, 0 (ugly) to 1 (beautiful), with a spread and the reasons. One bad picture stops nothing."""
+    """Score pictures from 0 (ugly) to 1 (beautiful), with score_std and reasons. A bad picture does not stop the others."""
     from aesr1.app.score import TINY_MODEL_NOTE, ScoreConfig, score_files
     from aesr1.app.score_table import print_table
     from aesr1.model.predict import PredictSettings
@@ -152,12 +161,12 @@ def score(
 @app.command()
 def report(
     predictions: Annotated[Path, typer.Argument(help="predictions.jsonl")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file.")],
+    output: Page,
     ratings_file: Annotated[
-        Path | None, typer.Option("--ratings", help="ratings.jsonl, to show people's scores.")
+        Path | None, typer.Option("--ratings", help="ratings.jsonl, to show the human scores.")
     ] = None,
 ) -> None:
-    """One self-contained HTML page: pictures, scores, reasons; to sort, filter and enlarge."""
+    """Write one self-contained HTML page of pictures, scores and reasons, to sort, filter and enlarge."""
     from aesr1.app.report import write_report
 
     summary = write_report(predictions, output, ratings=ratings_file)
@@ -170,10 +179,10 @@ def curves(
         list[Path], typer.Argument(metavar="RUN...", help="Output folders of sft or rapo, finished or not.")
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A .html or .png; default: curves.html in the first RUN.")
+        Path | None, typer.Option("-o", "--output", help="A .html or .png file. Default: curves.html in the first RUN.")
     ] = None,
 ) -> None:
-    """Draw how training runs went, over each other: rewards, replies, held-out agreement, alarms with advice."""
+    """Draw the curves of training runs: rewards, replies, validation, alarms with advice."""
     from aesr1.app.curves import draw_curves
 
     print(draw_curves(runs, output))
@@ -183,14 +192,14 @@ def curves(
 def serve(
     model: Annotated[str | None, typer.Option(help="A folder or hub id; default: the embedded toy.")] = None,
     host: Annotated[
-        str, typer.Option(help="There is no log-in: leave it at this machine unless others are kept out.")
+        str, typer.Option(help="There is no login: keep this machine's address unless a firewall keeps others out.")
     ] = ("127.0.0.1"),
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 8000,
-    max_pixels: Annotated[int, typer.Option(help="Picture size cap.")] = 262_144,
-    max_batch: Annotated[int, typer.Option(min=1, help="Replies generated together.")] = 16,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 512,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free port.")] = 8000,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    max_batch: Annotated[int, typer.Option(min=1, help="Largest number of replies in one batch.")] = 16,
+    max_new_tokens: MaxNewTokens = 512,
 ) -> None:
-    """Serve a model under OpenAI's chat completions: a picture as data URL, one prompt, text back. Ctrl-C ends it."""
+    """Serve a model with OpenAI's chat completions: a picture as data URL and a prompt in, text out. Ctrl-C ends it."""
     from aesr1.app.chat_request import ServeConfig
     from aesr1.app.score import TINY_MODEL_NOTE
     from aesr1.app.serve import serve as run
@@ -209,24 +218,24 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 class Stopped(BaseException):
-    """Ctrl-C. Not KeyboardInterrupt, which typer turns into an exit without a word."""
+    """Ctrl-C. Not KeyboardInterrupt: typer would exit without a message."""
 
 
 def main() -> None:
-    """Entry point: a user's mistake is two lines and exit 1, Ctrl-C is exit 130; what was written stays."""
+    """Entry point. An AesError is two lines and exit 1, Ctrl-C is exit 130; what was written stays."""
     signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except AesError as error:
         _fail(error.problem, error.fix)
     except Stopped:
-        print("stopped; what was written stays, the same command goes on from there", file=sys.stderr)
+        print("stopped; what was written stays, and the same command resumes", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if "No space left on device" in str(error):  # torch and safetensors wrap the operating system's error
-            _fail(str(error), "free some space; what was written stays, the same command goes on from there")
+            _fail(str(error), "free some space; what was written stays, and the same command resumes")
         if isinstance(error, OSError):
-            _fail(str(error), "check the path and who may read and write it")
+            _fail(str(error), "check the path and its permissions")
         raise
 
 
@@ -235,7 +244,7 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _print_once(result: object) -> None:
-    """The result of a run whose processes all come here."""
+    """Print the result of a run from its first process alone."""
     if is_first_process():
         print(result)
 

@@ -11,8 +11,6 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
-from aesr1.contract import MAX_PIXELS
-
 Output = Annotated[
     Path, typer.Option("-o", "--output", help="Folder for the results. The same command resumes an interrupted run.")
 ]
@@ -20,7 +18,7 @@ Page = Annotated[Path, typer.Option("-o", "--output", help="The HTML file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Pictures in one batch.")]
-MaxPixels = Annotated[int, typer.Option(help=f"Larger pictures are shrunk to this many pixels. Default: {MAX_PIXELS}.")]
+MaxPixels = Annotated[int, typer.Option(help="Larger pictures are shrunk to this many pixels.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")]
 Samples = Annotated[
     int, typer.Option(min=0, help="Mean of this many sampled replies, instead of the expectation of one.")

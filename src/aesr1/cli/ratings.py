@@ -10,16 +10,14 @@ from typing import Annotated
 
 import typer
 
+from aesr1.cli.options import AllowMissing, ImageFolder, Json, Output, Seed
 from aesr1.errors import AesError
-from aesr1.ratings import PUBLIC
+from aesr1.ratings.sets import SETS
 
 ratings = typer.Typer(no_args_is_help=True, help="Human ratings, in one form: ratings.jsonl.")
 importing = typer.Typer(no_args_is_help=True, help="Bring ratings in: your own table, or a public data set.")
 ratings.add_typer(importing, name="import")
 
-Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Ratings = Annotated[list[Path], typer.Argument(metavar="RATINGS…", help="ratings.jsonl, or the folder that holds it")]
 
 
@@ -35,7 +33,7 @@ def ratings_import_csv(
     split: Annotated[str | None, typer.Option(help="Split of rows that the table gives none.")] = None,
     val_share: Annotated[float, typer.Option(help="Without a split column: share drawn for validation.")] = 0.1,
     seed: Seed = 0,
-    allow_missing: Annotated[bool, typer.Option(help="Leave rows out whose picture is missing.")] = False,
+    allow_missing: AllowMissing = False,
 ) -> None:
     """Anybody's own ratings from a CSV table."""
     from aesr1.ratings.own_table import CsvConfig, import_csv
@@ -87,9 +85,7 @@ def ratings_import_hf(
     scale: Annotated[tuple[float, float], typer.Option(help="LOW HIGH, the score's nominal bounds.")] = (0.0, 1.0),
     domain: Annotated[str | None, typer.Option(help="Name of the data set.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of a hub data set.")] = None,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave rows out whose picture is missing.")
-    ] = False,
+    allow_missing: AllowMissing = False,
 ) -> None:
     """Anything that Hugging Face `datasets` loads; pictures are written to images/ as they are stored."""
     from aesr1.ratings.huggingface import HuggingFaceConfig, import_huggingface
@@ -113,11 +109,9 @@ def _import_public(name: str) -> Callable[..., None]:
     def command(
         root: Annotated[Path, typer.Argument(help="The data set's top folder, or its label file.")],
         output: Output,
-        images: Annotated[Path | None, typer.Option(help="Folder of the pictures.")] = None,
+        images: ImageFolder = None,
         labels_only: Annotated[bool, typer.Option("--labels-only", help="Do not look for the pictures.")] = False,
-        allow_missing: Annotated[
-            bool, typer.Option("--allow-missing", help="Leave rows out whose picture is missing.")
-        ] = False,
+        allow_missing: AllowMissing = False,
         subset: Annotated[
             bool, typer.Option("--subset", help="The label files are meant to be a part of the set.")
         ] = False,
@@ -132,7 +126,7 @@ def _import_public(name: str) -> Callable[..., None]:
     return command
 
 
-for _name, _files in PUBLIC.items():
+for _name, (_, _files) in SETS.items():
     importing.command(_name, help=f"{_files}.")(_import_public(_name))
 
 

@@ -7,39 +7,30 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
 from aesr1 import metrics
 from aesr1.errors import AesError
-from aesr1.metrics import Column, Interval, RaterCeiling, Statistic
+from aesr1.metrics import METRICS, Column, Interval, Metric, RaterCeiling
 from aesr1.records import Prediction, Rating
 
-METRICS: dict[str, Statistic] = {
-    "plcc": metrics.plcc,
-    "srcc": metrics.srcc,
-    "krcc": metrics.krcc,
-    "pair_accuracy": metrics.pair_accuracy,
-    "mae": metrics.mae,
-}
-TITLES = {"plcc": "PLCC ↑", "srcc": "SRCC ↑", "krcc": "KRCC ↑", "pair_accuracy": "pair accuracy ↑", "mae": "MAE ↓"}
-COMPARED = ("plcc", "srcc", "mae")
+NAMES = tuple(metric.name for metric in METRICS)
+MAE = next(metric for metric in METRICS if metric.name == "mae")
+COMPARED = tuple(metric.name for metric in METRICS if metric.compared)
+TITLES = {metric.name: metric.title for metric in METRICS}
 
 Row = TypeVar("Row", Rating, Prediction)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """The metrics over one choice of rows; None where they have no value, and then `note` says why."""
+    """The metrics over some rows, by name; None where a metric has no value, and then `note` says why."""
 
     n: int
-    plcc: Interval | None = None
-    srcc: Interval | None = None
-    krcc: Interval | None = None
-    pair_accuracy: Interval | None = None
-    mae: Interval | None = None
+    values: Mapping[str, Interval | None] = field(default_factory=dict)
     note: str | None = None
 
 
@@ -143,14 +134,14 @@ def to_results(comparison: Comparison) -> dict[str, dict[str, Any]]:
         }
         counts = {"n": each.n, "n_scored": each.n_scored, "n_readable": each.n_readable}
         results[each.name] = {
-            **_by_metric(each.scored, METRICS),
+            **_by_metric(each.scored, NAMES),
             "parse_rate": each.parse_rate and asdict(each.parse_rate),
             **counts,
             "model": each.model,
             "revision": each.revision,
             "decoding": each.decoding,
             "note": each.scored.note,
-            "imputed": _by_metric(each.imputed, METRICS),
+            "imputed": _by_metric(each.imputed, NAMES),
             "against": against,
             "rater_ceiling": ceiling,
             "bootstrap": {"draws": comparison.draws, "seed": comparison.seed},
@@ -162,20 +153,20 @@ def to_markdown(comparison: Comparison) -> str:
     """Tables of the metrics and of the gains, and how the intervals were made."""
     evaluations, differences = comparison.evaluations, comparison.differences
     consecutive = differences[: len(evaluations) - 1]
-    better = {(each.second, name) for each in consecutive for name in COMPARED if _is_better(each.gain, name)}
+    better = {(each.second, m.name) for each in consecutive for m in METRICS if _is_better(each.gain, m)}
     rows = []
     for each in evaluations:
-        values = [_value(getattr(each.scored, name), bold=(each.name, name) in better) for name in METRICS]
+        values = [_value(each.scored.values.get(name), bold=(each.name, name) in better) for name in NAMES]
         rows.append([_cell(each.name), f"{each.n_scored:,} of {each.n:,}", _value(each.parse_rate), *values])
     parts = [_table(["", "scored", "readable", *TITLES.values()], rows)]
     if any(each.n_scored < each.n for each in evaluations):
-        rows = [[_cell(each.name), *(_value(getattr(each.imputed, name)) for name in METRICS)] for each in evaluations]
+        rows = [[_cell(each.name), *(_value(each.imputed.values.get(name)) for name in NAMES)] for each in evaluations]
         parts.append("With each missing score filled in with the mean of the model's other scores:")
         parts.append(_table(["", *TITLES.values()], rows))
     if differences:
         rows = []
         for pair in differences:
-            gains = [getattr(pair.gain, name) for name in COMPARED]
+            gains = [pair.gain.values.get(name) for name in COMPARED]
             values = [_value(gain, bold=gain is not None and gain.excludes_zero, sign="+") for gain in gains]
             rows.append([f"{_cell(pair.first)} → {_cell(pair.second)}", f"{pair.gain.n:,}", *values])
         parts.append("Differences over the images that both scored; bold where the interval excludes 0:")
@@ -245,26 +236,28 @@ def _agreement(scores: Column, human: Column, draws: int, seed: int, *, before: 
     """(n,) scores against (n,) ratings; given the scores of the stage before, what was gained in COMPARED."""
     if len(scores) < 2:
         return Agreement(len(scores), note="fewer than two images have a score, so nothing can be measured")
-    note, names = None, tuple(METRICS) if before is None else COMPARED
+    note, chosen = None, [metric for metric in METRICS if metric.compared or before is None]
     if np.ptp(human) == 0:
-        note, names = "people rated all of these images alike, so there is no order to agree with", ("mae",)
-    values: dict[str, Any] = {}
-    for name in names:
+        note, chosen = "people rated all of these images the same, so there is no order to agree with", [MAE]
+    values: dict[str, Interval | None] = {}
+    for metric in chosen:
         if before is None:
-            values[name] = metrics.bootstrap(METRICS[name], scores, human, draws=draws, seed=seed)
+            values[metric.name] = metrics.bootstrap(metric.statistic, scores, human, draws=draws, seed=seed)
         else:
-            values[name] = metrics.paired_bootstrap(METRICS[name], before, scores, human, draws=draws, seed=seed)
-    return Agreement(len(scores), note=note, **values)
+            values[metric.name] = metrics.paired_bootstrap(
+                metric.statistic, before, scores, human, draws=draws, seed=seed
+            )
+    return Agreement(len(scores), values, note)
 
 
 def _by_metric(agreement: Agreement, names: Iterable[str]) -> dict[str, dict[str, float] | None]:
-    values = {name: getattr(agreement, name) for name in names}
-    return {name: value and asdict(value) for name, value in values.items()}
+    values = {name: agreement.values.get(name) for name in names}
+    return {name: None if value is None else asdict(value) for name, value in values.items()}
 
 
-def _is_better(gain: Agreement, name: str) -> bool:
-    interval: Interval | None = getattr(gain, name)
-    return interval is not None and interval.excludes_zero and (interval.value < 0) == (name == "mae")
+def _is_better(gain: Agreement, metric: Metric) -> bool:
+    interval = gain.values.get(metric.name)
+    return interval is not None and interval.excludes_zero and (interval.value > 0) == metric.higher_is_better
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

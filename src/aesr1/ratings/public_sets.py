@@ -6,23 +6,17 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 from aesr1.errors import AesError
 from aesr1.outputs import staged_output, write_run
 from aesr1.ratings.label_files import DataSet
-from aesr1.ratings.sets import aadb, agiqa3k, apddv2, ava, baid, eva, flickr_aes, koniq, lapis, para, spaq, tad66k
+from aesr1.ratings.sets import SETS
 from aesr1.records import Rating, write_rows
-
-Loader = Callable[[Path], Iterator[Rating]]
-
-SETS: dict[str, tuple[DataSet, Loader]] = {
-    module.ABOUT.name: (module.ABOUT, module.load)
-    for module in (ava, tad66k, flickr_aes, para, aadb, eva, baid, apddv2, lapis, spaq, koniq, agiqa3k)
-}
 
 
 @dataclass(frozen=True)
@@ -51,14 +45,15 @@ def import_set(config: ImportConfig) -> Imported:
     """Write `ratings.jsonl` into the output folder. Nothing is left there where an AesError is raised."""
     started = time.time()
     if config.name not in SETS:
-        raise AesError(f"{config.name!r} is no data set that is known", fix=f"choose one of {', '.join(SETS)}")
-    about, load = SETS[config.name]
+        raise AesError(f"{config.name!r} is not a known data set", fix=f"choose one of {', '.join(SETS)}")
+    module = import_module(f"aesr1.ratings.sets.{SETS[config.name][0]}")
+    about: DataSet = module.DATA_SET
     pictures = Pictures(_folders(config, about), check=not config.labels_only)
     counted: Counter[str] = Counter()
     split_of: dict[str, str] = {}
 
     def kept() -> Iterator[Rating]:
-        for rating in load(config.root):
+        for rating in module.load(config.root):
             counted[rating.split] += 1
             place = pictures.find(rating.image)
             if place is None:

@@ -58,19 +58,7 @@ DEFAULT = Thresholds()
 
 def active_alarms(rows: Sequence[LogRow], thresholds: Thresholds = DEFAULT) -> list[Alarm]:
     """The alarms that hold after the last of these rows; none of no rows."""
-    checks: dict[str, Callable[[Sequence[LogRow], Thresholds], Finding | None]] = {
-        "loss": _loss,
-        "grad_norm": _gradient,
-        "readable": _readable,
-        "score/std": _collapse,
-        "frac_reward_zero_std": _evenness,
-        "kl": _kl,
-        "completions/clipped_ratio": _clipped,
-        "completions/mean_length": _growing,
-        "entropy": _entropy,
-        "validation/srcc": _validation,
-    }
-    found = ((name, check(rows, thresholds)) for name, check in checks.items())
+    found = ((name, check(rows, thresholds)) for name, check in ALARMS.items())
     return [Alarm(int(rows[-1]["step"]), name, *finding) for name, finding in found if finding]
 
 
@@ -141,7 +129,7 @@ def _collapse(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
     return None
 
 
-def _evenness(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
+def _zero_advantage(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
     means = _means(rows, "frac_reward_zero_std", limits)
     if not means or means[-1] <= limits.evenness:
         return None
@@ -253,3 +241,18 @@ def _noise(values: Sequence[float]) -> float:
     """
     bends = [abs(a - 2 * b + c) for a, b, c in zip(values, values[1:], values[2:], strict=False)]
     return median(bends) / (0.6745 * math.sqrt(6))
+
+
+ALARMS: dict[str, Callable[[Sequence[LogRow], Thresholds], Finding | None]] = {
+    "loss": _loss,
+    "grad_norm": _gradient,
+    "readable": _readable,
+    "score/std": _collapse,
+    "frac_reward_zero_std": _zero_advantage,
+    "kl": _kl,
+    "completions/clipped_ratio": _clipped,
+    "completions/mean_length": _growing,
+    "entropy": _entropy,
+    "validation/srcc": _validation,
+}
+"""The figure that an alarm is about → its check. A new alarm is a function and an entry here."""

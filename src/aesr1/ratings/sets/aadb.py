@@ -18,7 +18,7 @@ from aesr1.ratings.label_files import (
 )
 from aesr1.records import Rating
 
-ABOUT = DataSet(
+DATA_SET = DataSet(
     name="aadb",
     title="AADB",
     licence=RESEARCH,
@@ -102,10 +102,10 @@ def _rating(image: str, score: float, split: str, attributes: Mapping[str, float
     return Rating(
         image=f"{FOLDERS.get(split, TEST_FOLDER)}/{image}",
         score=score,
-        domain=ABOUT.name,
+        domain=DATA_SET.name,
         split=split,
         raters=5,
         attributes=dict(attributes) or None,
-        licence=ABOUT.licence,
-        source=ABOUT.source,
+        licence=DATA_SET.licence,
+        source=DATA_SET.source,
     )

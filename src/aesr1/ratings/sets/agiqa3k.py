@@ -9,7 +9,7 @@ from aesr1.ratings.label_files import DataSet, image_path, parse_number, parse_s
 from aesr1.ratings.split import draw_splits
 from aesr1.records import Rating
 
-ABOUT = DataSet(
+DATA_SET = DataSet(
     name="agiqa-3k",
     title="AGIQA-3K",
     licence="MIT",
@@ -29,11 +29,11 @@ def load(root: Path) -> Iterator[Rating]:
         yield Rating(
             image=image_path(cells["name"], where),
             score=parse_score(cells["mos_quality"], "mos_quality", where, low=0, high=5),
-            domain=ABOUT.name,
+            domain=DATA_SET.name,
             split=split,
             rater_std=parse_number(cells["std_quality"], "std_quality", where) / 5,
             attributes={"fits the prompt": parse_score(cells["mos_align"], "mos_align", where, low=0, high=5)},
             group=cells["prompt"],
-            licence=ABOUT.licence,
-            source=ABOUT.source,
+            licence=DATA_SET.licence,
+            source=DATA_SET.source,
         )

@@ -9,7 +9,7 @@ from aesr1.ratings.label_files import DataSet, find_file, image_path, is_utf8, p
 from aesr1.ratings.split import draw_splits
 from aesr1.records import Rating
 
-ABOUT = DataSet(
+DATA_SET = DataSet(
     name="apddv2",
     title="APDDv2",
     licence="CC BY-NC-ND 4.0 (its README; its LICENSE file says CC BY 4.0)",
@@ -45,7 +45,7 @@ def load(root: Path) -> Iterator[Rating]:
     columns = ("filename", WHOLE, *ATTRIBUTES)
     encoding = "utf-8-sig" if is_utf8(table) else "gb18030"  # someone may have saved it again
     lines = list(read_table(table, columns=columns, unique="filename", encoding=encoding))
-    drawn = draw_splits([line.cells["filename"] for line in lines], ABOUT.published[0])
+    drawn = draw_splits([line.cells["filename"] for line in lines], DATA_SET.published[0])
     for (where, cells), split in zip(lines, drawn, strict=True):
         yield _rating(where, cells, parse_score(cells[WHOLE], WHOLE, where, low=0, high=100), split)
 
@@ -56,9 +56,9 @@ def _rating(where: str, cells: Mapping[str, str], score: float, split: str) -> R
     return Rating(
         image=image_path(cells["filename"], where),
         score=score,
-        domain=ABOUT.name,
+        domain=DATA_SET.name,
         split=split,
         attributes=marked or None,
-        licence=ABOUT.licence,
-        source=ABOUT.source,
+        licence=DATA_SET.licence,
+        source=DATA_SET.source,
     )

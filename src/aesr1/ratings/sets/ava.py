@@ -22,7 +22,7 @@ from aesr1.ratings.label_files import (
 )
 from aesr1.records import Rating
 
-ABOUT = DataSet(
+DATA_SET = DataSet(
     name="ava",
     title="AVA",
     licence=RESEARCH,
@@ -131,11 +131,11 @@ def _rating(name: str, cells: Sequence[str], split: str, where: str) -> Rating:
     return Rating(
         image=f"{name}.jpg",
         score=(mean - 1) / 9,
-        domain=ABOUT.name,
+        domain=DATA_SET.name,
         split=split,
         rater_std=std / 9,
         raters=raters,
         votes=votes,
-        licence=ABOUT.licence,
-        source=ABOUT.source,
+        licence=DATA_SET.licence,
+        source=DATA_SET.source,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from aesr1.ratings.label_files import DataSet, image_path, parse_score, read_table, require_file
 from aesr1.records import Rating
 
-ABOUT = DataSet(
+DATA_SET = DataSet(
     name="baid",
     title="BAID",
     licence="CC BY-NC-ND 4.0",
@@ -26,8 +26,8 @@ def load(root: Path) -> Iterator[Rating]:
             yield Rating(
                 image=image_path(cells["image"], where),
                 score=parse_score(cells["score"], "score", where, low=0, high=10),
-                domain=ABOUT.name,
+                domain=DATA_SET.name,
                 split=split,
-                licence=ABOUT.licence,
-                source=ABOUT.source,
+                licence=DATA_SET.licence,
+                source=DATA_SET.source,
             )

@@ -19,7 +19,7 @@ from aesr1.ratings.label_files import (
 from aesr1.ratings.split import draw_splits
 from aesr1.records import Rating
 
-ABOUT = DataSet(
+DATA_SET = DataSet(
     name="eva",
     title="EVA",
     licence="labels CC0; the pictures belong to their photographers",
@@ -73,20 +73,20 @@ def load(root: Path) -> Iterator[Rating]:
         yield Rating(
             image=f"{folder}{name}.jpg",
             score=mean / 10,
-            domain=ABOUT.name,
+            domain=DATA_SET.name,
             split=split,
             rater_std=std / 10,
             raters=raters,
             votes=tuple(image.votes),
             attributes={label: image.attributes[column] / raters for column, label in ATTRIBUTES.items()},
-            licence=ABOUT.licence,
-            source=ABOUT.source,
+            licence=DATA_SET.licence,
+            source=DATA_SET.source,
         )
 
 
 def _categories(root: Path) -> dict[str, str]:
     """Image → category folder, where the pictures were unpacked by category and not together."""
-    if (root / "EVA_category").is_dir() and not any((root / name).is_dir() for name in ABOUT.images[:2]):
+    if (root / "EVA_category").is_dir() and not any((root / name).is_dir() for name in DATA_SET.images[:2]):
         table = find_file(root, "image_content_category.csv", "data/image_content_category.csv")
         if table is not None:
             return {

@@ -21,7 +21,7 @@ from aesr1.ratings.label_files import (
 )
 from aesr1.records import Rating
 
-ABOUT = DataSet(
+DATA_SET = DataSet(
     name="flickr-aes",
     title="FLICKR-AES",
     licence="Creative Commons pictures, each with its photographer's terms",
@@ -77,13 +77,13 @@ def load(root: Path) -> Iterator[Rating]:
         yield Rating(
             image=name,
             score=parse_score(words[1], "score", where, low=0, high=1),
-            domain=ABOUT.name,
+            domain=DATA_SET.name,
             split="test" if name in test else "train",
             rater_std=mean_and_std(given, MARKS)[1] / 4 if given else None,
             raters=sum(given) if given else None,
             votes=given,
-            licence=ABOUT.licence,
-            source=ABOUT.source,
+            licence=DATA_SET.licence,
+            source=DATA_SET.source,
         )
     if seen and not tested:
         raise AesError(f"none of the {len(test):,} test images is in {scores}", fix=f"check {listed or workers}")

@@ -20,7 +20,7 @@ from aesr1.ratings.label_files import (
 from aesr1.ratings.split import draw_splits
 from aesr1.records import Rating
 
-ABOUT = DataSet(
+DATA_SET = DataSet(
     name="koniq-10k",
     title="KonIQ-10k",
     licence="labels MIT; the pictures belong to their photographers",
@@ -51,7 +51,7 @@ def load(root: Path) -> Iterator[Rating]:
         "koniq10k_scores_and_distributions/koniq10k_scores_and_distributions.csv",
     )
     lines = list(read_table(table, columns=("image_name", *VOTES, "MOS", "SD"), unique="image_name"))
-    drawn = draw_splits([line.cells["image_name"] for line in lines], ABOUT.published[0])
+    drawn = draw_splits([line.cells["image_name"] for line in lines], DATA_SET.published[0])
     for (where, cells), split in zip(lines, drawn, strict=True):
         yield _rating(where, cells, parse_score(cells["MOS"], "MOS", where, low=1, high=5), split)
 
@@ -71,11 +71,11 @@ def _rating(where: str, cells: dict[str, str], score: float, split: str) -> Rati
     return Rating(
         image=image_path(cells["image_name"], where),
         score=score,
-        domain=ABOUT.name,
+        domain=DATA_SET.name,
         split=split,
         rater_std=std / 4,
         raters=raters,
         votes=tuple(round(votes * raters / whole) for votes in given),
-        licence=ABOUT.licence,
-        source=ABOUT.source,
+        licence=DATA_SET.licence,
+        source=DATA_SET.source,
     )

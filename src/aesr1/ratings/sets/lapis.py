@@ -10,7 +10,7 @@ from aesr1.errors import AesError
 from aesr1.ratings.label_files import DataSet, image_path, parse_score, read_lines, read_table, require_file
 from aesr1.records import Rating
 
-ABOUT = DataSet(
+DATA_SET = DataSet(
     name="lapis",
     title="LAPIS",
     licence="on request from its authors",
@@ -53,10 +53,10 @@ def _rating(name: str, marks: list[float], split: str) -> Rating:
     return Rating(
         image=name,
         score=min(1.0, max(0.0, mean)),  # the sum of marks may be an ulp too large
-        domain=ABOUT.name,
+        domain=DATA_SET.name,
         split=split,
         rater_std=math.sqrt(sum((mark - mean) ** 2 for mark in marks) / len(marks)),
         raters=len(marks),
-        licence=ABOUT.licence,
-        source=ABOUT.source,
+        licence=DATA_SET.licence,
+        source=DATA_SET.source,
     )

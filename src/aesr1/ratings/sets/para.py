@@ -18,7 +18,7 @@ from aesr1.ratings.label_files import (
 )
 from aesr1.records import Rating
 
-ABOUT = DataSet(
+DATA_SET = DataSet(
     name="para",
     title="PARA",
     licence="research and learning only",
@@ -61,7 +61,7 @@ def load(root: Path) -> Iterator[Rating]:
             yield Rating(
                 image=image_path(f"{cells['sessionId']}/{cells['imageName']}", where),
                 score=score,
-                domain=ABOUT.name,
+                domain=DATA_SET.name,
                 split=split,
                 rater_std=parse_number(cells["aestheticScore_std"], "aestheticScore_std", where) / 4,
                 raters=sum(votes),
@@ -72,6 +72,6 @@ def load(root: Path) -> Iterator[Rating]:
                     if cells.get(column)
                 }
                 or None,
-                licence=ABOUT.licence,
-                source=ABOUT.source,
+                licence=DATA_SET.licence,
+                source=DATA_SET.source,
             )

@@ -19,7 +19,7 @@ from aesr1.ratings.label_files import (
 from aesr1.ratings.split import draw_splits
 from aesr1.records import Rating
 
-ABOUT = DataSet(
+DATA_SET = DataSet(
     name="spaq",
     title="SPAQ",
     licence=RESEARCH,
@@ -53,14 +53,14 @@ def load(root: Path) -> Iterator[Rating]:
         yield Rating(
             image=image_path(cells["Image name"], where),
             score=parse_score(cells["MOS"], "MOS", where, low=0, high=100),
-            domain=ABOUT.name,
+            domain=DATA_SET.name,
             split=split,
             attributes={
                 label: parse_score(cells[column], column, where, low=0, high=100)
                 for column, label in ATTRIBUTES.items()
             },
-            licence=ABOUT.licence,
-            source=ABOUT.source,
+            licence=DATA_SET.licence,
+            source=DATA_SET.source,
         )
 
 

@@ -9,7 +9,7 @@ from aesr1.errors import AesError
 from aesr1.ratings.label_files import RESEARCH, DataSet, image_path, parse_score, read_table, require_file
 from aesr1.records import Rating
 
-ABOUT = DataSet(
+DATA_SET = DataSet(
     name="tad66k",
     title="TAD66K",
     licence=RESEARCH,
@@ -32,8 +32,8 @@ def load(root: Path) -> Iterator[Rating]:
             yield Rating(
                 image=image_path(cells["image"], where),
                 score=parse_score(cells["score"], "score", where, low=0, high=10),
-                domain=ABOUT.name,
+                domain=DATA_SET.name,
                 split=split,
-                licence=ABOUT.licence,
-                source=ABOUT.source,
+                licence=DATA_SET.licence,
+                source=DATA_SET.source,
             )
