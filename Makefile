@@ -1,19 +1,24 @@
-# Each target makes .venv and installs what it needs; nothing else to do first.
+# Each target makes .venv and installs all that it needs.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test check bench bench-read-once
+.PHONY: demo test test-all check bench bench-read-once
 demo: .venv/train
 	$(BIN)/aesr1 demo -o $(DEMO)
 
-test: .venv/dev .venv/browser
-	$(BIN)/ruff check
-	$(BIN)/mypy
-	$(BIN)/pytest -q --durations=10
+# Tests run in two processes with one thread each: with more threads they only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal --durations=10
+
+test: check .venv/browser
+	$(PYTEST) -m 'not slow'
+
+test-all: check .venv/browser
+	$(PYTEST)
 
 check: .venv/dev
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 bench: .venv/train
@@ -21,7 +26,7 @@ bench: .venv/train
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/imports.py
 
-# Half an hour, and nothing else should run.
+# Takes half an hour; nothing else should run on the machine.
 bench-read-once: .venv/train
 	$(BIN)/python bench/read_once.py
 	$(BIN)/python bench/read_once_scoring.py
@@ -39,7 +44,7 @@ bench-read-once: .venv/train
 	$(BIN)/pip install -q -c constraints.txt -e '.[train,data,serve,dev]'
 	touch $@
 
-# The report is tried in a real browser. Without one (and without the right to install it) those tests skip.
+# The pages are tested in a real browser. Where it cannot be installed those tests are skipped.
 .venv/browser: | .venv/bin/pip
 	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then touch $@; \
 	elif apt-get update -qq && apt-get install -y -qq chromium chromium-driver; then touch $@; \

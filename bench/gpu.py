@@ -28,7 +28,7 @@ from typing import Any
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))  # an installed aesr1 comes first
+sys.path += [str(Path(__file__).resolve().parents[1] / name) for name in ("src", "scripts")]  # an installed aesr1 first
 
 import numpy as np
 import torch

@@ -1,6 +1,6 @@
 """How well the measures of a picture follow what is known of it, over drawn scenes; prints a Markdown table.
 
-PYTHONPATH=src python bench/measure_on_scenes.py [-n 500] [--seed 5]
+PYTHONPATH=src:scripts python bench/measure_on_scenes.py [-n 500] [--seed 5]
 """
 
 from __future__ import annotations

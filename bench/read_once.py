@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))  # an installed aesr1 comes first
+sys.path += [str(Path(__file__).resolve().parents[1] / name) for name in ("src", "scripts")]  # an installed aesr1 first
 
 import numpy as np
 import torch

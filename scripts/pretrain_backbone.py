@@ -41,6 +41,7 @@ class PretrainConfig:
 
     pictures: int = 30_000
     held_out: int = 512
+    batch: int = 64  # pictures a step; half of it in the counting lesson
     looking: int = 1_200
     counting: int = 500
     describing: int = 800
@@ -232,11 +233,11 @@ def pretrain(config: PretrainConfig, output: Path) -> None:
         return facts_known(model, processor, pool, chosen)
 
     eyes = EyeTest(model.model.visual, pool)
-    looking = Lesson("looking", config.looking, 64, lambda chosen, _: eyes.loss(chosen), eyes.known)
+    looking = Lesson("looking", config.looking, config.batch, lambda chosen, _: eyes.loss(chosen), eyes.known)
     teach(looking, eyes, config, output)
     eyes.tower.requires_grad_(False)  # words still at random would unlearn it: after 400 steps tilt was at .18, not .92
-    teach(Lesson("counting", config.counting, 32, write_facts, known), model, config, output)
-    teach(Lesson("describing", config.describing, 64, write_both, known), model, config, output)
+    teach(Lesson("counting", config.counting, config.batch // 2, write_facts, known), model, config, output)
+    teach(Lesson("describing", config.describing, config.batch, write_both, known), model, config, output)
     save_half(model, processor, output, stage="pretrain")
     for notes in output.glob("*.pt"):
         notes.unlink()

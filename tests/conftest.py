@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from browser import started
+from filelock import FileLock
 
 from aesr1.records import Rating, Rationale, read_rows, write_rows
 from aesr1.tiny.scenes import draw_scene, sample_scene
@@ -34,19 +36,32 @@ def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first of several test processes fills, for all of them."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            make(folder.with_suffix(".part"))
+            folder.with_suffix(".part").rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of random weights, smaller than the embedded one: 2 layers of width 96."""
-    from aesr1.model.checkpoint import stamp_checkpoint
-    from pretrain_backbone import DESCRIBE_PROMPT, FACTS_PROMPT, corpus
-    from tiny_model import build_model, build_processor
 
-    folder = tmp_path_factory.mktemp("random-model")
-    processor = build_processor(corpus(np.random.default_rng(0), size=200), prompts=(FACTS_PROMPT, DESCRIBE_PROMPT))
-    build_model(processor, seed=0, width=96, layers=2).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    stamp_checkpoint(folder, stage="test")
-    return folder
+    def make(folder: Path) -> None:
+        from aesr1.model.checkpoint import stamp_checkpoint
+        from pretrain_backbone import DESCRIBE_PROMPT, FACTS_PROMPT, corpus
+        from tiny_model import build_model, build_processor
+
+        processor = build_processor(corpus(np.random.default_rng(0), size=200), prompts=(FACTS_PROMPT, DESCRIBE_PROMPT))
+        build_model(processor, seed=0, width=96, layers=2).save_pretrained(folder)
+        processor.save_pretrained(folder)
+        stamp_checkpoint(folder, stage="test")
+
+    return made_once(tmp_path_factory, "random-model", make)
 
 
 @pytest.fixture(scope="session")
@@ -63,13 +78,16 @@ def rationales(scene_folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def fluent_model(random_model: Path, rationales: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cold start that has learnt the form by heart."""
-    from aesr1 import cold_start
+    """A cold start that has learnt the form of the reply by heart."""
 
-    folder = tmp_path_factory.mktemp("fluent") / "sft"
-    pace = ["--per_device_train_batch_size", "8", "--num_train_epochs", "80", "--learning_rate", "5e-3"]
-    data = ["--rationales", str(rationales), "--model", str(random_model), "--output_dir", str(folder)]
-    return Path(cold_start.main([*data, *pace, "--save_steps", "1000", *CPU]))
+    def make(folder: Path) -> None:
+        from aesr1 import cold_start
+
+        pace = ["--per_device_train_batch_size", "8", "--num_train_epochs", "80", "--learning_rate", "5e-3"]
+        data = ["--rationales", str(rationales), "--model", str(random_model), "--output_dir", str(folder)]
+        cold_start.main([*data, *pace, "--save_steps", "1000", *CPU])
+
+    return made_once(tmp_path_factory, "fluent-model", make)
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,7 @@ def test_torch_counts_as_many_operations(parts):
     assert counter.get_total_flops() == ours + 4 * unseen - parts.head_part(shape, batch).repeated
 
 
+@pytest.mark.slow
 def test_the_miniature_runs_through_the_trainers(tmp_path):
     target, rows = tmp_path / "gpu.json", "tiny-lora-k4,tiny-sft-full"
     command = [sys.executable, str(BENCH / "gpu.py"), "--tiny", "--rows", rows, "-o", str(target)]

@@ -10,7 +10,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from families import BUILDERS
+from families import BUILDERS, FAMILIES
 from peft import get_peft_model
 from safetensors.torch import load_file
 
@@ -52,7 +52,7 @@ def rationales(scene_folder):
     return path
 
 
-@pytest.fixture(scope="module", params=BUILDERS)
+@pytest.fixture(scope="module", params=FAMILIES)
 def checkpoint(request, tmp_path_factory):
     return BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
 

@@ -33,9 +33,9 @@ def started(mode: str, scenes: Path, model: Path, output: Path, *more: str) -> s
 @pytest.mark.parametrize(
     ("mode", "more", "said"),
     [
-        ("well", ["--nonsense", "1"], "error: unknown settings: --nonsense"),
+        pytest.param("well", ["--nonsense", "1"], "error: unknown settings: --nonsense", marks=pytest.mark.slow),
         ("well", ["--split", "holiday"], "error: "),
-        ("full", [], "error: the GPU's memory is full while loading the model"),
+        pytest.param("full", [], "error: the GPU's memory is full while loading the model", marks=pytest.mark.slow),
     ],
     ids=["before they are joined", "after", "on one process alone"],
 )
@@ -47,6 +47,7 @@ def test_an_error_is_said_once(mode, more, said, scene_folder, random_model, tmp
     assert len(lines) == 1 and lines[0].startswith(said), errors
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_whole_when_the_slowest_has_written(scene_folder, random_model, tmp_path):
     process = started("slow", scene_folder, random_model, tmp_path / "run")
     checkpoint = tmp_path / "run" / "checkpoint-1"

@@ -80,8 +80,8 @@ def curve(folder: Path) -> list[dict[str, float]]:
     ("stage", "more"),
     [
         (rapo, []),
-        (rapo, ["--lora_rank", "4"]),
-        (rapo, ["--dynamic_sampling_rounds", "1", "--rewards", "binary", "format"]),
+        pytest.param(rapo, ["--lora_rank", "4"], marks=pytest.mark.slow),
+        pytest.param(rapo, ["--dynamic_sampling_rounds", "1", "--rewards", "binary", "format"], marks=pytest.mark.slow),
         (sft, []),
     ],
     ids=["rapo", "rapo by LoRA", "rapo with resampling", "cold start"],
@@ -229,6 +229,7 @@ def test_under_a_constant_rate_a_run_may_be_lengthened_unless_sigma_moves(scene_
         bind_rapo(tmp_path / "moving", *arguments, "--sigma_end", "0.05", "--max_steps", "20")
 
 
+@pytest.mark.slow
 def test_a_lengthened_run_in_smaller_micro_batches_is_the_long_run(scene_folder, fluent_model, tmp_path):
     _, *arguments = rapo(scene_folder, fluent_model, "--lr_scheduler_type", "constant")
     long = train.main([*arguments, "--max_steps", "5", "--output_dir", str(tmp_path / "long")])

@@ -80,7 +80,10 @@ def run(scene_folder, random_model, tmp_path_factory):
     return once
 
 
-@pytest.mark.parametrize("rows", [8, 6], ids=["whole groups", "a group on both processes"])
+@pytest.mark.parametrize(
+    "rows",
+    [pytest.param(8, id="whole groups"), pytest.param(6, id="a group on both processes", marks=pytest.mark.slow)],
+)
 def test_two_processes_give_what_one_gives(run, random_model, rows):
     one, alone_folder = run(1, 2 * rows)
     two, together_folder = run(2, rows)
@@ -94,12 +97,14 @@ def test_two_processes_give_what_one_gives(run, random_model, rows):
     check_same(weights(together_folder), after)
 
 
+@pytest.mark.slow
 def test_local_scope_ranks_the_images_of_a_process_alone(run):
     local, everywhere = (run(2, 8, scope)[0][0]["rows"] for scope in ("local", "global"))
     assert [row[0] for row in local] == [row[0] for row in everywhere]
     assert any(abs(a[1] - b[1]) > 1e-3 for a, b in zip(local, everywhere, strict=True))
 
 
+@pytest.mark.slow
 def test_a_divided_model_learns_what_a_whole_one_does_even_when_it_was_killed(
     run, scene_folder, random_model, tmp_path
 ):
@@ -127,6 +132,7 @@ def test_a_divided_cold_start_learns_what_a_whole_one_does(rationales, random_mo
     check_same(weights(folders[1] / "run"), weights(folders[0] / "run"))
 
 
+@pytest.mark.slow
 def test_processes_whose_replies_end_at_different_times_wait_for_each_other(scene_folder, fluent_model, tmp_path):
     """Each needs the other's part of the weights for every token, to the last of the longest reply of both."""
     data = ["--ratings", scene_folder / "ratings.jsonl", "--model", fluent_model, "--temperature", 1.5]

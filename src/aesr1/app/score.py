@@ -57,7 +57,7 @@ class Scorer:
     def stream(
         self, images: Sequence[str | Path | Image.Image], *, pool: Executor | None = None
     ) -> Iterator[Prediction]:
-        """As `score`, each prediction as soon as its turn has come. `pool`: see `aesr1.images.prefetch.prefetch_pool`."""
+        """As `score`, one prediction at a time. `pool`: see `images.prefetch.prefetch_pool`."""
         from aesr1.model.predict import predict
 
         return predict(self.vlm, images, self.settings, pool=pool)

@@ -132,7 +132,7 @@ def cot_filter(
     as_json: Json = False,
     **settings: Any,
 ) -> None:
-    """Apply other filters to the raw answers of a build and write the result into another folder. No request is sent."""
+    """Apply other filters to the raw answers of a build, into another folder. No request is sent."""
     from aesr1.aescot.select import refilter, to_markdown
 
     filters = FilterSettings(**_given_filters(settings))

@@ -131,7 +131,7 @@ def score(
     max_new_tokens: MaxNewTokens = 512,
     fast: Fast = False,
 ) -> None:
-    """Score pictures from 0 (ugly) to 1 (beautiful), with score_std and reasons. A bad picture does not stop the others."""
+    """Score pictures from 0 (ugly) to 1 (beautiful), with score_std and reasons. A bad picture stops nothing."""
     from aesr1.app.score import TINY_MODEL_NOTE, ScoreConfig, score_files
     from aesr1.app.score_table import print_table
     from aesr1.model.predict import PredictSettings

@@ -43,7 +43,7 @@ def explain_missing_base(folder: str, base: str) -> Iterator[None]:
     except AesError as error:
         raise AesError(
             f"{folder} is a LoRA adapter for {base}: {error.problem}",
-            fix=f"put its base back there, or write where it lies into {folder}/{ADAPTER_CONFIG}: base_model_name_or_path",
+            fix=f"put the base back, or write its place into {folder}/{ADAPTER_CONFIG} (base_model_name_or_path)",
         ) from error
 
 

@@ -74,7 +74,7 @@ class SamplingSettings:
 
 
 def sampling_settings(config: GenerationConfig, model: Any) -> SamplingSettings | None:
-    """What `generate` would do under this config and the model's own; None where that is more than a `SamplingSettings`."""
+    """How `generate` samples under this config and the model's own; None where `SamplingSettings` cannot express it."""
     merged = copy.deepcopy(config)
     merged.update(**model.generation_config.to_dict(), defaults_only=True)
     for name, value in merged.to_diff_dict().items():

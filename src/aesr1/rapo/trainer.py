@@ -31,8 +31,8 @@ class EpochSampler(RepeatSampler):  # type: ignore[misc]  # TRL is untyped
 class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[misc]  # TRL is untyped
     """GRPOTrainer whose weights and order of images survive a resume.
 
-    `dynamic_sampling_rounds`: rounds in which groups without spread make room for other images of the training set. `read_once`: a
-    picture is read once for all its replies where the model family allows it.
+    `dynamic_sampling_rounds`: rounds in which groups with zero advantage are replaced by groups of other images.
+    `read_once`: a picture is read once for all its replies, where the model family allows it.
     """
 
     _logs: dict[str, Any]  # TRL's table of completions

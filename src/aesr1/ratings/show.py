@@ -1,4 +1,4 @@
-"""What is in a file of ratings: counts, the scores' histogram and the standard deviation of the ratings, as text and as a picture."""
+"""An overview of a file of ratings: counts, histogram of the scores, rater_std; as text and as a picture."""
 
 from __future__ import annotations
 

@@ -14,4 +14,7 @@ SETS = {
     "koniq-10k": ("koniq", "KonIQ-10k: either table of scores and distributions"),
     "agiqa-3k": ("agiqa3k", "AGIQA-3K: data.csv"),
 }
-"""Name on the command line → module of this folder, and which label files it reads. A new set is a module and an entry."""
+"""Name on the command line → module of this folder, and the label files that it reads.
+
+A new data set is a module and an entry.
+"""
