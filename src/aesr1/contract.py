@@ -1,4 +1,4 @@
-"""THE contract between a model and everything else: prompt, 0–1 scale, tags, grammar, version.
+"""The contract between a model and all other code: prompt, score scale, tags, reply grammar, pixel cap, version.
 
 No other module knows the tags. A checkpoint records `VERSION`; one of another version is refused.
 """

@@ -1,4 +1,4 @@
-"""English critiques as text: words, sentences, what they speak of, which side they take, what they give away. Pure."""
+"""Measures of an English critique: words, sentences, dimensions, praise or critique, leaks. Pure functions."""
 
 from __future__ import annotations
 

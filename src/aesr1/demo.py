@@ -1,4 +1,4 @@
-"""All of Aes-R1, small: scenes → AesCoT → cold start → RAPO → evaluation → scored pictures with reasons."""
+"""`aesr1 demo`: all stages on drawn scenes, with a table and a report at the end."""
 
 from __future__ import annotations
 

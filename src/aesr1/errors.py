@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend."""
+"""AesError, the one exception for problems that a user can solve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every HTML page of ours is made of: a strict template, small pictures inlined, nothing from the network."""
+"""What all HTML pages share: the base template, pictures inlined as JPEG, safe writing."""
 
 from __future__ import annotations
 

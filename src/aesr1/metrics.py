@@ -1,4 +1,4 @@
-"""How well scores agree with people: PLCC (raw, no curve fitted first), SRCC, KRCC, MAE, pair accuracy. Pure."""
+"""Agreement of scores with people: one table of metrics, intervals, the rater ceiling. Pure functions."""
 
 from __future__ import annotations
 

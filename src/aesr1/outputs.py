@@ -1,4 +1,4 @@
-"""Output folders: whole files or none, bound to their settings, with `run.json` beside them."""
+"""Output folders: files appear whole, a folder is bound to its settings, run.json records the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar with rate and time left, so that stdout stays the result."""
+"""A progress bar on stderr; stdout is for results."""
 
 from __future__ import annotations
 

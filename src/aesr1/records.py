@@ -1,4 +1,4 @@
-"""The rows that stages exchange, and JSON Lines files of them: stages meet in files alone.
+"""The rows that stages exchange, and reading and writing them as JSON Lines.
 
 A torn last line (a process killed while it wrote) is left out on reading and cut off before appending; a last line
 that is whole but lacks its line break, as editors leave it, counts.

@@ -1,4 +1,4 @@
-"""LLaMA-Factory's files: conversations about a picture in ShareGPT form, registered in `dataset_info.json`."""
+"""LLaMA-Factory's files: conversations about a picture in ShareGPT form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker processes that end with the process they work for, however that ends."""
+"""Worker processes that end when their parent ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same questions by file: OpenAI's Batch API and `vllm run-batch`, cheaper or without a server."""
+"""Requests to the teacher and their answers as files, for OpenAI's Batch API and `vllm run-batch`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AesCoT: rated pictures in, rationales out that fit the rating, leak nothing and say what is there."""
+"""AesCoT: writes rationales for rated pictures and keeps those that pass the filters."""
 
 from __future__ import annotations
 

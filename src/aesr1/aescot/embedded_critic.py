@@ -1,4 +1,4 @@
-"""Who writes the critiques: every critic is one function of a picture, its human score and an attempt."""
+"""The embedded critic: a teacher that needs no model."""
 
 from __future__ import annotations
 

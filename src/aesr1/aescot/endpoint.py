@@ -1,4 +1,4 @@
-"""Replies from an OpenAI-compatible address: vLLM, SGLang, a hosted model, our own server. Patient and frugal.
+"""A client of an OpenAI-compatible server (vLLM, SGLang, a hosted model), with retries and limits.
 
 The openai client's own retries are off: it gives up after two, and knows nothing of other requests in flight.
 """

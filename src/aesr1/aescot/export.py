@@ -1,4 +1,4 @@
-"""Rationales for other people's trainers, as whole replies under the contract."""
+"""Exports rationales for other trainers, as whole replies under the contract."""
 
 from __future__ import annotations
 

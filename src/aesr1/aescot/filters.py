@@ -1,4 +1,4 @@
-"""AesCoT's filters: a rationale stays only if none gives a reason against it. Pure functions of text and findings.
+"""AesCoT's filters: one table of checks. A rationale stays if none gives a reason against it. Pure functions.
 
 Leak, align and fact are the paper's (section 3.2); language, length, dimensions, near-duplicates and templates keep a
 whole set of texts worth training on. What a judge answered is read here too, so that a threshold can be changed later.

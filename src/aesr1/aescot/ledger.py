@@ -1,4 +1,4 @@
-"""The ledger of drafts, written while many requests are in flight."""
+"""Appends drafts to raw.jsonl while many requests are in flight."""
 
 from __future__ import annotations
 

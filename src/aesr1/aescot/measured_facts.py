@@ -1,4 +1,4 @@
-"""From measurements to what a person would say: every measure cut into the embedded critic's named steps.
+"""Turns the measurements of a picture into the facts that a critique can name.
 
 Drawn scenes and photographs need different cuts in contrast and clutter above all: hardly a photograph is as flat
 and as empty as a drawn scene.

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a build's drafts: pictures, texts, what was kept and why the rest was not."""
+"""The HTML page of a build: pictures, drafts, and why drafts were refused."""
 
 from __future__ import annotations
 

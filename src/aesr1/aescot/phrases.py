@@ -1,4 +1,4 @@
-"""The embedded critic's language: findings about a picture to varied sentences over AesCoT's five dimensions.
+"""The sentences of the embedded critic: picture facts → English prose. Pure functions.
 
 Pure text. Where the findings come from (a photograph measured, a scene known) and what score they must fit
 is decided by the callers.

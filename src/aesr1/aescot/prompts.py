@@ -1,4 +1,4 @@
-"""What teacher and judges are asked: versioned templates, their pictures as data URLs."""
+"""The prompts of teacher and judges, and pictures as data URLs."""
 
 from __future__ import annotations
 

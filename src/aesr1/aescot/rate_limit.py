@@ -1,4 +1,4 @@
-"""How fast a server may be asked: requests in flight, starts a minute, and how long to wait after it refused."""
+"""Limits of requests to a server: how many at once and a minute, and how long to wait after a refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the raw drafts to the rationales that are kept, in a balance of levels; also under other filters later."""
+"""Selects the rationales from the drafts, balanced over levels; also with other filters later."""
 
 from __future__ import annotations
 

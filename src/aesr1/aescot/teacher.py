@@ -1,4 +1,4 @@
-"""A teacher over HTTP: many pictures asked about at once, every answer in the ledger before it counts.
+"""Asks a teacher over HTTP about many pictures at once. Each answer is on disk before it counts.
 
 `kill -9` at any moment loses what was in flight and nothing more: a row is on disk before its picture is done with.
 """

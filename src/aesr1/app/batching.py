@@ -1,4 +1,4 @@
-"""The one thread that generates: asks that wait together are answered together."""
+"""The server's generating thread: requests that wait at the same time form one batch."""
 
 from __future__ import annotations
 

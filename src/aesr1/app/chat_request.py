@@ -1,4 +1,4 @@
-"""What a chat completion request asks for: read, checked, its picture opened; nothing is guessed."""
+"""Parses and checks a chat completion request and opens its picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the curves of training runs show: which figures, in which order, at which scale. Pure."""
+"""Which figures the training curves show, in which order and scale. Pure functions."""
 
 from __future__ import annotations
 

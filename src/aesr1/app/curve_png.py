@@ -1,4 +1,4 @@
-"""The panels of training runs as one PNG."""
+"""The training curves as a PNG."""
 
 from __future__ import annotations
 

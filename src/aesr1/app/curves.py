@@ -1,4 +1,4 @@
-"""The curves of training runs, overlaid: one self-contained HTML page with what the model said, or a PNG."""
+"""The training curves of several runs as one HTML page or PNG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of predictions: pictures, scores, reasons; it opens from a disk and asks for nothing."""
+"""The HTML page of predictions: pictures, scores and reasons in one file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training run's folder says so far, in whatever state it was left: what cannot be used is told, not fatal."""
+"""Reads the files of a training run, whether it is finished, unfinished or broken."""
 
 from __future__ import annotations
 

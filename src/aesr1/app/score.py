@@ -1,4 +1,4 @@
-"""Score pictures: from Python with `Scorer`, from files with `score_files`."""
+"""Scores pictures: `Scorer` for Python, `score_files` for files."""
 
 from __future__ import annotations
 

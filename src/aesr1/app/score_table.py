@@ -1,4 +1,4 @@
-"""Predictions as a table on stdout."""
+"""Prints predictions as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible HTTP server over a local model: `/v1/chat/completions` about one picture a request.
+"""An OpenAI-compatible HTTP server for a local model.
 
 A request becomes one `Ask` a reply that it wants; one thread generates, in batches of whatever waits together.
 """

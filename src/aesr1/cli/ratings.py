@@ -1,4 +1,4 @@
-"""The command line of `aesr1 ratings`: bring ratings in, look at them, mix, divide, check and hand them on."""
+"""The commands `aesr1 ratings …`: import, show, mix, split, check and export ratings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions against human ratings: every metric with its interval, stages against each other, JSON and Markdown."""
+"""Compares predictions with human ratings: metrics with intervals, differences between models, tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rationales are worth as texts: variety, coverage, leaks, balance, and whether they follow picture and score.
+"""Measures of rationales: variety, dimensions, leaks, tone, agreement with picture and score. Pure functions.
 
 Pure, and English only. Texts are the reasoning alone, without tags. No judge is asked: lexicons and ridge regressions
 on the words are crude, but the same for every model compared.

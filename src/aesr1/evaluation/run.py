@@ -1,4 +1,4 @@
-"""Judge models against human ratings: score the held-out images, compare, write results.json and results.md."""
+"""Evaluates models: scores the held-out images, then writes results.json and results.md."""
 
 from __future__ import annotations
 

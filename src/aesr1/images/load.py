@@ -1,4 +1,4 @@
-"""Open a picture safely: type sniffed, size limited, turned upright, RGB."""
+"""Opens a picture safely (type, size, orientation, RGB), and finds pictures in folders."""
 
 from __future__ import annotations
 

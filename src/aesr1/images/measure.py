@@ -1,4 +1,4 @@
-"""What can be measured in a picture without knowing what it shows: light, colour, focus, grain, composition.
+"""Measures light, colour, sharpness, grain and composition of a picture. Pure functions.
 
 Focus and grain live in single pixels, so they are measured on the picture as it is, up to `DETAIL_PIXELS`
 (a larger picture is shrunk to that, about what a viewer gets to see); all else on a view of `VIEW_PIXELS`.

@@ -1,4 +1,4 @@
-"""Pictures opened and shrunk ahead of the model, by worker processes where there are many."""
+"""Opens and shrinks pictures in worker processes before the model needs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stamp and the revision of a checkpoint on disk."""
+"""The stamp (aesr1.json) and the hash of a checkpoint folder."""
 
 from __future__ import annotations
 

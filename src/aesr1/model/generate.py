@@ -1,4 +1,4 @@
-"""Replies of a loaded model about pictures."""
+"""Replies of a loaded model about pictures; a picture is read once for all its replies."""
 
 from __future__ import annotations
 

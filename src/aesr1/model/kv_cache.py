@@ -1,4 +1,4 @@
-"""A key-value cache that is filled once and then repeated for several replies."""
+"""A key-value cache that is filled once and repeated for several replies."""
 
 from __future__ import annotations
 

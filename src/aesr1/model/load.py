@@ -1,4 +1,4 @@
-"""A local vision-language model: load it, let it reply.
+"""Loads a vision-language model and its processor from a folder, a hub id or an embedded name.
 
 The only module that imports transformers' models; nothing of the training stack is imported here.
 """

@@ -1,4 +1,4 @@
-"""A checkpoint that holds a LoRA adapter alone, as LoRA runs write them on the way: its base with it merged in."""
+"""A checkpoint that holds only a LoRA adapter: its base is loaded and the adapter merged."""
 
 from __future__ import annotations
 

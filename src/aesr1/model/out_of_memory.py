@@ -1,4 +1,4 @@
-"""Memory that is full, a GPU's or the computer's: what did not fit, and what to lower by how much."""
+"""Turns errors of full memory into an AesError that says what to lower."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures in, predictions out: what scoring, evaluation and validation during training all call."""
+"""Pictures in, predictions out: used by scoring, evaluation and validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processor of any model family, for one picture a row: no video, no more tiles than the pixels warrant."""
+"""The processor of any model family for one picture a row: no video, limited picture tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several replies about a picture that is read once: one prefill, its key-value cache repeated for every reply."""
+"""Samples replies from a filled cache as transformers' `generate` would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The score that a model expects: read from its probabilities of every answer, not from the one it draws."""
+"""The expected score: the probabilities of all answers 0.00–1.00, not one sampled answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other images for groups whose replies all earned the same: such a group has no advantage and teaches nothing.
+"""Replaces groups with zero advantage by groups of other images (DAPO's dynamic sampling).
 
 After DAPO's dynamic sampling (arXiv 2503.14476), with whole groups exchanged inside a generation batch of fixed size.
 """

@@ -1,4 +1,4 @@
-"""Reward functions for TRL: its flat batch becomes the grid of images × replies that `rapo.rewards` works on."""
+"""The table of rewards, their settings, and the reward functions that TRL calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GRPOTrainer's log-probabilities from one reading of each picture and prompt; its own way where that cannot be."""
+"""Log-probabilities of K replies from one forward pass of picture and prompt, checked against TRL's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One row a group: the picture and the prompt once, then all K replies, each of which sees the prompt and itself.
+"""The inputs of that pass: one row holds picture, prompt and the K replies, with its attention mask.
 
 A row is [prompt but its last token | last token, reply 1 | last token, reply 2 | …]. The prompt's last token stands
 before every reply, at the same position, because it is what predicts a reply's first token: so the model's own forward

@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer, changed where RAPO needs it: the order of images, groups without spread, pictures for vLLM."""
+"""TRL's GRPOTrainer with RAPO's changes: order of images, zero-advantage groups, pictures for vLLM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Validation while training: held-out images, scored by the model as it stands."""
+"""Validation during training: scores held-out images with the current model."""
 
 from __future__ import annotations
 

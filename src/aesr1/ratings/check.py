@@ -1,4 +1,4 @@
-"""Can these ratings be trusted? Every row read, every picture decoded, look-alikes across splits found."""
+"""Checks ratings: reads every row, decodes every picture, finds look-alikes across splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ratings for other people's tools: TRL, LLaMA-Factory (ShareGPT), lmms-eval, Hugging Face parquet and imagefolder."""
+"""Exports ratings for TRL, LLaMA-Factory, lmms-eval, and as Hugging Face parquet and imagefolder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ratings in the form of Hugging Face `datasets`, in and out: that is where many keep theirs."""
+"""Imports ratings with Hugging Face `datasets`, and writes parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label files as people have them: found in a folder, read line by line, every mistake named with file and line."""
+"""Reads label files line by line; errors name the file and the line."""
 
 from __future__ import annotations
 

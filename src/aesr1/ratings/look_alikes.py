@@ -1,4 +1,4 @@
-"""Pictures that look alike: a thumbnail's edges, compared with those of every picture of another split.
+"""Finds pictures of different splits that look alike, by the edges of small grey copies.
 
 Chosen over a 64-bit difference hash, which lost half of the copies of smooth pictures (bench/lookalikes.py).
 """

@@ -1,4 +1,4 @@
-"""A training set out of several, so many rows of each; the paper's is AVA, TAD66K, FLICKR-AES 2:2:1."""
+"""Mixes one training set from several, by weight. The paper's is AVA, TAD66K, FLICKR-AES 2:2:1."""
 
 from __future__ import annotations
 

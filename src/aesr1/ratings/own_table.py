@@ -1,4 +1,4 @@
-"""Anybody's own ratings: a table with an image column and either a mean on a stated scale or vote counts."""
+"""Imports a user's own table: an image column, and a mean on a stated scale or vote counts."""
 
 from __future__ import annotations
 

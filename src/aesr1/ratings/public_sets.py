@@ -1,4 +1,4 @@
-"""Public data sets, each read by its own module, into one form: `ratings.jsonl`."""
+"""Imports a public data set: finds its pictures, checks its counts, writes ratings.jsonl."""
 
 from __future__ import annotations
 

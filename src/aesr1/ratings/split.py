@@ -1,4 +1,4 @@
-"""Who is trained on and who is held out: seeded draws that never cut through a group of pictures."""
+"""Divides ratings into train, val and test with a seed; groups of pictures stay together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An album of drawn scenes with simulated ratings, in the form of any other data set."""
+"""Draws an album of scenes with simulated ratings, in the form of any other data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulated people who rate scenes on 1–10, so that mean, spread and vote counts exist as in AVA."""
+"""Simulated people who rate scenes on 1–10, so that mean, rater_std and votes exist as in AVA."""
 
 from __future__ import annotations
 

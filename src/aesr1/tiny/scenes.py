@@ -1,4 +1,4 @@
-"""Drawn pictures whose every visible property is known: the demo's photographs and the backbone's school.
+"""Drawn pictures whose every visible property is known.
 
 A scene is a sky, a ground, one subject, a light and some clutter, "taken" by a photographer whose skill
 makes faults come together (a crooked picture is more often a blurred one too), as in real albums.

@@ -1,4 +1,4 @@
-"""What goes wrong with a training run, seen in its figures alone, and which setting to change then. All of it pure.
+"""Alarms of a training run: one table of checks of its figures, each with advice. Pure functions.
 
 Rows are those of transformers' `log_history`: a dictionary a log, with `step`; what was not measured is absent or None.
 """

@@ -1,4 +1,4 @@
-"""What a training run shows and writes while it goes: a bar, its figures, alarms, which checkpoints are whole."""
+"""Trainer callbacks: the progress bar, the log of figures, alarms, stamped checkpoints."""
 
 from __future__ import annotations
 

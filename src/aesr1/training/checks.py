@@ -1,4 +1,4 @@
-"""What both training stages refuse of their settings, before TRL makes anything of them and before a model loads."""
+"""Checks settings before TRL uses them and before a model loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training run would be, before it costs anything: parameters, tokens, memory, steps. No weights are read."""
+"""What a run would be, without reading weights: parameters, tokens, steps, memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many processes train and what of the model each holds: as accelerate launched us, or as a file of its says."""
+"""How many processes train and what each holds of the model: from accelerate's environment or file."""
 
 from __future__ import annotations
 

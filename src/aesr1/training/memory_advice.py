@@ -1,4 +1,4 @@
-"""What to lower when memory is full: one text for each moment of a training run."""
+"""What to lower when memory is full: one text for each moment of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GPU memory of a training run, estimated before anything is loaded. Pure arithmetic.
+"""Estimates the GPU memory of a run before anything is loaded. Pure arithmetic.
 
 Weights, gradients, optimizer and reference are counted exactly; activations by the rule below, which no GPU has
 confirmed yet. What CUDA, NCCL and fragmentation take (2 to 4 GiB) comes on top.

@@ -1,4 +1,4 @@
-"""Which parameters a stage trains: all, all but the eyes, or LoRA's small matrices, merged in at the end."""
+"""Which parameters are trained: all, all except the vision tower, or LoRA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes of one run: the first prints the result, one of them an error, and they wait for each other."""
+"""Several processes of one run: one prints, all wait for each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recipe: a YAML file and flags over it, as one object of each dataclass."""
+"""Recipes: a YAML file and flags become the settings dataclasses; help; values of a wrong kind are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run may be resumed with: the settings it was begun with, but for those that leave its result alone."""
+"""Resuming a run: the last complete checkpoint, and which settings may change."""
 
 from __future__ import annotations
 

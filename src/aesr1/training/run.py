@@ -1,4 +1,4 @@
-"""What both training stages share: rows for TRL, how a run begins, resumes, goes and ends."""
+"""What cold start and RAPO share: begin a run, train, write the result."""
 
 from __future__ import annotations
 

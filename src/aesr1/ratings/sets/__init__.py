@@ -1,4 +1,4 @@
-"""The public data sets, one module each: `DATA_SET` says what is known of it, `load(root)` reads its label files."""
+"""The table of public data sets. Each has one module with `DATA_SET` (what is known of it) and `load(root)`."""
 
 SETS = {
     "ava": ("ava", "AVA: AVA.txt with the official lists, TANet's csv or idealo's json"),

@@ -1,4 +1,4 @@
-"""AVA: 255,530 photographs of dpchallenge.com, 78–549 votes on 1–10 each. In every form in which people hold it."""
+"""AVA: 255,530 photographs of dpchallenge.com, 78–549 votes on 1–10 each; three forms of its label files."""
 
 from __future__ import annotations
 
