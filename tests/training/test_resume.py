@@ -20,7 +20,7 @@ from trl import GRPOConfig
 from aesr1 import cold_start
 from aesr1.errors import AesError
 from aesr1.rapo import train
-from aesr1.records import Rating, Rationale, SampledReply, read_rows, write_rows
+from aesr1.records import SampledReply, read_rows
 from aesr1.training.recipe import parse_recipe
 from aesr1.training.resume import TRAINER_MAY_CHANGE, require_same_run
 from conftest import CPU
@@ -61,12 +61,7 @@ def rapo(scenes: Path, model: Path, *more: str) -> list[str]:
 
 def sft(scenes: Path, model: Path, *more: str) -> list[str]:
     """Three steps an epoch, as above."""
-    rows = [
-        Rationale(rating.image, rating.score, rating.domain, "Light and shadow are soft.", "test")
-        for rating in read_rows(scenes / "ratings.jsonl", Rating)[:24]
-    ]
-    write_rows(scenes / "for-resume.jsonl", rows)
-    data = ["--rationales", str(scenes / "for-resume.jsonl"), "--per_device_train_batch_size", "8"]
+    data = ["--rationales", str(scenes / "rationales-24.jsonl"), "--per_device_train_batch_size", "8"]
     return ["sft", "--model", str(model), *data, *PACE, *CPU, *more]
 
 
@@ -183,7 +178,14 @@ def test_a_model_and_ratings_may_be_spelt_otherwise(begun, scene_folder, random_
     folder, arguments = begun
     (tmp_path / "link").symlink_to(random_model)
     monkeypatch.chdir(scene_folder)
-    bind_rapo(folder, *arguments, "--model", str(tmp_path / "link") + "/", "--ratings", "../scenes0/ratings.jsonl")
+    bind_rapo(
+        folder,
+        *arguments,
+        "--model",
+        str(tmp_path / "link") + "/",
+        "--ratings",
+        f"../{scene_folder.name}/ratings.jsonl",
+    )
     (tmp_path / "elsewhere").mkdir()
     with pytest.raises(AesError, match="begun with model ="):
         bind_rapo(folder, *arguments, "--model", str(tmp_path / "elsewhere"))

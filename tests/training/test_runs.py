@@ -184,7 +184,9 @@ def test_every_recipe_can_be_read_and_trained(recipe, tmp_path):
     launch = Launch() if "lora" in recipe.name else launch_from_file(RECIPES / "accelerate" / "zero3-offload.yaml")
     if "rapo" in recipe.name:
         kinds = [train.RapoConfig, GRPOConfig]
-        config, training = parse_recipe(kinds, [*run, "--ratings", "r.jsonl"], derive=train.derive_settings, **train.PAPER)
+        config, training = parse_recipe(
+            kinds, [*run, "--ratings", "r.jsonl"], derive=train.derive_settings, **train.PAPER
+        )
         train.check_config(config, training, launch)
         assert training.loss_type == "grpo" and training.epsilon_high == 0.28 and training.beta == 0.01
         assert not training.use_bias_correction_kl and training.num_generations == 4
@@ -223,7 +225,10 @@ def test_which_images_meet_and_the_micro_batch_are_separate_settings(tmp_path):
         flags = ["--images_per_comparison", "8", "--per_device_train_batch_size", micro_batch, "--num_generations", "4"]
         run = ["--gradient_accumulation_steps", "16", "--output_dir", str(tmp_path), "--use_cpu", "--bf16", "false"]
         _, training = parse_recipe(
-            [train.RapoConfig, GRPOConfig], ["--ratings", "r", *flags, *run], derive=train.derive_settings, **train.PAPER
+            [train.RapoConfig, GRPOConfig],
+            ["--ratings", "r", *flags, *run],
+            derive=train.derive_settings,
+            **train.PAPER,
         )
         assert training.steps_per_generation == passes
         assert training.generation_batch_size == 32
