@@ -75,8 +75,8 @@ def curve(folder: Path) -> list[dict[str, float]]:
     ("stage", "more"),
     [
         (rapo, []),
-        (rapo, ["--lora_rank", "4"]),
-        (rapo, ["--dynamic_sampling_rounds", "1", "--rewards", "binary", "format"]),
+        pytest.param(rapo, ["--lora_rank", "4"], marks=pytest.mark.slow),
+        pytest.param(rapo, ["--dynamic_sampling_rounds", "1", "--rewards", "binary", "format"], marks=pytest.mark.slow),
         (sft, []),
     ],
     ids=["rapo", "rapo by LoRA", "rapo with resampling", "cold start"],

@@ -80,7 +80,9 @@ def run(scene_folder, random_model, tmp_path_factory):
     return once
 
 
-@pytest.mark.parametrize("rows", [8, 6], ids=["whole groups", "a group on both processes"])
+@pytest.mark.parametrize(
+    "rows", [pytest.param(8, marks=pytest.mark.slow), 6], ids=["whole groups", "a group on both processes"]
+)
 def test_two_processes_give_what_one_gives(run, random_model, rows):
     one, alone_folder = run(1, 2 * rows)
     two, together_folder = run(2, rows)
@@ -94,6 +96,7 @@ def test_two_processes_give_what_one_gives(run, random_model, rows):
     check_same(weights(together_folder), after)
 
 
+@pytest.mark.slow
 def test_local_scope_ranks_the_images_of_a_process_alone(run):
     local, everywhere = (run(2, 8, scope)[0][0]["rows"] for scope in ("local", "global"))
     assert [row[0] for row in local] == [row[0] for row in everywhere]
@@ -104,10 +107,10 @@ def test_a_divided_model_learns_what_a_whole_one_does_even_when_it_was_killed(
     run, scene_folder, random_model, tmp_path
 ):
     """With the reference's KL, pictures read once, gradient checkpointing, validation and a resume."""
-    _, whole = run(1, 16)
+    _, whole = run(1, 12)
     data = ["--ratings", scene_folder / "ratings.jsonl", "--model", random_model, "--comparison_scope", "global"]
     more = ["--gradient_checkpointing", "true", "--validate_every", 1, "--validate_images", 4]
-    settings = [*data, "--per_device_train_batch_size", 8, *more]
+    settings = [*data, "--per_device_train_batch_size", 6, *more]
     launch("scripted", tmp_path, 2, *settings, killed=True, KILLED_AT="1", **fsdp2())
     assert not (tmp_path / "run" / "model.safetensors").exists()
     seen = launch("scripted", tmp_path, 2, *settings, **fsdp2())
@@ -116,6 +119,7 @@ def test_a_divided_model_learns_what_a_whole_one_does_even_when_it_was_killed(
     check_same(weights(tmp_path / "run"), weights(whole))
 
 
+@pytest.mark.slow
 def test_a_divided_cold_start_learns_what_a_whole_one_does(rationales, random_model, tmp_path):
     data = ["--rationales", rationales, "--model", random_model]
     folders = [tmp_path / "one", tmp_path / "two"]
@@ -127,6 +131,7 @@ def test_a_divided_cold_start_learns_what_a_whole_one_does(rationales, random_mo
     check_same(weights(folders[1] / "run"), weights(folders[0] / "run"))
 
 
+@pytest.mark.slow
 def test_processes_whose_replies_end_at_different_times_wait_for_each_other(scene_folder, fluent_model, tmp_path):
     """Each needs the other's part of the weights for every token, to the last of the longest reply of both."""
     data = ["--ratings", scene_folder / "ratings.jsonl", "--model", fluent_model, "--temperature", 1.5]
