@@ -2,11 +2,7 @@
 
 import json
 import multiprocessing
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -16,6 +12,7 @@ import torch
 from claiming import claim_each
 from safetensors.torch import load_file
 from trl import GRPOConfig
+from two_processes import start_alone
 
 from aesr1 import cold_start
 from aesr1.errors import AesError
@@ -86,13 +83,12 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(scene_folder, fluent_model,
     main = train.main if name == "rapo" else cold_start.main
     whole = main([*arguments, "--output_dir", str(tmp_path / "whole")])
     output, at = tmp_path / "killed", random.randint(1, STEPS - 1)
-    command = [sys.executable, "-W", "ignore", "-m", "aesr1", name, *arguments, "--output_dir", str(output)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while not (output / f"checkpoint-{at}" / "aesr1.json").exists() and process.poll() is None:
+    process = start_alone(name, [*arguments, "--output_dir", str(output)])
+    while not (output / f"checkpoint-{at}" / "aesr1.json").exists() and process.is_alive():
         time.sleep(0.01)
     time.sleep(random.random() / 5)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not (output / "aesr1.json").exists(), "it was through before it was killed"
     assert main([*arguments, "--output_dir", str(output)]) == output
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (output, whole))
