@@ -61,6 +61,7 @@ def test_every_cell_is_told_what_it_shows():
     assert np.allclose(np.hypot(cells[:, -8], cells[:, -7]), subject, atol=0.002)
 
 
+@pytest.mark.slow
 def test_the_backbone_is_built_from_nothing_and_a_stopped_school_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     config = PretrainConfig(pictures=32, held_out=8, looking=2, counting=3, describing=1, every=1)
     pretrain(config, tmp_path / "whole")
