@@ -4,7 +4,8 @@ BIN := .venv/bin
 DEMO ?= demo
 
 # Two processes of one thread each (tests/conftest.py) are faster than one process of two threads.
-PYTEST := $(BIN)/pytest -q -n 2 --dist worksteal --durations=10
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10
 
 .PHONY: demo test test-all check bench bench-read-once
 demo: .venv/train
