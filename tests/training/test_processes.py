@@ -47,6 +47,7 @@ def test_an_error_is_said_once(mode, more, said, scene_folder, random_model, tmp
     assert len(lines) == 1 and lines[0].startswith(said), errors
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_whole_when_the_slowest_has_written(scene_folder, random_model, tmp_path):
     process = started("slow", scene_folder, random_model, tmp_path / "run")
     checkpoint = tmp_path / "run" / "checkpoint-1"
