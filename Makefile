@@ -1,24 +1,25 @@
-# Each target makes .venv and installs all that it needs.
+# Each target makes .venv and installs what it needs; nothing else to do first.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
+
+# Two processes of one thread each (tests/conftest.py) are faster than one process of two threads.
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10
 
 .PHONY: demo test test-all check bench bench-read-once
 demo: .venv/train
 	$(BIN)/aesr1 demo -o $(DEMO)
 
-# Tests run in two processes with one thread each: with more threads they only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal --durations=10
-
+# Without the tests marked `slow`: four minutes on two cores. Before a change of what those hold: make test-all.
 test: check .venv/browser
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m "not slow"
 
 test-all: check .venv/browser
 	$(PYTEST)
 
 check: .venv/dev
 	$(BIN)/ruff check
-	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 bench: .venv/train
@@ -26,7 +27,7 @@ bench: .venv/train
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/imports.py
 
-# Takes half an hour; nothing else should run on the machine.
+# Half an hour, and nothing else should run.
 bench-read-once: .venv/train
 	$(BIN)/python bench/read_once.py
 	$(BIN)/python bench/read_once_scoring.py
@@ -44,7 +45,7 @@ bench-read-once: .venv/train
 	$(BIN)/pip install -q -c constraints.txt -e '.[train,data,serve,dev]'
 	touch $@
 
-# The pages are tested in a real browser. Where it cannot be installed those tests are skipped.
+# The report is tried in a real browser. Without one (and without the right to install it) those tests skip.
 .venv/browser: | .venv/bin/pip
 	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then touch $@; \
 	elif apt-get update -qq && apt-get install -y -qq chromium chromium-driver; then touch $@; \

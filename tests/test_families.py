@@ -10,7 +10,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from families import BUILDERS, FAMILIES
+from families import BUILDERS
 from peft import get_peft_model
 from safetensors.torch import load_file
 
@@ -22,8 +22,8 @@ from aesr1.model.load import load
 from aesr1.model.predict import PredictSettings, predict
 from aesr1.model.score_expectation import expect_scores
 from aesr1.rapo import train
-from aesr1.records import Rating, Rationale, read_rows, write_rows
 from aesr1.training.parameters import VISION_PARTS, lora_config, lora_targets
+from conftest import make_once
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
 
@@ -44,17 +44,9 @@ def arguments(**settings):
     return [text for name, value in {**COMMON, **settings}.items() for text in (f"--{name}", str(value))]
 
 
-@pytest.fixture(scope="module")
-def rationales(scene_folder):
-    ratings = read_rows(scene_folder / "ratings.jsonl", Rating)[:8]
-    path = scene_folder / "few.jsonl"
-    write_rows(path, [Rationale(row.image, row.score, row.domain, "Soft.", "test") for row in ratings])
-    return path
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=BUILDERS)
 def checkpoint(request, tmp_path_factory):
-    return BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
+    return make_once(tmp_path_factory, request.param, BUILDERS[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -63,26 +55,26 @@ def vlm(checkpoint):
 
 
 @pytest.fixture(scope="module")
-def started(checkpoint, rationales, tmp_path_factory):
+def started(checkpoint, scene_folder, tmp_path_factory):
     """A cold start whose replies can be read: equal rewards would move nothing in RAPO."""
-    folder = tmp_path_factory.mktemp("runs") / "sft"
-    return cold_start.main(
-        arguments(rationales=rationales, model=checkpoint, output_dir=folder, max_steps=40, learning_rate=1e-2)
+    data = {"rationales": scene_folder / "short.jsonl", "model": checkpoint}
+    pace = {"max_steps": 40, "learning_rate": 1e-2}
+    return make_once(
+        tmp_path_factory,
+        f"{checkpoint.name}-sft",
+        lambda folder: cold_start.main(arguments(output_dir=folder, **data, **pace)),
     )
 
 
 @pytest.fixture(scope="module")
 def trained(started, scene_folder, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "rapo"
-    more = {
-        "num_generations": 4,
-        "max_completion_length": 20,
-        "learning_rate": 2e-4,
-        "validate_every": 2,
-        "validate_images": 4,
-    }
-    return train.main(
-        arguments(ratings=scene_folder / "ratings.jsonl", model=started, output_dir=folder, max_steps=2, **more)
+    data = {"ratings": scene_folder / "ratings.jsonl", "model": started}
+    sizes = {"num_generations": 4, "max_completion_length": 20, "validate_every": 2, "validate_images": 4}
+    pace = {"max_steps": 2, "learning_rate": 2e-4}
+    return make_once(
+        tmp_path_factory,
+        f"{started.name}-rapo",
+        lambda folder: train.main(arguments(output_dir=folder, **data, **sizes, **pace)),
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -266,7 +265,3 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "llava-next": _next,
 }
 """Each writes its checkpoint into an empty folder and returns it."""
-
-EVERY_TIME = ("qwen2.5-vl", "smolvlm", "gemma3")
-FAMILIES = [pytest.param(name, marks=() if name in EVERY_TIME else pytest.mark.slow, id=name) for name in BUILDERS]
-"""Parameters of tests over all families; most families run in `make test-all` alone."""

@@ -101,12 +101,33 @@ class Scripted(WatchedRapo):
         return batch
 
 
+def fork_context() -> Any:
+    """Return the context whose processes are forked from one that has the stages imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["aesr1.rapo.train", "aesr1.cold_start"])
+    return context
+
+
+def start_alone(stage: str, arguments: Sequence[str]) -> Any:
+    """Start the stage in one process, which the caller may kill. Its output is thrown away."""
+    process = fork_context().Process(target=_run_alone, args=(stage, arguments))
+    process.start()
+    return process
+
+
+def _run_alone(stage: str, arguments: Sequence[str]) -> None:
+    with Path(os.devnull).open("w") as nowhere:
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
+    torch.set_num_threads(1)
+    (cold_start if stage == "sft" else train).main(arguments)
+
+
 def start(
     stage: str, report: Path, arguments: Sequence[str], *, processes: int, environment: dict[str, str]
 ) -> tuple[bool, str]:
     """Run it; whether all went well, and what was said on stderr. Where one fails the others are ended."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["aesr1.rapo.train", "aesr1.cold_start"])
+    context = fork_context()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}

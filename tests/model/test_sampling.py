@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from families import BUILDERS, FAMILIES
+from families import BUILDERS
 from transformers import GenerationConfig
 from transformers.cache_utils import DynamicLayer
 
@@ -29,7 +29,7 @@ def pictures(scene_folder):
     return [square.resize((64, 64)), wide.resize((90, 40)), tall.resize((30, 90))]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=BUILDERS)
 def family(request, tmp_path_factory):
     folder = BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
     return load(str(folder), device="cpu", max_pixels=PIXELS)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from datasets import Dataset
-from families import BUILDERS, FAMILIES
+from families import BUILDERS
 from trl import GRPOConfig
 
 from aesr1.images.load import open_image
@@ -52,7 +52,7 @@ def test_groups_of_unequal_length_and_three_axes():
     assert packed.attention_mask[1, 0].int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
 
 
-@pytest.fixture(scope="module", params=["Tiny", *FAMILIES])
+@pytest.fixture(scope="module", params=["Tiny", *BUILDERS])
 def family(request, random_model, tmp_path_factory):
     return random_model if request.param == "Tiny" else BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
 

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from families import BUILDERS, FAMILIES
+from families import BUILDERS
 from trl import GRPOConfig
 
 from aesr1.contract import PROMPT
@@ -41,7 +41,7 @@ def trainer_of(folder, scene_folder, output, *, lora=0, **settings):
     )
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=BUILDERS)
 def trainer(request, scene_folder, tmp_path_factory):
     """Each draws the likeliest token alone, so that both ways must give the same tokens."""
     folder = BUILDERS[request.param](tmp_path_factory.mktemp(request.param))

@@ -34,8 +34,8 @@ def started(mode: str, scenes: Path, model: Path, output: Path, *more: str) -> s
     ("mode", "more", "said"),
     [
         pytest.param("well", ["--nonsense", "1"], "error: unknown settings: --nonsense", marks=pytest.mark.slow),
-        ("well", ["--split", "holiday"], "error: "),
-        pytest.param("full", [], "error: the GPU's memory is full while loading the model", marks=pytest.mark.slow),
+        pytest.param("well", ["--split", "holiday"], "error: ", marks=pytest.mark.slow),
+        ("full", [], "error: the GPU's memory is full while loading the model"),
     ],
     ids=["before they are joined", "after", "on one process alone"],
 )

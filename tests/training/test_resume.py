@@ -2,11 +2,7 @@
 
 import json
 import multiprocessing
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -16,11 +12,12 @@ import torch
 from claiming import claim_each
 from safetensors.torch import load_file
 from trl import GRPOConfig
+from two_processes import start_alone
 
 from aesr1 import cold_start
 from aesr1.errors import AesError
 from aesr1.rapo import train
-from aesr1.records import Rating, Rationale, SampledReply, read_rows, write_rows
+from aesr1.records import SampledReply, read_rows
 from aesr1.training.recipe import parse_recipe
 from aesr1.training.resume import TRAINER_MAY_CHANGE, require_same_run
 from conftest import CPU
@@ -61,12 +58,7 @@ def rapo(scenes: Path, model: Path, *more: str) -> list[str]:
 
 def sft(scenes: Path, model: Path, *more: str) -> list[str]:
     """Three steps an epoch, as above."""
-    rows = [
-        Rationale(rating.image, rating.score, rating.domain, "Light and shadow are soft.", "test")
-        for rating in read_rows(scenes / "ratings.jsonl", Rating)[:24]
-    ]
-    write_rows(scenes / "for-resume.jsonl", rows)
-    data = ["--rationales", str(scenes / "for-resume.jsonl"), "--per_device_train_batch_size", "8"]
+    data = ["--rationales", str(scenes / "rationales-24.jsonl"), "--per_device_train_batch_size", "8"]
     return ["sft", "--model", str(model), *data, *PACE, *CPU, *more]
 
 
@@ -91,13 +83,12 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(scene_folder, fluent_model,
     main = train.main if name == "rapo" else cold_start.main
     whole = main([*arguments, "--output_dir", str(tmp_path / "whole")])
     output, at = tmp_path / "killed", random.randint(1, STEPS - 1)
-    command = [sys.executable, "-W", "ignore", "-m", "aesr1", name, *arguments, "--output_dir", str(output)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while not (output / f"checkpoint-{at}" / "aesr1.json").exists() and process.poll() is None:
+    process = start_alone(name, [*arguments, "--output_dir", str(output)])
+    while not (output / f"checkpoint-{at}" / "aesr1.json").exists() and process.is_alive():
         time.sleep(0.01)
     time.sleep(random.random() / 5)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not (output / "aesr1.json").exists(), "it was through before it was killed"
     assert main([*arguments, "--output_dir", str(output)]) == output
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (output, whole))
@@ -182,7 +173,14 @@ def test_a_model_and_ratings_may_be_spelt_otherwise(begun, scene_folder, random_
     folder, arguments = begun
     (tmp_path / "link").symlink_to(random_model)
     monkeypatch.chdir(scene_folder)
-    bind_rapo(folder, *arguments, "--model", str(tmp_path / "link") + "/", "--ratings", "../scenes0/ratings.jsonl")
+    bind_rapo(
+        folder,
+        *arguments,
+        "--model",
+        str(tmp_path / "link") + "/",
+        "--ratings",
+        f"../{scene_folder.name}/ratings.jsonl",
+    )
     (tmp_path / "elsewhere").mkdir()
     with pytest.raises(AesError, match="begun with model ="):
         bind_rapo(folder, *arguments, "--model", str(tmp_path / "elsewhere"))

@@ -81,8 +81,7 @@ def run(scene_folder, random_model, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "rows",
-    [pytest.param(8, id="whole groups"), pytest.param(6, id="a group on both processes", marks=pytest.mark.slow)],
+    "rows", [pytest.param(8, marks=pytest.mark.slow), 6], ids=["whole groups", "a group on both processes"]
 )
 def test_two_processes_give_what_one_gives(run, random_model, rows):
     one, alone_folder = run(1, 2 * rows)
@@ -104,15 +103,14 @@ def test_local_scope_ranks_the_images_of_a_process_alone(run):
     assert any(abs(a[1] - b[1]) > 1e-3 for a, b in zip(local, everywhere, strict=True))
 
 
-@pytest.mark.slow
 def test_a_divided_model_learns_what_a_whole_one_does_even_when_it_was_killed(
     run, scene_folder, random_model, tmp_path
 ):
     """With the reference's KL, pictures read once, gradient checkpointing, validation and a resume."""
-    _, whole = run(1, 16)
+    _, whole = run(1, 12)
     data = ["--ratings", scene_folder / "ratings.jsonl", "--model", random_model, "--comparison_scope", "global"]
     more = ["--gradient_checkpointing", "true", "--validate_every", 1, "--validate_images", 4]
-    settings = [*data, "--per_device_train_batch_size", 8, *more]
+    settings = [*data, "--per_device_train_batch_size", 6, *more]
     launch("scripted", tmp_path, 2, *settings, killed=True, KILLED_AT="1", **fsdp2())
     assert not (tmp_path / "run" / "model.safetensors").exists()
     seen = launch("scripted", tmp_path, 2, *settings, **fsdp2())
@@ -121,6 +119,7 @@ def test_a_divided_model_learns_what_a_whole_one_does_even_when_it_was_killed(
     check_same(weights(tmp_path / "run"), weights(whole))
 
 
+@pytest.mark.slow
 def test_a_divided_cold_start_learns_what_a_whole_one_does(rationales, random_model, tmp_path):
     data = ["--rationales", rationales, "--model", random_model]
     folders = [tmp_path / "one", tmp_path / "two"]
