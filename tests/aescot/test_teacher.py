@@ -282,8 +282,8 @@ def test_a_scorer_as_teacher_gives_its_reasoning():
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("localhost:8000/v1", "no address"),
-        ("file:///etc", "no address"),
+        ("localhost:8000/v1", "not the address"),
+        ("file:///etc", "not the address"),
         ("http://me:key@host/v1", "a name, a key"),
         ("http://host/v1?key=1", "a name, a key"),
     ],

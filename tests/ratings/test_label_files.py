@@ -237,7 +237,7 @@ def test_nothing_is_overwritten_and_unknown_sets_are_refused(tmp_path):
     import_set(config)
     with pytest.raises(AesError, match="exists"):
         import_set(config)
-    with pytest.raises(AesError, match="no data set that is known"):
+    with pytest.raises(AesError, match="not a known data set"):
         import_set(ImportConfig("avaa", DATA / "ava", tmp_path / "other"))
 
 

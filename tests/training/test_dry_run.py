@@ -30,7 +30,7 @@ WORK = StepWork(at_once=20, tokens=10, rollout=8, reference=True, checkpointing=
         (["--rewards", "beauty"], "unknown reward"),
         (["--validate_every", "1", "--validate_on", "holiday"], "holiday"),
         (["--report_to", "diary"], "no logger"),
-        (["--images_per_comparison", "3"], "do not divide"),
+        (["--images_per_comparison", "3"], "cannot be divided"),
     ],
 )
 def test_a_plan_refuses_what_the_run_would(scene_folder, random_model, tmp_path, more, message):
