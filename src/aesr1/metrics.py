@@ -20,7 +20,7 @@ Statistic = Callable[[Scores, Scores], float]
 Rows = Callable[[Indices, Column, Column], Column]
 
 PAIR_WORK, FEWEST_PAIR_DRAWS = 5e10, 250
-"""What a bootstrap over pairs may cost, as draws × n² (some seconds on two cores), and when that no longer counts."""
+"""Largest cost of a bootstrap over pairs, as draws × n² (seconds on two cores), and the smallest number of draws."""
 _CHUNK, _BLOCK = 8_000_000, 512  # bound memory: numbers of a chunk of draws, columns of a block of pairs
 
 
@@ -39,16 +39,16 @@ class Interval:
 
 
 class RaterCeiling(NamedTuple):
-    """How well a second panel of as many raters would agree with the first."""
+    """The agreement of a second panel with the same number of raters with the first."""
 
     plcc: Interval
     srcc: Interval
 
 
 def plcc(predicted: Scores, human: Scores) -> float:
-    """Pearson's correlation of two (n,). A constant predictor gets 0: it says nothing of what is better.
+    """Pearson's correlation of two (n,). A constant predictor gets 0.
 
-    AesError on unequal lengths, fewer than 2 rows, NaN, or human scores that are all alike.
+    AesError on unequal lengths, fewer than 2 rows, NaN, or human scores that are all equal.
     """
     return _of_all(plcc, *_columns(predicted, human, ordered=True))
 
@@ -64,7 +64,7 @@ def krcc(predicted: Scores, human: Scores) -> float:
 
 
 def mae(predicted: Scores, human: Scores) -> float:
-    """Mean absolute error, on the scale of its inputs. Errors as in `plcc`, but human scores may be all alike."""
+    """Mean absolute error, on the scale of its inputs. Errors as in `plcc`, but human scores may be all equal."""
     return _of_all(mae, *_columns(predicted, human))
 
 
@@ -85,8 +85,8 @@ def bootstrap(
 ) -> Interval:
     """A statistic of two (n,) with the percentile interval over images resampled with replacement.
 
-    Draws in which the human scores are all alike have no correlation and are left out. `krcc` and
-    `pair_accuracy` use `pair_draws(n, draws)` draws. AesError on a statistic that is none of the five here.
+    Draws with equal human scores have no correlation and are left out. `krcc` and
+    `pair_accuracy` use `pair_draws(n, draws)` draws. AesError on a statistic that is not in METRICS.
     """
     first, people = _columns(predicted, human)
     return _interval(statistic(first, people), _resampled(statistic, first, people, draws, seed), level)
@@ -102,7 +102,10 @@ def paired_bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """The difference second − first of a statistic, (n,) each, with both resampled alike. Else as in `bootstrap`."""
+    """The difference second − first of a statistic, (n,) each, both with the same resampled images.
+
+    Otherwise as `bootstrap`.
+    """
     before, people = _columns(first, human)
     after, _ = _columns(second, human)
     value = statistic(after, people) - statistic(before, people)
@@ -126,12 +129,12 @@ def wilson(successes: int, total: int, *, level: float = 0.95) -> Interval:
 def rater_ceiling(
     votes: Sequence[ArrayLike], marks: ArrayLike, *, draws: int = 200, seed: int = 0, level: float = 0.95
 ) -> RaterCeiling:
-    """How well people agree with people: the most that can be asked of a model on these ratings.
+    """Agreement of people with people: an upper bound for a model on these ratings.
 
     votes: n counts (m,) of how many raters chose each of the marks (m,). Each draw splits every image's votes in
-    two random halves and correlates their means; 2r / (1 + r) (Spearman-Brown) carries that to the full number of
-    raters, r < 0 counting as 0. The value is of the mean r over draws, the interval of draws that resample the
-    images too. A model that knew what all people think on average could reach the square root of PLCC's value.
+    two random halves and correlates their means; 2r / (1 + r) (Spearman-Brown) extends that to the full number of
+    raters; r < 0 counts as 0. The value uses the mean r over draws, the interval draws that also resample the images.
+    A model that knew the mean opinion of all people could reach the square root of PLCC's value.
     AesError on fewer than 2 images, fewer than 2 votes for one, or counts that do not fit the marks.
     """
     counts, points = _vote_counts(votes, marks)
@@ -171,7 +174,7 @@ def _spearman_brown(correlation: Column) -> Column:
 
 
 def _columns(predicted: Scores, human: Scores, *, ordered: bool = False) -> tuple[Column, Column]:
-    """Both as checked columns; `ordered` asks that the human scores differ."""
+    """Both as checked columns; `ordered`: the human scores must differ."""
     first, people = np.asarray(predicted, dtype=np.float64), np.asarray(human, dtype=np.float64)
     if first.ndim != 1 or first.shape != people.shape:
         raise AesError(
@@ -185,10 +188,12 @@ def _columns(predicted: Scores, human: Scores, *, ordered: bool = False) -> tupl
         if broken.size:
             raise AesError(
                 f"{broken.size} of {len(column)} {name} scores are not finite numbers, first: row {broken[0]}",
-                fix="leave those images out, or fill in a score and say so",
+                fix="leave those images out, or fill in a score and report it",
             )
     if ordered and np.ptp(people) == 0:
-        raise AesError(f"all human scores are {people[0]}, so have no order", fix="choose images rated differently")
+        raise AesError(
+            f"all human scores are {people[0]}, so they have no order", fix="choose images rated differently"
+        )
     return first, people
 
 
@@ -199,7 +204,10 @@ def _of_all(statistic: Statistic, predicted: Column, human: Column) -> float:
 
 
 def _resampled(statistic: Statistic, predicted: Column, human: Column, draws: int, seed: int) -> Column:
-    """(draws,) values over resampled images, NaN where a draw's human scores are alike. Same seed and n, same draws."""
+    """(draws,) values over resampled images, NaN where a draw's human scores are equal.
+
+    The same seed and n give the same draws.
+    """
     metric = _metric_of(statistic)
     if draws < 1 or metric is None:
         raise AesError(
@@ -215,7 +223,7 @@ def _resampled(statistic: Statistic, predicted: Column, human: Column, draws: in
 def _interval(value: float, values: Column, level: float) -> Interval:
     kept = values[~np.isnan(values)]
     if not kept.size:
-        raise AesError("the human scores are all alike in every draw", fix="ask for more draws or rate more images")
+        raise AesError("the human scores are equal in every draw", fix="ask for more draws or rate more images")
     low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high))
 
@@ -252,7 +260,7 @@ def _pair_accuracy(indices: Indices, predicted: Column, human: Column, *, margin
 
 
 def _agreement(indices: Indices, predicted: Column, human: Column, margin: float = 0.0) -> Column:
-    """(R,) pairs ordered as people do less pairs ordered the other way, each pair counted in both directions.
+    """(R,) pairs in the human order minus pairs in the other order; each pair counts in both directions.
 
     For each row, Σ_ij w_i w_j sign(p_i − p_j) sign(h_i − h_j), where w_i is how often the row holds i. Matrix
     products in float32 are fast, and exact here: their sums are whole numbers up to n.

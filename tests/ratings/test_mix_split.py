@@ -80,7 +80,7 @@ def test_sources_on_the_command_line(album):
         ({"n": 91}, r"91 are asked for"),
         ({"n": 30, "balance": ("ugly",)}, "no levels"),
         ({"n": 30, "balance": ("bad", "bad")}, "no levels"),
-        ({"n": 30, "split": "foo"}, "'foo' is no split"),
+        ({"n": 30, "split": "foo"}, "'foo' is not a split"),
         ({"n": 10**23}, "are asked for"),
         ({"n": 60, "balance": ("bad", "good")}, r"level good: 27 rows are there, 30 are asked for"),
         ({"n": 9, "split": "val", "val": 1}, "drawn twice"),

@@ -79,7 +79,7 @@ def test_rows_without_a_split_are_divided_by_the_seed(table):
         ("image,mean\n,3\n", {"scale": (1, 5)}, "no image is named"),
         ("image,mean\nz.jpg,3\n", {"scale": (1, 5)}, "1 of 1 images.*missing"),
         ("image,mean,split\na.jpg,3,training\n", {"scale": (1, 5)}, "split is 'training'"),
-        ("image,votes_1,votes_2\na.jpg,0,0\n", {}, "nobody voted"),
+        ("image,votes_1,votes_2\na.jpg,0,0\n", {}, "there are no votes"),
         ("image,votes_1,votes_2\na.jpg,-1,2\n", {}, "no number of votes"),
         ("image,votes_1,votes_2\na.jpg,0.5,2\n", {}, "no number of votes"),
         ("image,votes_1,votes_5\na.jpg,1,2\n", {"scale": (1, 3)}, "vote columns run from 1 to 5"),

@@ -194,7 +194,7 @@ def test_files_are_of_the_split_that_they_say(ratings, tmp_path):
     named = import_huggingface(HuggingFaceConfig("parquet", tmp_path / "named", (f"val={plain[0]}",)))
     assert {row.split for row in read_rows(named, Rating)} == {"val"}
     odd = plain[0].rename(tmp_path / "one.parquet")
-    with pytest.raises(AesError, match="says no split"):
+    with pytest.raises(AesError, match="names no split"):
         import_huggingface(HuggingFaceConfig("parquet", tmp_path / "x", (str(odd), str(plain[1]))))
 
 
@@ -217,15 +217,15 @@ def test_columns_of_other_names_are_mapped(tmp_path):
         ({"mos": 3.0}, {}, "no column 'image'; it has mos"),
         ({"image": "a.png", "mos": 3.0}, {}, "no column 'score'.*--map score=COLUMN"),
         ({"image": "a.png", "score": 3.0}, {}, "train row 1: score is 3, outside the scale 0–1"),
-        ({"image": "a.png", "score": None}, {}, "score is 'None', no number"),
+        ({"image": "a.png", "score": None}, {}, "score is 'None', not a number"),
         ({"image": "a.png", "score": 0.5, "split": "dev"}, {}, "split is 'dev'"),
         ({"image": None, "score": 0.5}, {}, "row 1 holds no picture"),
         ({"image": "a.png", "score": 0.5}, {"columns": (("mark", "score"),)}, "no field of a rating"),
         ({"image": "a.png", "score": 0.5}, {"scale": (5, 1)}, "scale runs from 5"),
         ({"image": "gone.png", "score": 0.5}, {}, "1 images are missing, first: .*gone.png"),
-        ({"image": "a.png", "score": 0.5, "rater_std": "abc"}, {}, "rater_std is 'abc', no number"),
+        ({"image": "a.png", "score": 0.5, "rater_std": "abc"}, {}, "rater_std is 'abc', not a number"),
         ({"image": "a.png", "score": 0.5, "rater_std": -3}, {}, "rater_std is -3, no standard"),
-        ({"image": "a.png", "score": 0.5, "raters": -7}, {}, "raters is -7, no number of votes"),
+        ({"image": "a.png", "score": 0.5, "raters": -7}, {}, "raters is -7, not a number of votes"),
         ({"image": "a.png", "score": 0.5, "votes": "[1]"}, {}, "no list of numbers"),
         ({"image": "a.png", "score": 0.5, "attributes": "text"}, {}, "attributes are 'text'"),
     ],

@@ -15,7 +15,7 @@ from aesr1.errors import AesError
 from aesr1.ratings.sets import SETS
 
 ratings = typer.Typer(no_args_is_help=True, help="Human ratings, in one form: ratings.jsonl.")
-importing = typer.Typer(no_args_is_help=True, help="Bring ratings in: your own table, or a public data set.")
+importing = typer.Typer(no_args_is_help=True, help="Import ratings: your own table, or a public data set.")
 ratings.add_typer(importing, name="import")
 
 Ratings = Annotated[list[Path], typer.Argument(metavar="RATINGS…", help="ratings.jsonl, or the folder that holds it")]
@@ -30,12 +30,12 @@ def ratings_import_csv(
     mean_column: Annotated[str | None, typer.Option(help="Default: mean, score, mos …")] = None,
     scale: Annotated[tuple[float, float] | None, typer.Option(help="LOW HIGH, the marks' nominal bounds.")] = None,
     domain: Annotated[str | None, typer.Option(help="Name of the data set; default: the table's folder.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of rows that the table gives none.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of rows without one.")] = None,
     val_share: Annotated[float, typer.Option(help="Without a split column: share drawn for validation.")] = 0.1,
     seed: Seed = 0,
     allow_missing: AllowMissing = False,
 ) -> None:
-    """Anybody's own ratings from a CSV table."""
+    """Import your own ratings from a CSV table."""
     from aesr1.ratings.own_table import CsvConfig, import_csv
 
     print(
@@ -67,7 +67,7 @@ def ratings_scenes(
     ] = None,
     style: Annotated[list[str] | None, typer.Option(help="Styles to draw; may be repeated.")] = None,
 ) -> None:
-    """Draw scenes with simulated raters: data to try everything out on."""
+    """Draw scenes with simulated raters, as data for trying things out."""
     from aesr1.tiny.album import AlbumConfig, make_album
 
     config = AlbumConfig(output, n=n, seed=seed, split=split)
@@ -101,7 +101,7 @@ def ratings_import_hf(
 def _pair(text: str) -> tuple[str, str]:
     field, equals, column = text.partition("=")
     if not equals or not column:
-        raise AesError(f"--map {text} is no FIELD=COLUMN", fix="write it as in --map score=mos")
+        raise AesError(f"--map {text} is not FIELD=COLUMN", fix="write it as in --map score=mos")
     return field, column
 
 
@@ -112,9 +112,7 @@ def _import_public(name: str) -> Callable[..., None]:
         images: ImageFolder = None,
         labels_only: Annotated[bool, typer.Option("--labels-only", help="Do not look for the pictures.")] = False,
         allow_missing: AllowMissing = False,
-        subset: Annotated[
-            bool, typer.Option("--subset", help="The label files are meant to be a part of the set.")
-        ] = False,
+        subset: Annotated[bool, typer.Option("--subset", help="The label files are only a part of the set.")] = False,
     ) -> None:
         from aesr1.ratings.public_sets import ImportConfig, import_set
 
@@ -136,11 +134,11 @@ def ratings_mix(
     output: Output,
     n: Annotated[int, typer.Option(min=1, help="Rows in all.")],
     split: Annotated[str, typer.Option(help="Of these rows.")] = "train",
-    val: Annotated[int, typer.Option(min=0, help="Rows of split val beside them, to validate on.")] = 0,
-    balance: Annotated[str | None, typer.Option(help="bad,fair,good: as many of each level.")] = None,
+    val: Annotated[int, typer.Option(min=0, help="Additional rows of split val.")] = 0,
+    balance: Annotated[str | None, typer.Option(help="bad,fair,good: the same number of each level.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """A training set out of several, by weight: ava:2 tad66k:2 flickr-aes:1 --n 15000 is the paper's."""
+    """Mix one training set from several, by weight. The paper's is ava:2 tad66k:2 flickr-aes:1 --n 15000."""
     from aesr1.ratings.mix import MixConfig, mix, parse_sources
 
     levels = tuple(balance.split(",")) if balance else ()
@@ -163,7 +161,7 @@ def ratings_split(
     ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Divide anew into train, val and test. No group of pictures is cut through."""
+    """Divide ratings into train, val and test. Groups of pictures stay together."""
     from aesr1.ratings.split import SplitConfig, split
 
     shares = (("train", train), ("val", val), ("test", test))
@@ -175,10 +173,10 @@ def ratings_split(
 @ratings.command("show")
 def ratings_show(
     files: Ratings,
-    plot: Annotated[Path | None, typer.Option(help="Draw it as well: a .png, .svg or .pdf file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw it: a .png, .svg or .pdf file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Counts, the scores' histogram, the raters' spread; for each data set in the files."""
+    """Counts, histogram of the scores, rater_std; for each data set in the files."""
     from aesr1.ratings.show import draw, overview, to_text
 
     overviews, columns = overview(files)
@@ -190,11 +188,11 @@ def ratings_show(
 @ratings.command("check")
 def ratings_check(
     files: Ratings,
-    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Missing pictures are no failure.")] = False,
-    alike: Annotated[float, typer.Option(help="Correlation from which two pictures count as one.")] = 0.9,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Missing pictures are not a failure.")] = False,
+    alike: Annotated[float, typer.Option(help="Correlation from which two pictures count as the same.")] = 0.9,
     as_json: Json = False,
 ) -> None:
-    """Read every row, decode every picture, find look-alikes across splits. Exit 1 where anything is wrong."""
+    """Read every row, decode every picture, find look-alikes across splits. Exit 1 if anything is wrong."""
     from aesr1.ratings.check import CheckConfig, check, to_text
 
     report = check(CheckConfig(tuple(files), allow_missing, alike))
@@ -214,7 +212,7 @@ def ratings_export(
     to: Annotated[str, typer.Option(help="trl, llama-factory, lmms-eval, parquet or imagefolder.")],
     split: Annotated[str | None, typer.Option(help="One split; default: all.")] = None,
 ) -> None:
-    """Hand ratings on to other tools."""
+    """Export ratings for other tools."""
     from aesr1.ratings.export import ExportConfig, export
 
     for file in export(ExportConfig(ratings_file, to, output, split)):

@@ -52,7 +52,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Difference:
-    """What a stage gained over an earlier one, over the images that both scored."""
+    """The difference between two models, over the images that both scored."""
 
     first: str
     second: str
@@ -74,7 +74,7 @@ class Comparison:
 def evaluate(
     ratings: Sequence[Rating], predictions: Sequence[Prediction], *, name: str, draws: int = 2000, seed: int = 0
 ) -> Evaluation:
-    """One set of predictions against the ratings, joined by image path. Predictions of other images don't count.
+    """Compare one set of predictions with the ratings, joined by image path. Predictions of other images are ignored.
 
     AesError where ratings are of no or of several data sets, an image is rated or predicted twice or not predicted,
     a score is not in [0, 1], or the rows come from several models.
@@ -179,7 +179,7 @@ def human_scores(ratings: Sequence[Rating]) -> Column:
     domains = sorted({rating.domain for rating in ratings})
     if len(domains) != 1:
         raise AesError(
-            f"ratings of {len(domains)} data sets ({', '.join(domains) or 'none'}) give no one correlation",
+            f"ratings of {len(domains)} data sets ({', '.join(domains) or 'none'}) have no common correlation",
             fix="evaluate one data set at a time: their scales differ; average the results if one number is wanted",
         )
     return np.array([rating.score for rating in ratings], dtype=np.float64)
@@ -208,7 +208,7 @@ def _join(ratings: Sequence[Rating], predictions: Sequence[Prediction], name: st
 
 
 def _by_image(rows: Sequence[Row], where: str) -> dict[str, Row]:
-    # A path relative to its file's folder may hold "..", so that one image has two spellings.
+    # A relative path may hold "..", so that one image has two paths.
     images = [os.path.normpath(row.image) for row in rows]
     doubles = [image for image, times in Counter(images).items() if times > 1]
     if doubles:
@@ -224,11 +224,11 @@ def _scores(rows: Sequence[Prediction]) -> Column:
 
 
 def _filled(scores: Column) -> Column:
-    """Missing scores (NaN) filled in with the mean of the others; empty where there are none."""
+    """Missing scores (NaN) replaced by the mean of the others; empty if all are missing."""
     known = scores[np.isfinite(scores)]
     if not known.size:
         return known
-    # The mean of equal numbers may be off by a rounding, and that would order them.
+    # The mean of equal numbers may differ by rounding, which would order them.
     return np.where(np.isfinite(scores), scores, np.clip(known.mean(), known.min(), known.max()))
 
 

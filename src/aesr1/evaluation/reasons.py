@@ -1,7 +1,7 @@
 """Measures of rationales: variety, dimensions, leaks, tone, agreement with picture and score. Pure functions.
 
-Pure, and English only. Texts are the reasoning alone, without tags. No judge is asked: lexicons and ridge regressions
-on the words are crude, but the same for every model compared.
+English only. Texts are the reasoning without tags. The measures are word lists and ridge regressions on words: simple,
+but the same for every model.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from aesr1.metrics import Column, Grid, Interval, bootstrap, srcc
 
 RIDGES = np.logspace(-1, 6, 15)
 MOST_WORDS = 2000
-"""Penalties that each regression chooses from, and the most frequent words that it sees."""
+"""Penalties that each regression chooses from, and the number of words that it uses."""
 
 
 class Coverage(NamedTuple):
     """How the texts spread over AesCoT's dimensions."""
 
-    shares: tuple[float, ...]  # of texts that speak of each of DIMENSIONS
+    shares: tuple[float, ...]  # of texts about each of DIMENSIONS
     mean: float  # of the shares
     entropy: float  # of mentions over dimensions, 0 one alone … 1 all alike
 
@@ -70,7 +70,7 @@ def distinct_ngrams(reasonings: Sequence[str], *, size: int) -> float:
 
 
 def template_rate(reasonings: Sequence[str], *, common: float = 0.05) -> float:
-    """Share of sentences that stand in the texts of more than `common` of the images, and of at least two."""
+    """Share of sentences that are in the texts of more than `common` of the images, and of at least two."""
     _require(reasonings)
     templates = common_sentences(reasonings, common=common)
     found = [sentence in templates for text in reasonings for sentence in sentences(text)]
@@ -78,7 +78,7 @@ def template_rate(reasonings: Sequence[str], *, common: float = 0.05) -> float:
 
 
 def dimension_coverage(reasonings: Sequence[str]) -> Coverage:
-    """Which dimensions the texts name, by the beginnings of words. To report, not to maximise: people are selective."""
+    """Which dimensions the texts name, by the beginnings of words. A value to report, not to maximise."""
     _require(reasonings)
     named = np.array([[name in dimensions_of(text) for name in DIMENSIONS] for text in reasonings])
     shares = named.mean(axis=0)
@@ -88,7 +88,7 @@ def dimension_coverage(reasonings: Sequence[str]) -> Coverage:
 
 
 def leak_rate(reasonings: Sequence[str]) -> float:
-    """Share of texts that hold a numeral or speak of a rating, a score or having been told (`texts.leak_in`)."""
+    """Share of texts with a leak (`critique_text.find_leak`)."""
     _require(reasonings)
     return sum(find_leak(text) is not None for text in reasonings) / len(reasonings)
 
@@ -112,13 +112,14 @@ def text_follows_picture(
     shuffles: int = 10,
     draws: int = 2000,
 ) -> PictureFit:
-    """Whether the words say what is in the picture, against a wrong-photo control.
+    """Whether the words depend on the picture, with a wrong-photo control.
 
     measurements (n, d): one row a picture, any units; columns that don't vary are left out. A ridge regression on
     which words a text holds predicts each measurement out of fold: R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)², ȳ the mean of
     the training folds, averaged over columns. Shuffled is the same with no text at its own picture, the mean of
-    `shuffles` such pairings. Intervals are 95 %, over images resampled with the regressions kept. A text that only
-    keeps a house style has a difference of 0. AesError on fewer than 2 · folds rows or measurements not finite.
+    `shuffles` such pairings. Intervals are 95 %, over images resampled with the regressions kept. A text that
+    does not depend on its picture has a difference of 0. AesError on fewer than 2 · folds rows or measurements not
+    finite.
     """
     _require(reasonings)
     pictures = _varying(measurements, len(reasonings))
@@ -140,9 +141,9 @@ def text_follows_picture(
 def text_predicts_score(
     reasonings: Sequence[str], scores: ArrayLike, *, seed: int, folds: int = 5, draws: int = 2000
 ) -> Interval:
-    """SRCC between scores (n,) and what a ridge regression on the words makes of the texts, out of fold.
+    """SRCC between scores (n,) and the predictions of a ridge regression on the words, out of fold.
 
-    With a model's own scores it says whether text and score agree, with human ones how much the text knows.
+    With a model's own scores: whether text and score agree. With human scores: how much the text tells.
     """
     _require(reasonings)
     people = np.asarray(scores, dtype=np.float64)

@@ -35,16 +35,16 @@ KINDS = {
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Which files, and what is let pass."""
+    """Which files, and what is allowed."""
 
     ratings: tuple[Path, ...]
     allow_missing: bool = False
-    alike: float = MIN_CORRELATION  # how far two pictures' edges must correlate to count as one
+    alike: float = MIN_CORRELATION  # correlation of edges from which two pictures count as one
     workers: int | None = None  # default: every core
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong."""
+    """One problem."""
 
     kind: str  # of KINDS
     image: str
@@ -52,21 +52,21 @@ class Problem(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was looked at and found."""
+    """The result of a check."""
 
     rows: int
     pictures: int
     problems: list[Problem]
-    allowed: tuple[str, ...]  # kinds that are no reason to fail
+    allowed: tuple[str, ...]  # kinds that are not a failure
 
     @property
     def failed(self) -> bool:
-        """Whether the data ought not to be used as it is."""
+        """Whether the data should not be used as it is."""
         return any(problem.kind not in self.allowed for problem in self.problems)
 
 
 class Look(NamedTuple):
-    """What is kept of a picture."""
+    """The kept data of a picture."""
 
     digest: bytes  # of the file
     fingerprint: bytes
@@ -80,7 +80,7 @@ class _Row:
 
 
 def check(config: CheckConfig) -> Report:
-    """Look at every row and picture of these files together; nothing is changed. AesError where a file is not there."""
+    """Check every row and picture of these files together; changes nothing. AesError where a file is missing."""
     if not 0 < config.alike <= 1:
         raise AesError(
             f"alike is {config.alike}", fix=f"give a correlation; {MIN_CORRELATION} finds resized, recompressed copies"
@@ -109,12 +109,12 @@ def check(config: CheckConfig) -> Report:
 
 
 def inspect(path: str) -> Look | Problem:
-    """A picture's fingerprint, or what is wrong with it. It is decoded whole, small, and let go at once."""
+    """A picture's fingerprint, or its problem. The picture is decoded at a small size and not kept."""
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
         return Problem("missing", path, "there is no such file")
-    except (OSError, ValueError) as error:  # a folder, no right to read, a name that is too long or no text
+    except (OSError, ValueError) as error:  # a folder, no permission, or an invalid name
         return Problem("missing", path, f"it cannot be opened: {type(error).__name__}")
     try:
         with Image.open(path) as source:
@@ -125,12 +125,12 @@ def inspect(path: str) -> Look | Problem:
         return Look(digest, grey_fingerprint(open_image(path, max_pixels=128 * 128)))
     except AesError as error:
         return Problem("corrupt", path, error.problem)
-    except Exception as error:  # decoders of broken files raise whatever they like
+    except Exception as error:  # decoders of broken files raise many kinds of errors
         return Problem("corrupt", path, f"{type(error).__name__}: {error}")
 
 
 def _rows(path: Path, problems: list[Problem]) -> Iterator[_Row]:
-    """Rows that name a picture; what is wrong with a row is a problem and no reason to stop."""
+    """Rows that name a picture. A broken row is a problem, not a reason to stop."""
     file = ratings_file(path)
     if not file.is_file():
         raise AesError(f"{file} does not exist", fix="pass a ratings.jsonl, or its folder")
@@ -146,7 +146,7 @@ def _rows(path: Path, problems: list[Problem]) -> Iterator[_Row]:
             named = isinstance(image, str) and image != ""
             if named and not _within(score):
                 problems.append(Problem("score", str(image), f"{where}: score is {str(score)[:40]}"))
-                values["score"] = 0.5  # what else may be wrong with the row
+                values["score"] = 0.5  # check the rest of the row
             reason = _wrong(values)
             if reason is not None:
                 problems.append(Problem("row", str(image or ""), f"{where}: {reason}"))
@@ -172,7 +172,7 @@ def _wrong(values: dict[str, Any]) -> str | None:
         return f"image is {row.image!r}, domain {row.domain!r}"
     numbers = [row.rater_std, row.raters, *(row.votes or ()), *(row.attributes or {}).values()]
     bad = next((value for value in numbers if value is not None and not isinstance(value, int | float)), None)
-    return None if bad is None else f"{bad!r} is no number"
+    return None if bad is None else f"{bad!r} is not a number"
 
 
 def _parsed(line: str) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def to_text(report: Report, *, shown: int = 3) -> str:
             lines += [f"    {p.image}: {p.message}" for p in _first(report.problems, kind, shown)]
     if len(lines) == 1:
         lines.append("nothing wrong was found")
-    return "\n".join(lines).encode(errors="backslashreplace").decode()  # names that are no text are shown as they are
+    return "\n".join(lines).encode(errors="backslashreplace").decode()  # names that are not valid text
 
 
 def _first(problems: Iterable[Problem], kind: str, shown: int) -> Sequence[Problem]:

@@ -48,7 +48,7 @@ metadata:
 """
 
 LMMS_UTILS = '''\
-"""Aes-R1's prompt, parser and metrics for lmms-eval; needs `pip install aesr1` beside it."""
+"""Aes-R1's prompt, parser and metrics for lmms-eval; needs aesr1 installed."""
 
 from PIL import Image
 
@@ -98,7 +98,7 @@ def export(config: ExportConfig) -> list[Path]:
     """Write the files into the output folder, which must be new; the files."""
     started = time.time()
     if config.to not in WRITERS:
-        raise AesError(f"{config.to!r} is no tool that is known", fix=f"choose one of {', '.join(WRITERS)}")
+        raise AesError(f"{config.to!r} is not a known tool", fix=f"choose one of {', '.join(WRITERS)}")
     split = config.split or ("test" if config.to == "lmms-eval" else None)
     rows = [row for row in read_rows(ratings_file(config.ratings), Rating) if split in (None, row.split)]
     if not rows:
@@ -132,7 +132,7 @@ def _trl(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
 
 
 def _llama_factory(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
-    """ShareGPT with the human score as truth, for a reward; for tuning on replies, rationales are what is needed."""
+    """ShareGPT with the human score as the answer, for a reward. For tuning on replies, export rationales."""
     answers = {split: [Exchange(row.image, f"{row.score:.2f}") for row in chosen] for split, chosen in _by_split(rows)}
     return write_sharegpt(answers, output)
 
@@ -161,9 +161,9 @@ def _parquet(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
 
 
 def _imagefolder(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
-    """`load_dataset("imagefolder", data_dir=…)`: copies of the pictures, and what is known of them beside them.
+    """`load_dataset("imagefolder", data_dir=…)`: copies of the pictures, with a metadata file.
 
-    Parquet, because its columns have types: one that is empty in a single split would not load from jsonl.
+    Parquet, because its columns have types: a column that is empty in one split would not load from jsonl.
     """
     try:
         import pyarrow
@@ -195,7 +195,7 @@ def _imagefolder(rows: Sequence[Rating], output: Path, final: Path) -> list[Path
 
 
 def unique_names(paths: Sequence[str]) -> list[str]:
-    """File names for pictures of several folders: their own, with a number in front where two are alike."""
+    """File names for pictures of several folders: their own, with a number in front where two are equal."""
     taken: set[str] = set()
     names = []
     for path in paths:

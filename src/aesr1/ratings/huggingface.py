@@ -22,12 +22,12 @@ SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP"
 
 
 BUILDERS = ("parquet", "imagefolder", "csv", "json")
-"""Names that say how to read files, not who published them."""
+"""Names of file formats, not of data sets."""
 
 
 @dataclass(frozen=True)
 class HuggingFaceConfig:
-    """What `load_dataset` is called with, and what its columns mean."""
+    """The arguments of `load_dataset`, and the meaning of its columns."""
 
     name: str  # "parquet", "imagefolder", "csv", "json", or a data set of the hub
     output: Path
@@ -45,7 +45,7 @@ def import_huggingface(config: HuggingFaceConfig) -> Path:
     check_scale(*config.scale)
     unknown = [field for field, _ in config.columns if field not in FIELDS]
     if unknown:
-        raise AesError(f"{unknown[0]!r} is no field of a rating", fix=f"map one of {', '.join(FIELDS)}")
+        raise AesError(f"{unknown[0]!r} is not a field of a rating", fix=f"map one of {', '.join(FIELDS)}")
     loaded = _load(config)
     with staged_output(config.output, "ratings.jsonl", "run.json", "images") as part:
         (part / "images").mkdir()
@@ -61,7 +61,7 @@ def import_huggingface(config: HuggingFaceConfig) -> Path:
 
 
 def _load(config: HuggingFaceConfig) -> Mapping[str, Any]:
-    """The data set's splits, pictures left as they are stored."""
+    """The data set's splits, with pictures as stored bytes."""
     try:
         import datasets
     except ImportError as error:
@@ -84,7 +84,7 @@ def _load(config: HuggingFaceConfig) -> Mapping[str, Any]:
 
 
 def _files_by_split(data: Sequence[str]) -> dict[str, list[str]]:
-    """Files by the split that is said before "=" or in their names; a single file that says none is train."""
+    """Files by the split before "=" or in their names; a single file without a split is train."""
     files: dict[str, list[str]] = {}
     for text in data:
         said, equals, path = text.partition("=")
@@ -92,13 +92,13 @@ def _files_by_split(data: Sequence[str]) -> dict[str, list[str]]:
             path = text
             said = next((word for word in SPLIT_NAMES if word in Path(path).stem.lower()), "")
             if not said and len(data) > 1:
-                raise AesError(f"{path} says no split", fix="write it as in --data test=FILE")
+                raise AesError(f"{path} names no split", fix="write it as in --data test=FILE")
         files.setdefault(SPLIT_NAMES.get(said, "train"), []).append(path)
     return files
 
 
 def _column(config: HuggingFaceConfig, field: str, there: Sequence[str]) -> str:
-    """Their name of our field. AesError where an image or score has no column."""
+    """The column of a field. AesError where image or score has none."""
     name = dict(config.columns).get(field, field)
     if name not in there:
         name = next((old for old, new in RENAMED_FIELDS[Rating].items() if new == field and old in there), name)
@@ -152,7 +152,7 @@ def _votes(value: Any, where: str) -> tuple[int, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list):
-        raise AesError(f"{where}: votes are {value!r}, no list of numbers", fix="map votes to a column of lists")
+        raise AesError(f"{where}: votes are {value!r}, not a list of numbers", fix="map votes to a column of lists")
     return tuple(parse_count(str(vote), "votes", where) for vote in value)
 
 
@@ -168,7 +168,7 @@ def _attributes(value: Any, where: str) -> dict[str, float] | None:
 
 
 def _stored(image: Any, config: HuggingFaceConfig, part: Path, name: str, where: str) -> str:
-    """The picture's path: where it lies already, or where its bytes will lie under a name of their own kind."""
+    """The picture's path: the existing file, or a new file for its bytes."""
     if isinstance(image, dict) and image.get("bytes"):
         file = part / "images" / f"{name}{_suffix(image['bytes'])}"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ def _suffix(content: bytes) -> str:
     try:
         with Image.open(io.BytesIO(content)) as picture:
             return SUFFIXES.get(picture.format or "", ".img")
-    except Exception:  # decoders raise whatever they like; `ratings check` will name the picture
+    except Exception:  # decoders raise many kinds of errors; `ratings check` will name the picture
         return ".img"
 
 

@@ -26,20 +26,20 @@ class DataSet:
     source: str  # who published it
     images: tuple[str, ...]  # folders below the root in which its pictures are looked for
     published: tuple[Mapping[str, int], ...]  # rows by split (or "all"), of each form that the set is handed round in
-    counted: bool = True  # in the authors' own files; False: the papers say so
+    counted: bool = True  # counted in the authors' files; False: from the papers
 
 
 class Line(NamedTuple):
-    """A row of a table: where it stands, for messages, and its cells by column name."""
+    """A row of a table: its place, for messages, and its cells by column name."""
 
     where: str
     cells: dict[str, str]
 
 
 def find_file(root: Path, *candidates: str) -> Path | None:
-    """The first of these files (paths below the root) that there is; the root itself where it is such a file.
+    """The first of these files (paths below the root) that exists.
 
-    Where the root is another of the set's files, those that lie beside it are found.
+    If the root is a file, the files next to it are searched.
     """
     if root.is_file():
         beside = (root.with_name(Path(name).name) for name in candidates)
@@ -48,7 +48,10 @@ def find_file(root: Path, *candidates: str) -> Path | None:
 
 
 def require_file(root: Path, *candidates: str) -> Path:
-    """As `find_file`; where there is none, an AesError that says where it lies instead, two levels up or three down."""
+    """As `find_file`.
+
+    AesError where none exists; it names a place two levels up or three levels down if one is there.
+    """
     found = find_file(root, *candidates)
     if found is not None:
         return found
@@ -59,12 +62,12 @@ def require_file(root: Path, *candidates: str) -> Path:
         beside = find_file(folder, *candidates)
         if beside is not None:
             raise AesError(
-                f"{root} does not hold {candidates[0]}, {folder} does: the wrong folder level", fix=f"pass {folder}"
+                f"{root} does not hold {candidates[0]}, but {folder} does: the wrong folder level", fix=f"pass {folder}"
             )
         lying = next((name for name in wanted if (folder / name).is_file()), None)
         if lying is not None:
             raise AesError(
-                f"{root} does not hold {candidates[0]}, but {folder / lying} lies there",
+                f"{root} does not hold {candidates[0]}, but {folder / lying} exists",
                 fix="unpack the data set as its authors packed it, and pass its top folder",
             )
     raise AesError(
@@ -74,7 +77,7 @@ def require_file(root: Path, *candidates: str) -> Path:
 
 
 def _around(root: Path) -> Iterator[Path]:
-    """Folders two levels above and three below; links are not followed, so that a loop of them does no harm."""
+    """Folders two levels above and three below. Links are not followed, because they may form a loop."""
     absolute = root.absolute()
     yield from absolute.parents[:2]
     for folder, below, _ in os.walk(root):
@@ -85,7 +88,7 @@ def _around(root: Path) -> Iterator[Path]:
 
 
 def header_of(file: Path, *, separator: str | None = ",") -> list[str]:
-    """A table's column names, as `read_table` reads them; none of an empty file."""
+    """A table's column names, as `read_table` reads them; empty for an empty file."""
     check_encoding(file, "utf-8-sig")
     with file.open(encoding="utf-8-sig", newline="") as opened:
         line = opened.readline()
@@ -138,15 +141,15 @@ def read_table(
                 yield Line(where, cells)
         except csv.Error as error:
             raise AesError(
-                f"{file}, line {rows.line_num} is no row of a table: {error}",
-                fix="get the file again, or mend the line",
+                f"{file}, line {rows.line_num} is not a row of a table: {error}",
+                fix="get the file again, or correct the line",
             ) from error
     if not names:
         _check_columns(file, names, columns)
 
 
 def require_unique(seen: set[str], image: str, where: str) -> None:
-    """Note an image. AesError where it was noted before."""
+    """Add an image. AesError where it was added before."""
     if image in seen:
         raise AesError(f"{where}: {image} is rated twice", fix="keep one row an image")
     seen.add(image)
@@ -160,14 +163,14 @@ def _check_columns(file: Path, names: Sequence[str], columns: Sequence[str]) -> 
     if absent:
         raise AesError(
             f"{file}, line 1 has no column {absent[0]!r}; it has {', '.join(names) or 'nothing'}",
-            fix="check that this is the label file that it ought to be, with its header",
+            fix="check that this is the right label file, with its header",
         )
 
 
 def read_lines(file: Path) -> Iterator[tuple[str, list[str]]]:
-    """Lines of a file without a header, split at blanks wherever they stand: where, and the words."""
+    """Lines of a file without a header: the place of each, and its words."""
     check_encoding(file, "utf-8-sig")
-    with file.open(encoding="utf-8-sig") as opened:  # universal newlines: CR alone is one as well
+    with file.open(encoding="utf-8-sig") as opened:  # universal newlines: CR alone counts too
         for number, line in enumerate(opened, start=1):
             words = line.split()
             if words:
@@ -216,13 +219,13 @@ def _reads_as(content: bytes, encoding: str) -> bool:
 
 
 def parse_number(text: str | None, column: str, where: str) -> float:
-    """A finite number, or an AesError that names the place."""
+    """A finite number. AesError that names the place."""
     try:
         value = float(text or "") if "_" not in (text or "") else math.nan  # Python would read 1_0 as ten
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise AesError(f"{where}: {column} is {text!r}, no number", fix="mend or remove the row")
+        raise AesError(f"{where}: {column} is {text!r}, not a number", fix="correct or remove the row")
     return value
 
 
@@ -230,26 +233,26 @@ def parse_count(text: str | None, column: str, where: str) -> int:
     """A whole number of votes, 0 or more."""
     value = parse_number(text, column, where)
     if value < 0 or value != int(value):
-        raise AesError(f"{where}: {column} is {text}, no number of votes", fix="mend or remove the row")
+        raise AesError(f"{where}: {column} is {text}, not a number of votes", fix="correct or remove the row")
     return int(value)
 
 
 def parse_score(text: str | None, column: str, where: str, *, low: float, high: float) -> float:
-    """A mark mapped from the scale's nominal bounds to 0–1, or an AesError where it lies outside of them."""
+    """A mark mapped from the scale's nominal bounds to 0–1. AesError where it is outside of them."""
     value = parse_number(text, column, where)
     if not low <= value <= high:
         raise AesError(
             f"{where}: {column} is {value:g}, outside the scale {low:g}–{high:g}",
-            fix="check the scale, or mend the row",
+            fix="check the scale, or correct the row",
         )
     return (value - low) / (high - low)
 
 
 def image_path(text: str, where: str) -> str:
-    """A picture's path below its folder, with / between parts. AesError where it is empty or leads out of it."""
+    """A picture's path below its folder, with /. AesError where it is empty or leaves the folder."""
     name = text.strip()
     if not name or "\0" in name:
-        raise AesError(f"{where}: no image is named", fix="mend or remove the row")
+        raise AesError(f"{where}: no image is named", fix="correct or remove the row")
     windows = PureWindowsPath(name)
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or windows.drive or ".." in path.parts:
@@ -266,11 +269,12 @@ def check_scale(low: float, high: float) -> None:
 
 
 def parse_std(text: str | None, column: str, where: str, *, low: float, high: float) -> float:
-    """A standard deviation of marks, mapped to the 0–1 scale; it cannot be wider than the scale."""
+    """A standard deviation of marks, mapped to the 0–1 scale. AesError where it is wider than the scale."""
     value = parse_number(text, column, where)
     if not 0 <= value <= high - low:
         raise AesError(
-            f"{where}: {column} is {value:g}, no standard deviation on the scale {low:g}–{high:g}", fix="mend the row"
+            f"{where}: {column} is {value:g}, not a standard deviation on the scale {low:g}–{high:g}",
+            fix="correct the row",
         )
     return value / (high - low)
 

@@ -1,6 +1,6 @@
 """Finds pictures of different splits that look alike, by the edges of small grey copies.
 
-Chosen over a 64-bit difference hash, which lost half of the copies of smooth pictures (bench/lookalikes.py).
+A 64-bit difference hash missed half of the copies of smooth pictures (bench/lookalikes.py).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ SIDE = 16
 MIN_CORRELATION = 0.9
 """Correlation of two thumbnails' edges from which they count as one picture."""
 ROUGHLY = 0.9
-"""Correlation of the 8 × 8 thumbnails of a pair that is worth a closer look."""
+"""Correlation of 8 × 8 copies from which a pair is compared in detail."""
 FLAT = 2.0
-"""Grey levels of standard deviation below which a picture is too blank to be compared."""
+"""Pictures with a smaller standard deviation of grey levels are too blank to compare."""
 BLOCK = 4_000_000
 """Similarities held at once."""
 
@@ -26,7 +26,7 @@ Vectors = NDArray[np.float32]
 
 
 def grey_fingerprint(picture: Image.Image) -> bytes:
-    """SIDE × SIDE grey values, row by row: all that is kept of a picture."""
+    """SIDE × SIDE grey values, row by row."""
     return picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
 
 

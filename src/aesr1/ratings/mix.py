@@ -18,13 +18,13 @@ from aesr1.records import SPLITS, Rating, iterate_rows, ratings_file, write_rows
 
 @dataclass(frozen=True)
 class MixConfig:
-    """Which sets, how much of each, how many rows in all."""
+    """Which sets, their weights, and the number of rows."""
 
     sources: tuple[tuple[Path, float], ...]  # ratings.jsonl or its folder, and its weight
     output: Path
     n: int
     split: str = "train"
-    val: int = 0  # rows of split val beside them, by the same weights
+    val: int = 0  # additional rows of split val, by the same weights
     balance: tuple[str, ...] = ()  # levels of which every set gives equally many
     seed: int = 0
 
@@ -56,9 +56,9 @@ def mix(config: MixConfig) -> Mixed:
     """Write `ratings.jsonl`, its rows in random order. AesError where a set has too few rows."""
     started = time.time()
     if any(level not in LEVELS for level in config.balance) or len(set(config.balance)) < len(config.balance):
-        raise AesError(f"{','.join(config.balance)} are no levels", fix=f"use {', '.join(LEVELS)}, each once")
+        raise AesError(f"{','.join(config.balance)} are not levels", fix=f"use {', '.join(LEVELS)}, each once")
     if config.split not in SPLITS:
-        raise AesError(f"{config.split!r} is no split", fix=f"use {', '.join(SPLITS)}")
+        raise AesError(f"{config.split!r} is not a split", fix=f"use {', '.join(SPLITS)}")
     if len({path.resolve() for path, _ in config.sources}) < len(config.sources):
         raise AesError("a set is named twice", fix="name each once, with its weight")
     rng = np.random.default_rng(config.seed)
@@ -90,7 +90,7 @@ def mix(config: MixConfig) -> Mixed:
 
 
 def apportion(n: int, weights: Sequence[float]) -> list[int]:
-    """`n` divided by weight into whole numbers that sum to it: the largest remainders are rounded up."""
+    """Divide `n` by weight into whole numbers with the same sum: the largest remainders are rounded up."""
     exact = [weight * n / sum(weights) for weight in weights]
     parts = [int(share) for share in exact]
     for position in sorted(range(len(parts)), key=lambda i: parts[i] - exact[i])[: n - sum(parts)]:
@@ -110,5 +110,5 @@ def _draw(rows: Sequence[Rating], n: int, balance: Sequence[str], rng: np.random
 
 def _sample(rows: Sequence[Rating], n: int, rng: np.random.Generator, where: str) -> list[Rating]:
     if len(rows) < n:
-        raise AesError(f"{where}: {len(rows):,} rows are there, {n:,} are asked for", fix="lower --n or its weight")
+        raise AesError(f"{where}: {len(rows):,} rows exist, {n:,} are needed", fix="lower --n or its weight")
     return [rows[i] for i in sorted(rng.choice(len(rows), n, replace=False))]

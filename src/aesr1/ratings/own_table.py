@@ -34,14 +34,14 @@ _VOTES = re.compile(r"(?:votes?_|c)(\d+)")
 
 @dataclass(frozen=True)
 class CsvConfig:
-    """How to read the table. Column names are found by themselves where they are the usual ones."""
+    """How to read the table. Usual column names are found automatically."""
 
     file: Path
     output: Path
     images: Path | None = None  # folder of the pictures; default: the table's
     image_column: str | None = None
     mean_column: str | None = None
-    scale: tuple[float, float] | None = None  # the marks' nominal bounds; known by itself from vote columns
+    scale: tuple[float, float] | None = None  # the marks' nominal bounds; vote columns imply them
     domain: str | None = None  # default: the name of the table's folder
     split: str | None = None  # of rows that the table gives none; default: random by share
     val_share: float = 0.1
@@ -115,7 +115,7 @@ def _raters(cells: dict[str, str], where: str) -> int | None:
 def _check_raters(cells: dict[str, str], counts: tuple[int, ...], where: str) -> None:
     raters = _raters(cells, where)
     if counts and raters is not None and sum(counts) != raters:
-        raise AesError(f"{where}: the votes sum to {sum(counts)}, raters is {raters}", fix="mend or remove the row")
+        raise AesError(f"{where}: the votes sum to {sum(counts)}, raters is {raters}", fix="correct or remove the row")
 
 
 def _columns(config: CsvConfig, columns: list[str]) -> tuple[str, str | None, list[str]]:
@@ -158,7 +158,7 @@ def _scale(config: CsvConfig, votes: list[str]) -> tuple[float, float]:
 
 
 def _marks(votes: list[str], low: float, high: float) -> NDArray[np.float64]:
-    """The mark each vote column stands for; without vote columns the scale's two bounds."""
+    """The mark of each vote column; without vote columns the two bounds of the scale."""
     marks = np.array([float(_mark(name)) for name in votes] or [low, high])
     if marks.min() < low or marks.max() > high:
         raise AesError(
@@ -173,7 +173,7 @@ def _opinion(
 ) -> float:
     """The mean mark of a row, from its mean where it is given, else from its votes."""
     if counts and not sum(counts):
-        raise AesError(f"{where}: nobody voted", fix="remove the row")
+        raise AesError(f"{where}: there are no votes", fix="remove the row")
     voted = float(np.average(marks, weights=counts)) if counts else None
     if mean is None:
         return float(voted or 0.0)
@@ -182,10 +182,10 @@ def _opinion(
     if not low <= value <= high:
         raise AesError(
             f"{where}: {mean} is {value:g}, outside the scale {low:g}–{high:g}",
-            fix="pass the right --scale, or mend the row",
+            fix="pass the right --scale, or correct the row",
         )
     if voted is not None and abs(value - voted) > 0.02 * (high - low):
-        raise AesError(f"{where}: the votes average {voted:.3f}, {mean} says {value:g}", fix="mend the row")
+        raise AesError(f"{where}: the votes average {voted:.3f}, {mean} says {value:g}", fix="correct the row")
     return value
 
 
@@ -199,7 +199,7 @@ def _rater_std(
     low: float,
     high: float,
 ) -> float | None:
-    """The standard deviation of single votes on the 0–1 scale, as the table says or from the votes; else None."""
+    """The standard deviation of single votes on the 0–1 scale, from the table or from the votes; else None."""
     given = next((name for name in columns if name.lower() in STD_NAMES and row[name]), None)
     if given is not None:
         return parse_std(row[given], given, where, low=low, high=high)

@@ -21,7 +21,7 @@ from aesr1.records import Rating, write_rows
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """Which data set lies where, and how strict to be."""
+    """Which data set, its place, and how strict to be."""
 
     name: str
     root: Path  # the data set's top folder, or its label file
@@ -78,13 +78,13 @@ def import_set(config: ImportConfig) -> Imported:
 
 
 def _placed(rating: Rating, place: str) -> Rating:
-    """The rating, of the picture at this place. It is nobody else's yet: copying each of AVA's takes a second."""
+    """The rating with the picture's path. Changed in place, because copying all of AVA's rows takes a second."""
     object.__setattr__(rating, "image", place)
     return rating
 
 
 class Pictures:
-    """Where pictures lie, from listings of their folders: a name is found in whatever letter case its file has."""
+    """The paths of pictures, from listings of their folders; letter case is ignored."""
 
     def __init__(self, folders: Sequence[Path], *, check: bool) -> None:
         self._folders = [str(folder.absolute()) for folder in folders]
@@ -93,7 +93,7 @@ class Pictures:
         self.missing: list[str] = []
 
     def find(self, name: str) -> str | None:
-        """The picture's absolute path; None where there is none, which is remembered."""
+        """The picture's absolute path; None where it is missing, which is recorded."""
         if not self._check:
             return f"{self._folders[0]}/{name}"
         below, _, base = name.rpartition("/")
@@ -109,15 +109,15 @@ class Pictures:
         return None
 
     def example(self) -> str | None:
-        """A file that does lie in one of the folders, to compare names with."""
+        """A file of one of the folders, for an error message."""
         files = (f"{folder}/{name}" for folder, names in self._listings.items() for name in names.values())
         return next((file for file in files if Path(file).is_file()), None)
 
 
 def _listing(folder: str) -> dict[str, str]:
-    """A folder's names, each under itself and under its folded case; empty where there is no such folder."""
+    """A folder's names, by name and by lower case; empty where the folder does not exist."""
     try:
-        with os.scandir(folder) as entries:  # no path objects: AVA has 255,000
+        with os.scandir(folder) as entries:  # no Path objects: AVA has 255,000
             names = [entry.name for entry in entries if not entry.is_symlink() or Path(entry.path).exists()]
     except OSError:  # not there, not a folder, or a loop of links
         return {}
@@ -147,7 +147,7 @@ def _check_missing(config: ImportConfig, about: DataSet, pictures: Pictures, tot
         example = pictures.example()
         beside = f"; a file there is {example}" if example else ""
         raise AesError(
-            f"none of {total:,} images of {about.title} is where it was looked for, first: {missing[0]}{beside}",
+            f"none of {total:,} images of {about.title} was found, first: {missing[0]}{beside}",
             fix="pass --images DIR with the pictures under their own names, or --labels-only",
         )
     if missing and not config.allow_missing:
@@ -158,7 +158,7 @@ def _check_missing(config: ImportConfig, about: DataSet, pictures: Pictures, tot
 
 
 def _check_counts(config: ImportConfig, about: DataSet, counted: Counter[str]) -> None:
-    """AesError where rows are lacking: any where the authors' files were counted, one in a hundred elsewhere."""
+    """AesError where rows are missing: any of a set counted in its files, more than 1 % of others."""
     if config.subset or config.root.is_file() or _as_published(about, counted):
         return
     total = sum(counted.values())

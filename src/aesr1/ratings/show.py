@@ -96,7 +96,7 @@ def _paragraph(found: Overview) -> str:
         f"  0 |{blocks(found.histogram)}| 1",
     ]
     if found.rater_std is not None:
-        lines.append(f"  raters' std  {found.rater_std:.3f} (standard deviation of single votes, mean over images)")
+        lines.append(f"  rater_std  {found.rater_std:.3f} (standard deviation of single votes, mean over images)")
     if found.raters is not None:
         lines.append(f"  raters  {found.raters:g} an image (median)")
     if found.attributes:
@@ -118,7 +118,7 @@ def draw(columns: dict[str, Columns], output: Path) -> Path:
     except ImportError as error:
         raise AesError("drawing needs matplotlib", fix="pip install 'aesr1[data]'") from error
     if output.suffix not in (".png", ".svg", ".pdf"):
-        raise AesError(f"{output} is no kind of picture that can be drawn", fix="name it .png, .svg or .pdf")
+        raise AesError(f"{output} is not a file type that can be drawn", fix="name it .png, .svg or .pdf")
     figure = Figure(figsize=(9, 2.6 * len(columns)), layout="constrained")
     axes = figure.subplots(len(columns), 2, squeeze=False)
     edges = np.linspace(0, 1, 2 * BINS + 1)
@@ -131,7 +131,7 @@ def draw(columns: dict[str, Columns], output: Path) -> Path:
         if known.any():
             right.hexbin(scores[known], rater_stds[known], gridsize=30, mincnt=1, cmap="Blues", bins="log")
             right.set(xlabel="score", ylabel="standard deviation of the ratings", xlim=(0, 1), ylim=(0, None))
-            right.set_title("how far raters disagree")
+            right.set_title("disagreement of raters")
         else:
             right.axis("off")
             right.text(0.5, 0.5, "no standard deviation known", ha="center", va="center", color="#777777")

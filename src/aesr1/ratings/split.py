@@ -18,10 +18,10 @@ from aesr1.records import SPLITS, Rating, ratings_file, read_rows, write_rows
 
 
 def draw_splits(groups: Sequence[str], shares: Mapping[str, float], *, seed: int = 0) -> list[str]:
-    """A split for each row: rows of one group stay together, and the shares are met as nearly as whole groups allow.
+    """A split for each row. Rows of one group stay together; the shares are met as well as whole groups allow.
 
-    The groups are shuffled by the seed, then each goes to the split that is furthest behind its share. The same rows
-    give the same draw in whatever order they come, as long as the groups' names sort.
+    Groups are shuffled by the seed, then each goes to the split that is furthest behind its share. The order of the
+    rows does not matter.
     """
     if (
         not shares
@@ -48,7 +48,7 @@ def draw_splits(groups: Sequence[str], shares: Mapping[str, float], *, seed: int
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Which shares, and what must not be divided."""
+    """The shares, and what must not be divided."""
 
     ratings: Path
     output: Path
@@ -59,11 +59,14 @@ class SplitConfig:
 
 
 def split(config: SplitConfig) -> dict[str, int]:
-    """Write `ratings.jsonl` divided anew; rows by split. AesError where an image or a group would be in two splits."""
+    """Write ratings.jsonl with new splits; returns rows by split.
+
+    AesError where an image or group would be in two splits.
+    """
     started = time.time()
     for name in config.keep:
         if name not in SPLITS:
-            raise AesError(f"{name!r} is no split", fix=f"use {', '.join(SPLITS)}")
+            raise AesError(f"{name!r} is not a split", fix=f"use {', '.join(SPLITS)}")
     rows = read_rows(ratings_file(config.ratings), Rating)
     groups = _groups(rows, config)
     kept: dict[str, str] = {}
@@ -93,11 +96,11 @@ def split(config: SplitConfig) -> dict[str, int]:
 
 
 def _groups(rows: Sequence[Rating], config: SplitConfig) -> list[str]:
-    """Each row's group: by the pattern, else as the row says, else the image alone."""
+    """Each row's group: by the pattern, else the row's own, else the image alone."""
     try:
         pattern = re.compile(config.group_by) if config.group_by else None
     except re.error as error:
-        raise AesError(f"--group-by is no pattern: {error}", fix=r"give one as in '([a-z]+)-\d+'") from error
+        raise AesError(f"--group-by is not a pattern: {error}", fix=r"give one as in '([a-z]+)-\d+'") from error
     found = []
     seen: set[str] = set()
     for row in rows:
@@ -106,11 +109,11 @@ def _groups(rows: Sequence[Rating], config: SplitConfig) -> list[str]:
         seen.add(row.image)
         match = pattern.search(Path(row.image).name) if pattern else None
         if pattern and match is None:
-            raise AesError(f"--group-by matches nothing in {Path(row.image).name}", fix="mend the pattern")
+            raise AesError(f"--group-by matches nothing in {Path(row.image).name}", fix="correct the pattern")
         if match is not None:
             named = match[1] if match.re.groups else match[0]
             if not named:
-                raise AesError(f"--group-by names no group in {Path(row.image).name}", fix="mend the pattern")
+                raise AesError(f"--group-by names no group in {Path(row.image).name}", fix="correct the pattern")
             found.append(named)
         else:
             found.append(row.group or row.image)

@@ -13,10 +13,10 @@ LOWEST, HIGHEST = 1, 10
 
 
 def beauty(scene: Scene) -> float:
-    """What an infinite crowd would agree on, in [0, 1]: a weighted sum of the faults through a logistic curve.
+    """The mean opinion of infinitely many raters, in [0, 1]: a weighted sum of faults through a logistic curve.
 
-    The raters like a subject on a third, a level horizon, right light, agreeing colours, focus and calm; the
-    model is never told these weights.
+    They like a subject on a third, a level horizon, right light, agreeing colours, focus and calm. No model sees
+    these weights.
     """
     off_third = min(abs(scene.x - 1 / 3), abs(scene.x - 2 / 3)) / 0.17
     faults = (

@@ -1,7 +1,7 @@
 """Drawn pictures whose every visible property is known.
 
-A scene is a sky, a ground, one subject, a light and some clutter, "taken" by a photographer whose skill
-makes faults come together (a crooked picture is more often a blurred one too), as in real albums.
+A scene has a sky, a ground, one subject, a light and some clutter. Faults are correlated through the photographer's
+skill (a tilted picture is more often blurred), as in real albums.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHAPES = ((256, 192), (224, 224), (192, 256), (272, 176))
 """Width and height in pixels."""
 
 LAYERS = ("sky", "ground", "light", "subject", "stray")
-"""What each point of a scene shows; the later lies in front."""
+"""The layers of a scene, from back to front."""
 
 DOMAIN = "scenes"
 """The data set's name in ratings."""
@@ -166,7 +166,7 @@ def subject_hue(scene: Scene) -> float:
 
 
 def _below(scene: Scene) -> NDArray[np.float64]:
-    """(H, W) how far each point lies under the horizon, in heights; negative in the sky."""
+    """(H, W) distance of each point below the horizon, in heights; negative in the sky."""
     width, height = scene.shape
     across, down = np.meshgrid(np.linspace(-0.5, 0.5, width), np.linspace(0, 1, height))
     return np.asarray(down - scene.horizon - across * math.tan(math.radians(scene.tilt)) * width / height)

@@ -48,7 +48,7 @@ ONE_SIDED = ("Repetition", "Symmetry")  # 0 to 1, the others −1 to 1
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """`imgListFiles_label/*_score.txt` with the lists of attributes beside them, else `AADBinfo.mat`."""
+    """`imgListFiles_label/*_score.txt` with their lists of attributes, else `AADBinfo.mat`."""
     if find_file(root, f"{FOLDER}/{LISTS['train']}_score.txt", f"{LISTS['train']}_score.txt") is None:
         yield from _matlab(require_file(root, MATLAB, f"{FOLDER}/{LISTS['train']}_score.txt"))
         return
@@ -85,7 +85,7 @@ def _matlab(file: Path) -> Iterator[Rating]:
     try:
         content = loadmat(file)
         parts = {split: (content[f"{split}NameList"], content[f"{split}Score"]) for split in ("train", "test")}
-    except Exception as error:  # scipy's reader raises whatever it stumbles over in a broken file
+    except Exception as error:  # scipy's reader raises many kinds of errors for a broken file
         raise AesError(f"{file} is not AADB's MATLAB file: {error}", fix=f"get {MATLAB} again") from error
     for split, (names, scores) in parts.items():
         if names.shape != scores.shape:

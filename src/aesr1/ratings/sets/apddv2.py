@@ -51,7 +51,7 @@ def load(root: Path) -> Iterator[Rating]:
 
 
 def _rating(where: str, cells: Mapping[str, str], score: float, split: str) -> Rating:
-    """Attribute cells are often empty: nobody marked that attribute for that picture."""
+    """Attribute cells are often empty: the attribute was not marked for that picture."""
     marked = {name: parse_score(cells[name], name, where, low=0, high=10) for name in ATTRIBUTES if cells[name]}
     return Rating(
         image=image_path(cells["filename"], where),

@@ -90,7 +90,7 @@ def _idealo(file: Path) -> Iterator[Rating]:
         rows = json.loads(file.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise AesError(
-            f"{file}, line {error.lineno} is no JSON: {error.msg}", fix="get the file again; it may be cut off"
+            f"{file}, line {error.lineno} is not JSON: {error.msg}", fix="get the file again; it may be cut off"
         ) from error
     except RecursionError as error:
         raise AesError(f"{file} is nested without end", fix="pass idealo's AVA labels") from error
@@ -102,7 +102,7 @@ def _idealo(file: Path) -> Iterator[Rating]:
         where = f"{file}, row {position}"
         votes = row.get("label") if isinstance(row, dict) else None
         if not isinstance(votes, list) or len(votes) != len(MARKS) or "image_id" not in row:
-            raise AesError(f"{where} is no image_id with ten votes", fix="pass idealo's AVA labels")
+            raise AesError(f"{where} is not an image_id with ten votes", fix="pass idealo's AVA labels")
         name = str(row["image_id"])
         require_unique(seen, name, where)
         yield _rating(name, [str(vote) for vote in votes], split, where)
@@ -113,20 +113,20 @@ def _split_of(file: Path) -> str:
     words = {"train": "train", "val": "val", "valid": "val", "test": "test"}
     found = [split for word, split in words.items() if word in file.stem.lower()]
     if not found:
-        raise AesError(f"the name {file.name} says no split", fix="put train, val or test into the file's name")
+        raise AesError(f"the name {file.name} names no split", fix="put train, val or test into the file's name")
     return found[0]
 
 
 def _rating(name: str, cells: Sequence[str], split: str, where: str) -> Rating:
     if not name.isdecimal():
-        raise AesError(f"{where}: image id {name!r} is no number", fix="mend or remove the row")
+        raise AesError(f"{where}: image id {name!r} is not a number", fix="correct or remove the row")
     try:
         votes = tuple(map(int, cells))
     except ValueError:
         votes = tuple(parse_count(cell, f"votes for {mark}", where) for cell, mark in zip(cells, MARKS, strict=True))
     raters = sum(votes)
     if raters <= 0 or min(votes) < 0:
-        raise AesError(f"{where}: the votes are {' '.join(cells)}", fix="mend or remove the row")
+        raise AesError(f"{where}: the votes are {' '.join(cells)}", fix="correct or remove the row")
     mean, std = mean_and_std(votes, MARKS)
     return Rating(
         image=f"{name}.jpg",

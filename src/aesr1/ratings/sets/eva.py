@@ -56,10 +56,10 @@ def load(root: Path) -> Iterator[Rating]:
     for where, cells in read_table(table, columns=columns, separator="="):
         name = cells["image_id"]
         if not name.isdecimal():
-            raise AesError(f"{where}: image_id {name!r} is no number", fix="mend or remove the row")
+            raise AesError(f"{where}: image_id {name!r} is not a number", fix="correct or remove the row")
         mark = parse_count(cells["score"], "score", where)
         if mark not in MARKS:
-            raise AesError(f"{where}: score is {mark}, outside 0–10", fix="mend or remove the row")
+            raise AesError(f"{where}: score is {mark}, outside 0–10", fix="correct or remove the row")
         image = images.setdefault(name, _Image())
         image.votes[mark] += 1
         for column in ATTRIBUTES:

@@ -51,7 +51,7 @@ def load(root: Path) -> Iterator[Rating]:
     for where, cells in read_table(workers, columns=("worker", "imagePair", "score")):
         mark = parse_count(cells["score"], "score", where)
         if mark not in MARKS:
-            raise AesError(f"{where}: score is {mark}, outside 1–5", fix="mend or remove the row")
+            raise AesError(f"{where}: score is {mark}, outside 1–5", fix="correct or remove the row")
         name = image_path(cells["imagePair"], where)
         votes.setdefault(name, Counter())[mark] += 1
         rated.setdefault(cells["worker"], []).append(name)
@@ -63,7 +63,7 @@ def load(root: Path) -> Iterator[Rating]:
     if not test:
         raise AesError(
             f"no worker of {workers} rated {TEST_LABELS[0]} to {TEST_LABELS[-1]} pictures, as the test workers did",
-            fix=f"put a list of the test images' names beside it as {TEST_LISTS[0]}",
+            fix=f"put a list of the test images' names next to it as {TEST_LISTS[0]}",
         )
     tested = 0
     seen: set[str] = set()

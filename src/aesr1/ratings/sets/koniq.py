@@ -29,7 +29,7 @@ DATA_SET = DataSet(
     published=({"train": 7_058, "val": 1_000, "test": 2_015},),
 )
 DISAGREE = 0.2
-"""MOS and votes may differ so far on the 0–1 scale: the published MOS is made of z-scores (seen: .12)."""
+"""Largest difference of MOS and votes on the 0–1 scale: the published MOS comes from z-scores (largest seen: .12)."""
 MARKS = (1, 2, 3, 4, 5)
 VOTES = tuple(f"c{mark}" for mark in MARKS)
 SPLITS = {"training": "train", "validation": "val", "test": "test"}
@@ -62,11 +62,11 @@ def _rating(where: str, cells: dict[str, str], score: float, split: str) -> Rati
     raters = round(parse_number(cells["c_total"], "c_total", where)) if cells.get("c_total") else round(sum(given))
     whole = 1.0 if abs(sum(given) - 1) < 1e-3 else float(raters)
     if min(given) < 0 or raters <= 0 or not math.isclose(sum(given), whole, rel_tol=1e-3):
-        raise AesError(f"{where}: the votes sum to {sum(given):g}, not {whole:g}", fix="mend or remove the row")
+        raise AesError(f"{where}: the votes sum to {sum(given):g}, not {whole:g}", fix="correct or remove the row")
     mean, std = mean_and_std(given, MARKS)
     if abs((mean - 1) / 4 - score) > DISAGREE:
         raise AesError(
-            f"{where}: the votes average {mean:.2f} of 5, MOS is {cells['MOS']}", fix="mend or remove the row"
+            f"{where}: the votes average {mean:.2f} of 5, MOS is {cells['MOS']}", fix="correct or remove the row"
         )
     return Rating(
         image=image_path(cells["image_name"], where),

@@ -75,7 +75,7 @@ def _workbook(file: Path) -> Iterator[Line]:
     try:
         rows = CalamineWorkbook.from_path(file).get_sheet_by_index(0).to_python()
     except (CalamineError, OSError) as error:
-        raise AesError(f"{file} is no workbook: {error}", fix="get the file again; it may be cut off") from error
+        raise AesError(f"{file} is not a workbook: {error}", fix="get the file again; it may be cut off") from error
     header = [str(cell).strip() for cell in rows[0]] if rows else []
     absent = [name for name in COLUMNS if name not in header]
     if absent:
