@@ -236,7 +236,7 @@ class _TeacherRun:
         if self.unanswered >= MAX_UNANSWERED:
             raise AesError(
                 f"{self.plan.teacher.endpoint.url} has not answered for {MAX_UNANSWERED} pictures ({answer.failure})",
-                fix="see to the server; the same command resumes from here",
+                fix="check the server; the same command resumes",
             )
 
 

@@ -178,7 +178,7 @@ def thinned(curve: Points) -> Points:
 
 
 def limits(low: float, high: float, *, span: float = 0.0, most: float = math.inf) -> tuple[float, float]:
-    """The ends of an axis: a little beyond the values, at least `span` apart, within 0 and `most` where the values are."""
+    """The ends of an axis: a little beyond the values, at least `span` apart, within 0 and `most` if the values are."""
     least = max(span, 1e-9 * max(abs(low), abs(high))) if span else 0.1 * abs(high) or 1.0  # a float has 16 digits
     room = max(0.08 * (high - low), (least - (high - low)) / 2 if span or high == low else 0.0)
     return (max(0.0, low - room) if low >= 0 else low - room), max(high, min(most, high + room))

@@ -101,7 +101,7 @@ def finish_run(trainer: Any, processor: Any, settings: Mapping[str, Any], *, sta
     output = Path(trainer.args.output_dir)
     model = trainer.accelerator.unwrap_model(trainer.model)
     last = complete_checkpoints(output)
-    again = f"; the same command then resumes from {last[-1]} and does the end alone" if last else ""
+    again = f"; the same command then resumes from {last[-1]} and only writes the end" if last else ""
     size = sum(parameter.numel() for parameter in model.parameters()) * 4 / GIB
     with explain_out_of_memory("writing the model", f"free {size:.1f} GiB of the computer's memory{again}"):
         if not hasattr(model, "merge_and_unload"):
