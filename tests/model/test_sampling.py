@@ -48,8 +48,10 @@ def both(vlm, pictures, *, eos, **settings):
     config = GenerationConfig(max_new_tokens=24, eos_token_id=eos, pad_token_id=0, **settings)
     theirs = vlm.model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1] :].tolist()
     cut = [row[: 1 + next((place for place, id_ in enumerate(row) if id_ in eos), len(row))] for row in theirs]
-    drawing = sampling_settings(config, vlm.model)
-    ours = sample_replies(vlm.model, prefill(vlm.model, inputs), replies=1, drawing=drawing, max_new_tokens=24, eos=eos)
+    sampling = sampling_settings(config, vlm.model)
+    ours = sample_replies(
+        vlm.model, prefill(vlm.model, inputs), replies=1, sampling=sampling, max_new_tokens=24, eos=eos
+    )
     return cut, ours
 
 
@@ -108,10 +110,12 @@ def test_samples_have_the_distribution_that_generate_draws_from(vlm, pictures, s
     made = vlm.model.generate(**inputs, generation_config=config)
     exact = torch.softmax(made.scores[0], dim=-1)
     config.update(output_scores=False, return_dict_in_generate=False)
-    drawing = sampling_settings(config, vlm.model)
+    sampling = sampling_settings(config, vlm.model)
     source = torch.Generator().manual_seed(1)
     start = prefill(vlm.model, inputs)
-    rows = sample_replies(vlm.model, start, replies=4000, drawing=drawing, max_new_tokens=2, eos=[2], source=source)
+    rows = sample_replies(
+        vlm.model, start, replies=4000, sampling=sampling, max_new_tokens=2, eos=[2], generator=source
+    )
     for picture, expected in enumerate(exact):
         drawn = rows[4000 * picture : 4000 * (picture + 1)]
         agrees(torch.tensor([row[0] for row in drawn]), expected)
@@ -142,7 +146,7 @@ def agrees(drawn, expected):
     assert ((counts - means) ** 2 / means.clamp(min=1e-9)).sum() < degrees + 5 * (2 * degrees) ** 0.5 + 10
 
 
-def test_a_roomy_cache_holds_what_transformers_own_would():
+def test_a_preallocated_cache_holds_the_same_keys_and_values_as_transformers_own():
     """Over several growths, with rows that are repeated and leave, and two that go on from one apart."""
     torch.manual_seed(0)
     ours, theirs = PreallocatedLayer(), DynamicLayer()
@@ -154,7 +158,7 @@ def test_a_roomy_cache_holds_what_transformers_own_would():
 
     for tokens in (5, 1, SPARE_COLUMNS - 2, 1, 1, 3 * SPARE_COLUMNS, 1):
         read(ours, theirs, 2, tokens)
-    apart, copied = ours.apart(), copy.copy(theirs)
+    apart, copied = ours.fork(), copy.copy(theirs)
     for _ in range(3):
         read(ours, theirs, 2, 1)
         read(apart, copied, 2, 1)
@@ -169,15 +173,15 @@ def test_a_roomy_cache_holds_what_transformers_own_would():
 @torch.inference_mode()
 def test_a_prefill_can_be_drawn_from_again(vlm, pictures):
     start = prefill(vlm.model, model_inputs(vlm, pictures, [""] * 3, PROMPT))
-    settings = {"drawing": SamplingSettings(temperature=1.0), "max_new_tokens": 6, "eos": [2]}
+    settings = {"sampling": SamplingSettings(temperature=1.0), "max_new_tokens": 6, "eos": [2]}
     first, again, other = (
-        sample_replies(vlm.model, start, replies=3, source=torch.Generator().manual_seed(seed), **settings)
+        sample_replies(vlm.model, start, replies=3, generator=torch.Generator().manual_seed(seed), **settings)
         for seed in (0, 0, 1)
     )
     assert first == again != other and len(first) == 9
 
 
-def test_what_a_drawing_cannot_say_is_left_to_generate(vlm, pictures, monkeypatch):
+def test_settings_that_sampling_does_not_support_are_left_to_generate(vlm, pictures, monkeypatch):
     assert sampling_settings(GenerationConfig(no_repeat_ngram_size=2), vlm.model) is None
     assert sampling_settings(GenerationConfig(num_beams=3), vlm.model) is None
     reading = prefill_pictures(vlm, pictures)

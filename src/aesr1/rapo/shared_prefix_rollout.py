@@ -43,9 +43,9 @@ def shared_prefix_rollout(
     if images is None or any(row is None or len(row) != 1 for row in images):
         return None
     config, model = trainer.generation_config, unwrap_lora(trainer.accelerator.unwrap_model(trainer.model_wrapped))
-    drawing = sampling_settings(config, model)
+    sampling = sampling_settings(config, model)
     groups = find_groups(prompt_ids, fields, marks=picture_tokens(model.config) or ())
-    if drawing is None or groups is None or not can_repeat_cache(model):
+    if sampling is None or groups is None or not can_repeat_cache(model):
         return None
     inputs = Trainer._prepare_inputs(trainer, _batch(groups, padding=trainer._tokenizer.pad_token_id))
     with (
@@ -64,7 +64,7 @@ def shared_prefix_rollout(
             model,
             prefill(model, inputs),
             replies=groups.replies,
-            drawing=drawing,
+            sampling=sampling,
             max_new_tokens=config.max_new_tokens,
             eos=end_tokens(config),
         )
