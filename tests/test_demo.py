@@ -1,4 +1,4 @@
-"""The whole loop, small: every stage's files, the table, the page, and going on after an interruption."""
+"""A small demo: the files of every stage, the table, the page, and resuming after an interruption."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn o
 SHORT = ("--max_steps", "2", "--per_device_train_batch_size", "8", "--num_generations", "4", "--validate_images", "4")
 
 
-def test_the_loop_runs_resumes_and_leaves_its_numbers(tmp_path):
+def test_a_small_demo_runs_resumes_and_writes_its_numbers(tmp_path):
     config = DemoConfig(tmp_path / "demo", train=60, test=12, rationales=12, shown=6, rapo_settings=SHORT)
     table = run_demo(config)
     assert "rapo" in table and "report.html" in table

@@ -18,7 +18,7 @@ def test_rows_come_back_with_absolute_paths(tmp_path):
     assert row.votes == (1, 1, 1)
 
 
-def test_a_whole_last_line_without_its_break_counts_and_stays(tmp_path):
+def test_a_complete_last_line_without_line_break_is_read_and_kept(tmp_path):
     path = tmp_path / "r.jsonl"
     write_rows(path, [RATING, RATING])
     path.write_text(path.read_text().rstrip("\n"))
@@ -28,25 +28,25 @@ def test_a_whole_last_line_without_its_break_counts_and_stays(tmp_path):
     assert len(read_rows(path, Rating)) == 3
 
 
-def test_a_file_that_is_not_ours_is_left_as_it_is(tmp_path):
+def test_a_file_that_holds_no_rows_is_not_changed(tmp_path):
     (tmp_path / "notes.txt").write_text("remember the milk")
     with pytest.raises(AesError, match="not a file of rows"):
         Appender(tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_text() == "remember the milk"
 
 
-def test_a_name_that_is_no_unicode_comes_back(tmp_path):
+def test_a_file_name_that_is_not_unicode_is_kept(tmp_path):
     name = b"caf\xe9.jpg".decode(errors="surrogateescape")
     write_rows(tmp_path / "r.jsonl", [Rating(name, 0.5, "mine", "train")])
     assert read_rows(tmp_path / "r.jsonl", Rating)[0].image.endswith(name)
 
 
-def test_an_error_survives_the_way_back_from_a_worker():
+def test_an_error_can_be_pickled():
     error = pickle.loads(pickle.dumps(AesError("a", fix="b")))
     assert (error.problem, error.fix) == ("a", "b")
 
 
-def test_a_torn_last_line_is_left_out_and_cut_off_before_appending(tmp_path):
+def test_a_torn_last_line_is_not_read_and_is_removed_before_appending(tmp_path):
     path = tmp_path / "r.jsonl"
     write_rows(path, [RATING])
     with path.open("a") as file:

@@ -1,4 +1,4 @@
-"""One prefill and many replies: token for token what `generate` writes, and drawn from the same distribution."""
+"""Replies sampled from one prefill equal those of transformers' `generate`, token for token or in distribution."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def both(vlm, pictures, *, eos, **settings):
     return cut, ours
 
 
-def test_greedy_replies_are_generates_in_every_family(family, pictures):
+def test_greedy_replies_equal_those_of_generate_in_every_family(family, pictures):
     """With end tokens that the replies meet at different places, so that rows leave the batch early and late."""
     assert can_repeat_cache(family.model)
     whole, ours = both(family, pictures, eos=[family.processor.tokenizer.eos_token_id])
@@ -68,13 +68,13 @@ def test_greedy_replies_are_generates_in_every_family(family, pictures):
 @pytest.mark.parametrize(
     "settings", [{"repetition_penalty": 1.7}, {"min_new_tokens": 6}, {"suppress_tokens": [3, 4, 5, 6]}], ids=str
 )
-def test_settings_mean_what_they_mean_to_generate(family, pictures, settings):
+def test_sampling_settings_give_the_replies_that_generate_gives(family, pictures, settings):
     whole, _ = both(family, pictures, eos=[family.processor.tokenizer.eos_token_id])
     theirs, ours = both(family, pictures, eos=sorted({row[2] for row in whole}), **settings)
     assert ours == theirs
 
 
-def test_scores_from_the_same_prefill_are_those_of_reading_again(family, pictures):
+def test_scores_from_a_shared_prefill_equal_those_from_a_new_one(family, pictures):
     """Unequal prefixes, two a picture; also where a layer sees a window alone, which padding would narrow."""
     reading = prefill_pictures(family, pictures)
     prefixes = [reply_until_score("x " * length) for length in (1, 9, 3, 3, 14, 0)]
@@ -98,7 +98,7 @@ def test_scores_from_the_same_prefill_are_those_of_reading_again(family, picture
     ids=str,
 )
 @torch.inference_mode()
-def test_samples_have_the_distribution_that_generate_draws_from(vlm, pictures, settings):
+def test_samples_have_the_distribution_of_generate(vlm, pictures, settings):
     """First and second tokens of 4,000 draws a picture, their counts against generate's own scores.
 
     A χ² of d degrees of freedom exceeds d + 5 √2d less than once in a million times.
@@ -171,7 +171,7 @@ def test_a_preallocated_cache_holds_the_same_keys_and_values_as_transformers_own
 
 
 @torch.inference_mode()
-def test_a_prefill_can_be_drawn_from_again(vlm, pictures):
+def test_a_prefill_is_unchanged_by_sampling(vlm, pictures):
     start = prefill(vlm.model, model_inputs(vlm, pictures, [""] * 3, PROMPT))
     settings = {"sampling": SamplingSettings(temperature=1.0), "max_new_tokens": 6, "eos": [2]}
     first, again, other = (
