@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from aesr1.demo import READING, DemoConfig, run_demo
+from aesr1.demo import PREDICT_SETTINGS, DemoConfig, run_demo
 from aesr1.evaluation.run import EvalConfig, evaluate_models
 from aesr1.records import Prediction, read_rows
 
@@ -29,7 +29,7 @@ def test_a_small_demo_runs_resumes_and_writes_its_numbers(tmp_path):
     assert "<html" in (config.output / "report.html").read_text()
     models = (("rapo", str(config.output / "rapo")),)
     test = config.output / "test" / "ratings.jsonl"
-    evaluate_models(EvalConfig(test, models, tmp_path / "sampled", reading=replace(READING, samples=2)))
+    evaluate_models(EvalConfig(test, models, tmp_path / "sampled", reading=replace(PREDICT_SETTINGS, samples=2)))
     sampled = read_rows(tmp_path / "sampled" / "predictions-rapo.jsonl", Prediction)
     assert len(sampled) == 12 and all("mean of 2 at temperature 0.6" in row.decoding for row in sampled)
     weights = (config.output / "rapo" / "model.safetensors").read_bytes()

@@ -75,7 +75,7 @@ def predict(
     """
     settings = settings or PredictSettings()
     window = BATCHES_SORTED_TOGETHER * settings.batch_size
-    opened = prefetch_images(images, max_pixels=vlm.max_pixels, pool=pool, ahead=max(window, MIN_PREFETCHED))
+    opened = prefetch_images(images, max_pixels=vlm.max_pixels, pool=pool, depth=max(window, MIN_PREFETCHED))
     for start in range(0, len(images), window):
         paths = [_path_of(image) for image in images[start : start + window]]
         pictures = list(islice(opened, len(paths)))
