@@ -1,8 +1,8 @@
-"""What it saves a training on the CPU to keep freed memory instead of handing it back: the same RAPO steps, in pairs.
+"""Time that a training on the CPU saves when it keeps freed memory: the same RAPO steps with and without, in pairs.
 
     python bench/freed_memory.py [--pairs 5] [--steps 6]
 
-Each run is a process of its own, because the C library's setting cannot be taken back.
+Each run is a separate process, because the setting of the C library cannot be undone.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def steps(keep: bool, ratings: Path, n: int, report: Path) -> None:
         training._keep_freed_memory = lambda: None
     with tempfile.TemporaryDirectory() as folder:
         limits = ["--max_steps", str(n), "--validate_every", "0", "--output_dir", folder]
-        began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
         rapo(["--config", RECIPE, "--ratings", str(ratings), *limits])
-        wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+        wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     report.write_text(json.dumps([wall, after.ru_stime - before.ru_stime, after.ru_maxrss / 2**20]))
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     arguments = parser.parse_args()
     spawn = multiprocessing.get_context("spawn")
-    found: dict[bool, list[list[float]]] = {True: [], False: []}
+    results: dict[bool, list[list[float]]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as folder:
         make_album(AlbumConfig(Path(folder) / "scenes", n=64, seed=0))
         report = Path(folder) / "report.json"
@@ -53,13 +53,13 @@ def main() -> None:
                 child = spawn.Process(target=steps, args=(keep, ratings, arguments.steps, report))
                 child.start()
                 child.join()
-                found[keep].append(json.loads(report.read_text()))
+                results[keep].append(json.loads(report.read_text()))
                 report.unlink()
-    for keep, rows in found.items():
+    for keep, rows in results.items():
         wall, system, peak = (statistics.median(column) for column in zip(*rows, strict=True))
-        print(f"{'kept' if keep else 'given back':10} {wall:5.1f} s, {system:4.1f} s of it system, {peak:.2f} GiB")
-    ratios = [kept[0] / back[0] for kept, back in zip(found[True], found[False], strict=True)]
-    print(f"kept / given back: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
+        print(f"{'kept' if keep else 'returned':10} {wall:5.1f} s, {system:4.1f} s of it system, {peak:.2f} GiB")
+    ratios = [kept[0] / returned[0] for kept, returned in zip(results[True], results[False], strict=True)]
+    print(f"kept / returned: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long a user waits before anything happens: `import aesr1` and `aesr1 --help`, whole processes.
+"""Start-up time of `import aesr1` and `aesr1 --help`, measured on whole processes.
 
 python bench/imports.py
 """
@@ -14,19 +14,19 @@ RUNS = 7
 
 
 def seconds(*command: str) -> list[float]:
-    """Wall seconds of RUNS runs after one that is not counted."""
+    """Wall seconds of RUNS runs, after one warm-up run."""
     times = []
     for _ in range(RUNS + 1):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
     return times[1:]
 
 
 if __name__ == "__main__":
-    bare = statistics.median(seconds(sys.executable, "-c", "pass"))
+    python = statistics.median(seconds(sys.executable, "-c", "pass"))
     package = statistics.median(seconds(sys.executable, "-c", "import aesr1"))
     help_page = statistics.median(seconds(sys.executable, "-m", "aesr1", "--help"))
-    print(f"python alone          {bare:.3f} s")
-    print(f"import aesr1 adds     {package - bare:.3f} s   (target < 0.1 s)")
+    print(f"python alone          {python:.3f} s")
+    print(f"import aesr1 adds     {package - python:.3f} s   (target < 0.1 s)")
     print(f"aesr1 --help          {help_page:.3f} s   (target < 0.5 s)")

@@ -1,9 +1,9 @@
-"""What RAPO's own code adds to a TRL GRPO step with constant rewards: same model, data, reply lengths, one run.
+"""Time that RAPO's code adds to a GRPO step of TRL with constant rewards; same model, data and reply lengths.
 
     python bench/overhead.py
 
-Two figures: the share of a step that is spent inside the reward callables (exact), and the ratio of whole steps
-over paired runs (what a user waits, with the machine's noise).
+Two figures: the share of a step that is spent in the reward functions (exact), and the ratio of whole steps in paired
+runs (with the noise of the machine).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def constant(completions: list[Any], **_: Any) -> list[float]:
 
 
 def steps(rewards: list[Any], ratings: list[Rating], folder: str) -> list[float]:
-    """Seconds of each step but the first."""
+    """Seconds of each step except the first."""
     from transformers import PrinterCallback
     from trl import GRPOConfig
 
@@ -48,7 +48,7 @@ def steps(rewards: list[Any], ratings: list[Rating], folder: str) -> list[float]
         "report_to": "none",
         "save_strategy": "no",
         "logging_steps": 1,
-        "generation_kwargs": {"min_new_tokens": LENGTH},  # equal lengths, so that the arms do equal work
+        "generation_kwargs": {"min_new_tokens": LENGTH},  # equal lengths, so that both runs do the same work
     }
     vlm = load(BACKBONE, device="cpu")
     trainer = RapoTrainer(
@@ -66,33 +66,33 @@ def steps(rewards: list[Any], ratings: list[Rating], folder: str) -> list[float]
 def main() -> None:
     """Print both figures."""
     warnings.simplefilter("ignore")
-    inside = 0.0
+    reward_seconds = 0.0
 
     def timed(reward: Any) -> Any:
         def call(**columns: Any) -> list[float]:
-            nonlocal inside
-            begun = time.perf_counter()
+            nonlocal reward_seconds
+            start = time.perf_counter()
             result: list[float] = reward(**columns)
-            inside += time.perf_counter() - begun
+            reward_seconds += time.perf_counter() - start
             return result
 
         call.__name__ = reward.__name__
         return call
 
     settings = RewardSettings(comparison_scope="global")
-    ours = [timed(r) for r in reward_functions(settings)]
+    rapo_rewards = [timed(r) for r in reward_functions(settings)]
     with tempfile.TemporaryDirectory() as folder:
         ratings = read_rows(make_album(AlbumConfig(Path(folder) / "album", n=64, split="train")), Rating)
         ratios, shares = [], []
         for _ in range(PAIRS):
             plain = steps([constant], ratings, folder)
-            inside = 0.0
-            rapo = steps(ours, ratings, folder)
-            shares.append(inside / (STEPS + 1) / statistics.median(rapo))
+            reward_seconds = 0.0
+            rapo = steps(rapo_rewards, ratings, folder)
+            shares.append(reward_seconds / (STEPS + 1) / statistics.median(rapo))
             ratios.append(statistics.median(rapo) / statistics.median(plain))
     print(f"inside the rewards: {100 * statistics.median(shares):.2f} % of a step (target < 5 %)")
-    spread = f"{min(ratios):.3f}–{max(ratios):.3f}, {PAIRS} pairs"
-    print(f"RAPO step / constant-reward step: {statistics.median(ratios):.3f} ({spread})")
+    span = f"{min(ratios):.3f}–{max(ratios):.3f}, {PAIRS} pairs"
+    print(f"RAPO step / constant-reward step: {statistics.median(ratios):.3f} ({span})")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What reading the picture once brings in training: our trainer against TRL's own way, in one run, on the same weights.
+"""Training steps that read the picture once, compared with TRL's own way: time and memory, in one run, same weights.
 
     python bench/read_once.py [-o FILE] [--pairs 5] [--part main|growth] [--quick]
 
-A Qwen2.5-VL of 19 M parameters whose tower has the share of the work that 3B's has; pictures of 512 × 512 (324
-tokens), the paper's prompt spelt out, replies of 200 tokens, float32, two images a step. The two ways take turns;
-printed are the ratio of each pair's times (median and range), what operations alone would give, the memory that a step
-keeps for its backward pass, and by how much a process that does one whole step grows at most.
+A Qwen2.5-VL of 19 M parameters whose vision tower has the same share of the work as that of 3B; pictures of 512 × 512
+(324 tokens), the paper's prompt, replies of 200 tokens, float32, two images a step. The two ways alternate. Printed are
+the ratio of the times of each pair (median and range), the ratio of operations, the memory that a step keeps for its
+backward pass, and the largest growth of a process that does one whole step.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ SHAPE = Shape(
     Vision(8, 160, 4, 432, (3, 7)),
 )
 IMAGES = 2
-PROMPT_LENGTH = 418  # tokens, of which 324 the picture's; the published tokenizer makes fewer of the words
+PROMPT_LENGTH = 418  # tokens, 324 of them for the picture; the published tokenizer needs fewer for the words
 
 
 class Setting(NamedTuple):
-    """What grows."""
+    """The sizes that are varied."""
 
     replies: int = 8
     side: int = 512  # pixels
@@ -59,7 +59,7 @@ def lot(completions: list[Any], **_: Any) -> list[float]:
 
 
 def trainer_of(setting: Setting, folder: Path) -> RapoTrainer:
-    """The real trainer; every reply is held to exactly `length` tokens."""
+    """The real trainer; every reply has exactly `length` tokens."""
     processor = processor_for(setting.side**2)
     model = build(SHAPE, processor, dtype=torch.float32, device="cpu").train()
     grpo_trainer.create_model_from_path = lambda *_, **__: build(SHAPE, processor, dtype=torch.float32, device="cpu")
@@ -87,7 +87,7 @@ def trainer_of(setting: Setting, folder: Path) -> RapoTrainer:
 
 
 def rows_of(setting: Setting) -> list[dict[str, Any]]:
-    """A generation batch: pictures of noise, each with the prompt, once for every reply."""
+    """A generation batch: noise pictures with the prompt, one row for each reply."""
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 256, (setting.side, setting.side, 3), dtype=np.uint8) for _ in range(IMAGES)]
     prompt = [{"role": "user", "content": PROMPT}]
@@ -101,13 +101,13 @@ def train_on(trainer: RapoTrainer, batch: dict[str, Any]) -> None:
 
 
 def step(trainer: RapoTrainer, rows: list[dict[str, Any]]) -> None:
-    """All of a step: rollout, reference, rewards, log-probabilities, backward pass, optimizer."""
+    """A whole step: rollout, reference, rewards, log-probabilities, backward pass, optimizer."""
     train_on(trainer, trainer._prepare_inputs(rows))
     trainer.optimizer.step()
 
 
 def seconds(trainer: RapoTrainer, work: Callable[[], None], *, once: bool) -> float:
-    """How long it takes in one of the two ways."""
+    """Seconds in one of the two ways."""
     trainer.read_once, trainer._agrees, trainer._buffered_inputs = once, True, None
     began = time.perf_counter()
     work()
@@ -115,7 +115,7 @@ def seconds(trainer: RapoTrainer, work: Callable[[], None], *, once: bool) -> fl
 
 
 def paired(trainer: RapoTrainer, work: Callable[[], None], pairs: int) -> dict[str, Any]:
-    """TRL's way and ours in turn, after one of each to warm up; times and ratios."""
+    """Times and ratios of TRL's way and ours in alternation, after a warm-up of each."""
     for once in (False, True):
         seconds(trainer, work, once=once)
     found = [(seconds(trainer, work, once=False), seconds(trainer, work, once=True)) for _ in range(pairs)]
@@ -124,7 +124,7 @@ def paired(trainer: RapoTrainer, work: Callable[[], None], pairs: int) -> dict[s
 
 
 def kept(trainer: RapoTrainer, batch: dict[str, Any], *, once: bool) -> float:
-    """MiB that the forward pass keeps for the backward pass, weights left out."""
+    """MiB that the forward pass keeps for the backward pass, without weights."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in trainer.model.parameters()}
     storages: dict[int, int] = {}
 
@@ -158,13 +158,13 @@ def expected(setting: Setting, prompt: int, shape: Shape = SHAPE) -> float:
 
 
 def peak() -> float:
-    """The process's highest memory so far, in MiB. Not getrusage's, which begins with that of the process before it."""
+    """Peak memory of this process in MiB. Not from getrusage, which starts with the peak of the parent process."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def alone(setting: Setting, *, once: bool) -> float:
-    """MiB by which this process grows at most in one whole step."""
+    """Largest growth of this process in one whole step, in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(setting, Path(folder))
         trainer.create_optimizer()
@@ -174,7 +174,7 @@ def alone(setting: Setting, *, once: bool) -> float:
 
 
 def child(setting: Setting, *more: str) -> Any:
-    """What this script prints of one setting in a process of its own: each leaves gigabytes of torn memory behind."""
+    """The output of this script for one setting in a separate process, because each fragments gigabytes of memory."""
     numbers = [str(value) for value in setting]
     run = subprocess.run(
         [sys.executable, __file__, "--setting", *numbers, *more], stdout=subprocess.PIPE, text=True, check=True
@@ -183,7 +183,7 @@ def child(setting: Setting, *more: str) -> Any:
 
 
 def measure(setting: Setting, pairs: int, *, whole: bool) -> dict[str, Any]:
-    """One setting's figures but for `alone`'s."""
+    """The figures of one setting, except those of `alone`."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(setting, Path(folder))
         trainer.create_optimizer()

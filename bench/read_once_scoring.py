@@ -1,11 +1,11 @@
-"""What reading the picture once brings where replies are written: scoring and the rollout, on the same weights.
+"""Scoring and rollouts that read the picture once, compared with `generate`: time and memory, on the same weights.
 
     python bench/read_once_scoring.py [--pairs 5] [--quick]
 
 The Qwen2.5-VL of 19 M parameters of bench/read_once.py; pictures of 512 × 512 (324 tokens), two to score and four to
-roll out, the prompt spelt out, replies of exactly 200 tokens, float32. The two ways of a line take turns; printed are
-the ratio of each pair's processor times on one thread, which other work on the machine disturbs least (median and
-range), what operations alone would give, and each way's highest memory in a process of its own.
+roll out, the paper's prompt, replies of exactly 200 tokens, float32. The two ways of a line alternate. Printed are the
+ratio of the processor times of each pair on one thread, which other work on the machine disturbs least (median and
+range), the ratio of operations, and the peak memory of each way in a separate process.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SAMPLES = {"do_sample": True, "temperature": 0.6, "top_p": 1.0, "top_k": 0, "num
 
 
 def pictures(count: int = IMAGES) -> list[Image.Image]:
-    """Noise: what is in a picture costs nothing."""
+    """Noise: the time does not depend on the content of a picture."""
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)) for _ in range(count)]
 
@@ -61,14 +61,14 @@ def score(vlm: Vlm, **settings: Any) -> None:
 
 @torch.inference_mode()
 def one_at_a_time(vlm: Vlm, **drawing: Any) -> None:
-    """The plain way: `generate` about each picture, which reads it once for every reply."""
+    """The plain way: `generate` for each picture, which reads it once for every reply."""
     for picture in pictures():
         inputs = model_inputs(vlm, [picture], [""], PROMPT)
         vlm.model.generate(**inputs, max_new_tokens=LENGTH, pad_token_id=0, **drawing)
 
 
 def prepare(vlm: Vlm, seen: list[Image.Image]) -> None:
-    """What the processor makes of a batch, ten times, since once is too short to measure."""
+    """The processor on a batch, ten times, because once is too short to measure."""
     for _ in range(10):
         model_inputs(vlm, seen, [""] * len(seen), PROMPT)
 
@@ -85,13 +85,13 @@ def roll_out(trainer: Any, *, once: bool) -> None:
 
 
 def rollouts(*, once: bool) -> Callable[[], None]:
-    """The trainer is made here, so that a process that only scores needs none of it."""
+    """The trainer is made here, so that a process that only scores does not need it."""
     trainer = trainer_of(Setting(REPLIES, SIDE, LENGTH), Path(tempfile.mkdtemp()))
     return partial(roll_out, trainer, once=once)
 
 
 def ways() -> dict[str, tuple[Callable[[], None], Callable[[], None]]]:
-    """What is compared, the slower way first."""
+    """The ways that are compared, the slower one first."""
     vlm, trainer = model_of(), rollouts(once=True).args[0]  # type: ignore[attr-defined]
     greedy: dict[str, Any] = {"do_sample": False}
     return {
@@ -117,7 +117,7 @@ def ways() -> dict[str, tuple[Callable[[], None], Callable[[], None]]]:
 
 
 def operations() -> tuple[float, float]:
-    """Of reading one picture with its prompt, and of writing one reply after it."""
+    """Operations of reading one picture with its prompt, and of writing one reply."""
     patches = SIDE // 28 * 2
     prompt = model_inputs(model_of(), pictures()[:1], [""], PROMPT)["input_ids"].shape[1]
     decoder = language_part(SHAPE, Batch(1, prompt, 0, patches))
@@ -128,14 +128,14 @@ def operations() -> tuple[float, float]:
 
 
 def expected() -> list[float]:
-    """The ratio of operations of each of `ways`; the digits' tree and the tags before it, some 60 tokens, left out."""
+    """The ratio of operations of each of `ways`, without the tree of digits and its tags (about 60 tokens)."""
     reading, writing = operations()
     once, apart = reading + REPLIES * writing, REPLIES * (reading + writing)
     return [once / (reading + writing), apart / once, 1.0, (reading + writing) / reading, REPLIES, apart / once]
 
 
 def seconds(work: Callable[[], None]) -> float:
-    """How long it takes the processor."""
+    """Processor seconds."""
     began = time.process_time()
     work()
     return time.process_time() - began
@@ -149,7 +149,7 @@ ALONE: dict[str, Callable[[], Callable[[], None]]] = {
     "rollout by TRL's way": lambda: rollouts(once=False),
     "rollout by ours": lambda: rollouts(once=True),
 }
-"""What is measured for memory, each in a process of its own."""
+"""What is measured for memory, each in a separate process."""
 
 
 def main() -> None:

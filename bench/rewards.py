@@ -1,4 +1,4 @@
-"""RAPO's rewards for 512 images × 8 replies, against the loop form of the same equations, same numbers.
+"""Time of RAPO's rewards for 512 images × 8 replies, compared with loops over the same equations.
 
 python bench/rewards.py
 """
@@ -14,11 +14,11 @@ import numpy as np
 from aesr1.rapo.rewards import GAMMA, absolute_reward, relative_reward
 
 IMAGES, REPLIES, PAIRS = 512, 8, 5
-LOOP_IMAGES = 48  # the loops take minutes at 512; their time grows with the square of the images
+LOOP_IMAGES = 48  # loops over 512 images take minutes; the time is quadratic in the images
 
 
 def by_loops(scores: np.ndarray, ratings: np.ndarray) -> np.ndarray:
-    """Equations 3–5 as they are written."""
+    """Equations 3–5 as loops."""
     mean, variance = scores.mean(axis=1), scores.var(axis=1, ddof=1)
     reward = np.zeros_like(scores)
     for i in range(len(scores)):
@@ -34,29 +34,29 @@ def by_loops(scores: np.ndarray, ratings: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    """Print both times and their ratio, measured in turn."""
+    """Print both times and their ratio, measured in alternation."""
     rng = np.random.default_rng(0)
     scores, ratings = rng.random((IMAGES, REPLIES)), rng.random(IMAGES)
-    few, fewer = scores[:LOOP_IMAGES], ratings[:LOOP_IMAGES]
-    relative_reward(few, fewer)
-    whole, ratios = [], []
+    some_scores, some_ratings = scores[:LOOP_IMAGES], ratings[:LOOP_IMAGES]
+    relative_reward(some_scores, some_ratings)
+    seconds, ratios = [], []
     for _ in range(PAIRS):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         relative_reward(scores, ratings)
         absolute_reward(scores, ratings)
-        whole.append(time.perf_counter() - begun)
-        begun = time.perf_counter()
-        fast = relative_reward(few, fewer)
+        seconds.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        fast = relative_reward(some_scores, some_ratings)
         middle = time.perf_counter()
-        slow = by_loops(few, fewer)
-        ratios.append((time.perf_counter() - middle) / (middle - begun))
-    spread = f"{min(whole):.3f}–{max(whole):.3f}"
+        slow = by_loops(some_scores, some_ratings)
+        ratios.append((time.perf_counter() - middle) / (middle - start))
+    span = f"{min(seconds):.3f}–{max(seconds):.3f}"
     print(
-        f"{IMAGES} images × {REPLIES} replies: {statistics.median(whole):.3f} s (target < 0.3 s), {PAIRS} runs {spread}"
+        f"{IMAGES} images × {REPLIES} replies: {statistics.median(seconds):.3f} s (target < 0.3 s), {PAIRS} runs {span}"
     )
-    times, spread = statistics.median(ratios), f"{min(ratios):.0f}–{max(ratios):.0f}"
-    furthest = np.abs(fast - slow).max()
-    print(f"{LOOP_IMAGES} images: {times:.0f} × faster than loops ({spread}), largest difference {furthest:.1e}")
+    times, span = statistics.median(ratios), f"{min(ratios):.0f}–{max(ratios):.0f}"
+    largest = np.abs(fast - slow).max()
+    print(f"{LOOP_IMAGES} images: {times:.0f} × faster than loops ({span}), largest difference {largest:.1e}")
 
 
 if __name__ == "__main__":
