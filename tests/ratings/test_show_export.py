@@ -194,7 +194,7 @@ def test_files_are_of_the_split_that_they_say(ratings, tmp_path):
     named = import_huggingface(HuggingFaceConfig("parquet", tmp_path / "named", (f"val={plain[0]}",)))
     assert {row.split for row in read_rows(named, Rating)} == {"val"}
     odd = plain[0].rename(tmp_path / "one.parquet")
-    with pytest.raises(AesError, match="says no split"):
+    with pytest.raises(AesError, match="contains no split"):
         import_huggingface(HuggingFaceConfig("parquet", tmp_path / "x", (str(odd), str(plain[1]))))
 
 
@@ -219,14 +219,14 @@ def test_columns_of_other_names_are_mapped(tmp_path):
         ({"image": "a.png", "score": 3.0}, {}, "train row 1: score is 3, outside the scale 0–1"),
         ({"image": "a.png", "score": None}, {}, "score is 'None', no number"),
         ({"image": "a.png", "score": 0.5, "split": "dev"}, {}, "split is 'dev'"),
-        ({"image": None, "score": 0.5}, {}, "row 1 holds no picture"),
-        ({"image": "a.png", "score": 0.5}, {"columns": (("mark", "score"),)}, "no field of a rating"),
+        ({"image": None, "score": 0.5}, {}, "row 1 has no picture"),
+        ({"image": "a.png", "score": 0.5}, {"columns": (("mark", "score"),)}, "not a field of a rating"),
         ({"image": "a.png", "score": 0.5}, {"scale": (5, 1)}, "scale runs from 5"),
         ({"image": "gone.png", "score": 0.5}, {}, "1 images are missing, first: .*gone.png"),
         ({"image": "a.png", "score": 0.5, "rater_std": "abc"}, {}, "rater_std is 'abc', no number"),
         ({"image": "a.png", "score": 0.5, "rater_std": -3}, {}, "rater_std is -3, no standard"),
         ({"image": "a.png", "score": 0.5, "raters": -7}, {}, "raters is -7, no number of votes"),
-        ({"image": "a.png", "score": 0.5, "votes": "[1]"}, {}, "no list of numbers"),
+        ({"image": "a.png", "score": 0.5, "votes": "[1]"}, {}, "not a list of numbers"),
         ({"image": "a.png", "score": 0.5, "attributes": "text"}, {}, "attributes are 'text'"),
     ],
 )
@@ -239,7 +239,7 @@ def test_a_data_set_that_does_not_fit_is_refused(tmp_path, row, settings, messag
 
 
 def test_exports_that_cannot_be(ratings, tmp_path):
-    with pytest.raises(AesError, match="no tool"):
+    with pytest.raises(AesError, match="not a known tool"):
         export(ExportConfig(ratings, "keras", tmp_path / "out"))
     with pytest.raises(AesError, match="no rows of split val"):
         export(ExportConfig(ratings, "trl", tmp_path / "out", split="val"))

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aesr1.errors import AesError
+from aesr1.records import Rating
 
 RESEARCH = "research use only; the pictures belong to their photographers"
 
@@ -27,6 +28,10 @@ class DataSet:
     images: tuple[str, ...]  # folders below the root in which its pictures are looked for
     published: tuple[Mapping[str, int], ...]  # rows by split (or "all"), of each form that the set is handed round in
     counted: bool = True  # in the authors' own files; False: the papers say so
+
+    def rating(self, image: str, score: float, split: str, **values: Any) -> Rating:
+        """A row of this set, with its name, licence and source; `values` are other fields of `Rating`."""
+        return Rating(image, score, self.name, split, licence=self.licence, source=self.source, **values)
 
 
 class Line(NamedTuple):

@@ -99,13 +99,10 @@ def _matlab(file: Path) -> Iterator[Rating]:
 
 
 def _rating(image: str, score: float, split: str, attributes: Mapping[str, float]) -> Rating:
-    return Rating(
+    return DATA_SET.rating(
         image=f"{FOLDERS.get(split, TEST_FOLDER)}/{image}",
         score=score,
-        domain=DATA_SET.name,
         split=split,
         raters=5,
         attributes=dict(attributes) or None,
-        licence=DATA_SET.licence,
-        source=DATA_SET.source,
     )

@@ -53,12 +53,9 @@ def load(root: Path) -> Iterator[Rating]:
 def _rating(where: str, cells: Mapping[str, str], score: float, split: str) -> Rating:
     """Attribute cells are often empty: nobody marked that attribute for that picture."""
     marked = {name: parse_score(cells[name], name, where, low=0, high=10) for name in ATTRIBUTES if cells[name]}
-    return Rating(
+    return DATA_SET.rating(
         image=image_path(cells["filename"], where),
         score=score,
-        domain=DATA_SET.name,
         split=split,
         attributes=marked or None,
-        licence=DATA_SET.licence,
-        source=DATA_SET.source,
     )

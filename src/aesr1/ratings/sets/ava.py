@@ -128,14 +128,11 @@ def _rating(name: str, cells: Sequence[str], split: str, where: str) -> Rating:
     if raters <= 0 or min(votes) < 0:
         raise AesError(f"{where}: the votes are {' '.join(cells)}", fix="mend or remove the row")
     mean, std = mean_and_std(votes, MARKS)
-    return Rating(
+    return DATA_SET.rating(
         image=f"{name}.jpg",
         score=(mean - 1) / 9,
-        domain=DATA_SET.name,
         split=split,
         rater_std=std / 9,
         raters=raters,
         votes=votes,
-        licence=DATA_SET.licence,
-        source=DATA_SET.source,
     )

@@ -70,17 +70,14 @@ def load(root: Path) -> Iterator[Rating]:
         raters = sum(image.votes)
         mean, std = mean_and_std(image.votes, MARKS)
         folder = f"{categories[name]}/" if name in categories else ""
-        yield Rating(
+        yield DATA_SET.rating(
             image=f"{folder}{name}.jpg",
             score=mean / 10,
-            domain=DATA_SET.name,
             split=split,
             rater_std=std / 10,
             raters=raters,
             votes=tuple(image.votes),
             attributes={label: image.attributes[column] / raters for column, label in ATTRIBUTES.items()},
-            licence=DATA_SET.licence,
-            source=DATA_SET.source,
         )
 
 

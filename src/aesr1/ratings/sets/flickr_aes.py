@@ -74,16 +74,13 @@ def load(root: Path) -> Iterator[Rating]:
         require_unique(seen, name, where)
         tested += name in test
         given = tuple(votes[name][mark] for mark in MARKS) if name in votes else None
-        yield Rating(
+        yield DATA_SET.rating(
             image=name,
             score=parse_score(words[1], "score", where, low=0, high=1),
-            domain=DATA_SET.name,
             split="test" if name in test else "train",
             rater_std=mean_and_std(given, MARKS)[1] / 4 if given else None,
             raters=sum(given) if given else None,
             votes=given,
-            licence=DATA_SET.licence,
-            source=DATA_SET.source,
         )
     if seen and not tested:
         raise AesError(f"none of the {len(test):,} test images is in {scores}", fix=f"check {listed or workers}")

@@ -68,14 +68,11 @@ def _rating(where: str, cells: dict[str, str], score: float, split: str) -> Rati
         raise AesError(
             f"{where}: the votes average {mean:.2f} of 5, MOS is {cells['MOS']}", fix="mend or remove the row"
         )
-    return Rating(
+    return DATA_SET.rating(
         image=image_path(cells["image_name"], where),
         score=score,
-        domain=DATA_SET.name,
         split=split,
         rater_std=std / 4,
         raters=raters,
         votes=tuple(round(votes * raters / whole) for votes in given),
-        licence=DATA_SET.licence,
-        source=DATA_SET.source,
     )

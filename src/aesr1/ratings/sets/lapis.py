@@ -50,13 +50,10 @@ def load(root: Path) -> Iterator[Rating]:
 
 def _rating(name: str, marks: list[float], split: str) -> Rating:
     mean = sum(marks) / len(marks)
-    return Rating(
+    return DATA_SET.rating(
         image=name,
         score=min(1.0, max(0.0, mean)),  # the sum of marks may be an ulp too large
-        domain=DATA_SET.name,
         split=split,
         rater_std=math.sqrt(sum((mark - mean) ** 2 for mark in marks) / len(marks)),
         raters=len(marks),
-        licence=DATA_SET.licence,
-        source=DATA_SET.source,
     )

@@ -58,10 +58,9 @@ def load(root: Path) -> Iterator[Rating]:
                     f"{where}: the votes average {voted:.3f}, aestheticScore_mean says {1 + 4 * score:.3f}",
                     fix="mend or remove the row",
                 )
-            yield Rating(
+            yield DATA_SET.rating(
                 image=image_path(f"{cells['sessionId']}/{cells['imageName']}", where),
                 score=score,
-                domain=DATA_SET.name,
                 split=split,
                 rater_std=parse_number(cells["aestheticScore_std"], "aestheticScore_std", where) / 4,
                 raters=sum(votes),
@@ -72,6 +71,4 @@ def load(root: Path) -> Iterator[Rating]:
                     if cells.get(column)
                 }
                 or None,
-                licence=DATA_SET.licence,
-                source=DATA_SET.source,
             )

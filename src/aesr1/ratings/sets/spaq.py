@@ -50,17 +50,14 @@ def load(root: Path) -> Iterator[Rating]:
         lines = list(read_table(table, columns=COLUMNS, unique="Image name", separator=None))
     drawn = draw_splits([line.cells["Image name"] for line in lines], SHARES)
     for (where, cells), split in zip(lines, drawn, strict=True):
-        yield Rating(
+        yield DATA_SET.rating(
             image=image_path(cells["Image name"], where),
             score=parse_score(cells["MOS"], "MOS", where, low=0, high=100),
-            domain=DATA_SET.name,
             split=split,
             attributes={
                 label: parse_score(cells[column], column, where, low=0, high=100)
                 for column, label in ATTRIBUTES.items()
             },
-            licence=DATA_SET.licence,
-            source=DATA_SET.source,
         )
 
 

@@ -29,11 +29,8 @@ def load(root: Path) -> Iterator[Rating]:
     for split in ("train", "test"):
         table = require_file(root, f"merge/{split}.csv", f"labels/merge/{split}.csv", f"{split}.csv")
         for where, cells in read_table(table, columns=("image", "score"), unique="image"):
-            yield Rating(
+            yield DATA_SET.rating(
                 image=image_path(cells["image"], where),
                 score=parse_score(cells["score"], "score", where, low=0, high=10),
-                domain=DATA_SET.name,
                 split=split,
-                licence=DATA_SET.licence,
-                source=DATA_SET.source,
             )
