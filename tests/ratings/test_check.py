@@ -112,7 +112,7 @@ def test_a_line_that_is_no_json_is_counted_and_the_rest_is_checked(folder, scene
         file.write('{"image": "b.png", \n[1]\n' + "[" * 100_000 + "\n")
     report = check(CheckConfig((path,)))
     assert [problem.kind for problem in report.problems] == ["row", "row", "row"]
-    assert "no JSON object" in report.problems[0].message
+    assert "not a JSON object" in report.problems[0].message
     assert "line 2" in report.problems[0].message
 
 

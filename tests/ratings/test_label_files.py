@@ -38,9 +38,9 @@ COUNTS = "koniq10k_scores_and_distributions.csv"
     ("name", "file", "content", "message"),
     [
         ("tad66k", TAD, "image,score\na.jpg,3\nb.jpg\n", r"train\.csv, line 3 has 1 cells, the header 2.*cut off"),
-        ("tad66k", TAD, 'image,score\na.jpg,3\n"b.jpg,4\n', r"line 3 is no row"),
-        ("tad66k", TAD, "image,score\na.jpg,nan\n", r"line 2: score is 'nan', no number"),
-        ("tad66k", TAD, "image,score\na.jpg,\n", r"line 2: score is '', no number"),
+        ("tad66k", TAD, 'image,score\na.jpg,3\n"b.jpg,4\n', r"line 3 is not a valid table row"),
+        ("tad66k", TAD, "image,score\na.jpg,nan\n", r"line 2: score is 'nan', not a number"),
+        ("tad66k", TAD, "image,score\na.jpg,\n", r"line 2: score is '', not a number"),
         ("tad66k", TAD, "image,score\na.jpg,10.5\n", r"line 2: score is 10\.5, outside the scale 0–10"),
         ("tad66k", TAD, "image,score\na.jpg,3\na.jpg,4\n", r"line 3: a\.jpg is rated twice"),
         ("tad66k", TAD, "image,score\n../a.jpg,3\n", r"line 2: \.\./a\.jpg leaves the picture folder"),
@@ -68,14 +68,14 @@ COUNTS = "koniq10k_scores_and_distributions.csv"
             r"line 2: a\.jpg is",
         ),
         ("tad66k", TAD, "image,score,score\na.jpg,3,4\n", r"line 1 has two columns 'score'"),
-        ("tad66k", TAD, "image,score\na.jpg,1_0\n", r"line 2: score is '1_0', no number"),
+        ("tad66k", TAD, "image,score\na.jpg,1_0\n", r"line 2: score is '1_0', not a number"),
         ("aadb", "imgListFiles_label/imgListTrainRegression_score.txt", "a.jpg\n", r"line 1 has 1 words"),
         ("aadb", "imgListFiles_label/imgListTrainRegression_Light.txt", "a.jpg 2\n", r"Light is 2, outside .* -1–1"),
         ("eva", "data/votes_filtered.csv", "image_id,score\n71,5\n", r"line 1 has no column 'image_id'"),
         ("flickr-aes", "FLICKR-AES_image_score.txt", "a.jpg 0.5 1\n", r"line 1 has 3 words"),
-        ("lapis", "imageset/ValImageSet.txt", "claude_01.jpg\n", r"claude_01\.jpg is in train as well"),
+        ("lapis", "imageset/ValImageSet.txt", "claude_01.jpg\n", r"claude_01\.jpg is in train too"),
         ("lapis", "imageset/ValImageSet.txt", "nobody.jpg\n", r"line 1: nobody rated nobody\.jpg"),
-        ("spaq", "Annotations/MOS and Image attribute scores.xlsx", "PK not a workbook", r"is no workbook"),
+        ("spaq", "Annotations/MOS and Image attribute scores.xlsx", "PK not a workbook", r"is not a workbook"),
         ("koniq-10k", "koniq10k_distributions_sets.csv", f"{KONIQ}a.jpg,0,0,.5,.4,0,9,70,1,test\n", r"sum to 0\.9"),
         ("koniq-10k", "koniq10k_distributions_sets.csv", f"{KONIQ}a.jpg,0,0,.5,.5,0,9,70,1,dev\n", r"set is 'dev'"),
         ("koniq-10k", "koniq10k_distributions_sets.csv", f"{KONIQ}a.jpg,0,0,0,0,0,0,70,1,test\n", r"votes sum to 0"),
@@ -102,7 +102,7 @@ def test_koniq_counts_must_sum_to_their_total(spoilt):
 def test_para_votes_must_agree_with_the_mean(spoilt):
     table = "annotation/PARA-GiaaTrain.csv"
     text = (DATA / "para" / table).read_text().replace(",3.24,", ",3.94,")
-    with pytest.raises(AesError, match=r"line 2: the votes average 3\.240, aestheticScore_mean says 3\.94"):
+    with pytest.raises(AesError, match=r"line 2: the votes average 3\.240, aestheticScore_mean is 3\.94"):
         spoilt("para", table, text)
 
 
@@ -136,14 +136,14 @@ def test_a_broken_matlab_file(spoilt, content):
 
 @pytest.mark.parametrize("label", ["5", "null", '"abc"', "[1, 2]", "[" * 3_000])
 def test_labels_of_idealo_that_are_no_votes(spoilt, label):
-    with pytest.raises(AesError, match=r"row 1 is no image_id with ten votes|is no JSON|nested"):
+    with pytest.raises(AesError, match=r"row 1 is not an image_id with ten votes|is not JSON|nested"):
         spoilt("ava", "ava_labels_train.json", f'[{{"image_id": "1", "label": {label}}}]', folder="ava-idealo")
 
 
 def test_a_mistake_in_the_gb18030_file_is_named_as_what_it_is(spoilt):
     file = "APDDv2-10023.csv"
     text = (DATA / "apddv2-whole" / file).read_bytes().replace(b"18.33", b"x")
-    with pytest.raises(AesError, match=r"line 2: Total aesthetic score is 'x', no number"):
+    with pytest.raises(AesError, match=r"line 2: Total aesthetic score is 'x', not a number"):
         spoilt("apddv2", file, text, folder="apddv2-whole")
 
 

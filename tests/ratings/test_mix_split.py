@@ -77,14 +77,14 @@ def test_sources_on_the_command_line(album):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n": 91}, r"91 are asked for"),
-        ({"n": 30, "balance": ("ugly",)}, "no levels"),
-        ({"n": 30, "balance": ("bad", "bad")}, "no levels"),
-        ({"n": 30, "split": "foo"}, "'foo' is no split"),
-        ({"n": 10**23}, "are asked for"),
-        ({"n": 60, "balance": ("bad", "good")}, r"level good: 27 rows are there, 30 are asked for"),
+        ({"n": 91}, r"91 are needed"),
+        ({"n": 30, "balance": ("ugly",)}, "not levels"),
+        ({"n": 30, "balance": ("bad", "bad")}, "not levels"),
+        ({"n": 30, "split": "foo"}, "'foo' is not a split"),
+        ({"n": 10**23}, "are needed"),
+        ({"n": 60, "balance": ("bad", "good")}, r"level good has 27 rows, 30 are needed"),
         ({"n": 9, "split": "val", "val": 1}, "drawn twice"),
-        ({"n": 1, "split": "test"}, "0 rows are there, 1 are asked for"),
+        ({"n": 1, "split": "test"}, "has 0 rows, 1 are needed"),
     ],
 )
 def test_a_mix_that_cannot_be_is_refused(album, tmp_path, settings, message):
@@ -165,16 +165,16 @@ def test_the_rows_own_groups_are_used(tmp_path):
     [
         ([("a.jpg", "train"), ("a.jpg", "test")], {}, "two rows"),
         ([("t1-a.jpg", "train"), ("t1-b.jpg", "test")], {"keep": ("test",), "group_by": r"t\d"}, "kept in test"),
-        ([("a.jpg", "train")], {"group_by": "("}, "no pattern"),
+        ([("a.jpg", "train")], {"group_by": "("}, "not a regular expression"),
         ([("a.jpg", "train")], {"group_by": "zzz"}, "matches nothing in a.jpg"),
-        ([("a.jpg", "train")], {"group_by": "(x*)"}, "names no group in a.jpg"),
-        ([("a.jpg", "train")], {"group_by": "(x)?a"}, "names no group in a.jpg"),
+        ([("a.jpg", "train")], {"group_by": "(x*)"}, "gives an empty group in a.jpg"),
+        ([("a.jpg", "train")], {"group_by": "(x)?a"}, "gives an empty group in a.jpg"),
         (
             [("t1-a.jpg", "train"), ("t1-b.jpg", "val")],
             {"keep": ("train", "val"), "group_by": r"t\d"},
             "in train and in",
         ),
-        ([("a.jpg", "train")], {"keep": ("dev",)}, "no split"),
+        ([("a.jpg", "train")], {"keep": ("dev",)}, "not a split"),
         ([("a.jpg", "train")], {"keep": ("train",)}, "no rows to divide"),
     ],
 )

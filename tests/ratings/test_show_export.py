@@ -13,7 +13,7 @@ from aesr1.contract import PROMPT, Judgement, render_reply
 from aesr1.errors import AesError
 from aesr1.ratings.export import ExportConfig, export, unique_names
 from aesr1.ratings.huggingface import HuggingFaceConfig, import_huggingface
-from aesr1.ratings.show import blocks, draw, overview, to_text
+from aesr1.ratings.show import blocks, overview, save_plot, to_text
 from aesr1.records import Rating, read_rows, write_rows
 
 datasets = pytest.importorskip("datasets")
@@ -66,14 +66,14 @@ def test_an_overview_as_text(ratings):
 def test_an_overview_as_a_picture(ratings, tmp_path):
     pytest.importorskip("matplotlib")
     _, columns = overview([ratings])
-    with Image.open(draw(columns, tmp_path / "plot.png")) as picture:
+    with Image.open(save_plot(columns, tmp_path / "plot.png")) as picture:
         assert picture.width > 800
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
     with pytest.raises(AesError, match="exists"):
-        draw(columns, tmp_path / "plot.png")
-    draw({"$x^^{": columns["one"]}, tmp_path / "odd.svg")
-    with pytest.raises(AesError, match="no kind of picture"):
-        draw(columns, tmp_path / "plot.txt")
+        save_plot(columns, tmp_path / "plot.png")
+    save_plot({"$x^^{": columns["one"]}, tmp_path / "odd.svg")
+    with pytest.raises(AesError, match="not a supported picture format"):
+        save_plot(columns, tmp_path / "plot.txt")
 
 
 def test_nothing_to_show(tmp_path):
@@ -217,15 +217,15 @@ def test_columns_of_other_names_are_mapped(tmp_path):
         ({"mos": 3.0}, {}, "no column 'image'; it has mos"),
         ({"image": "a.png", "mos": 3.0}, {}, "no column 'score'.*--map score=COLUMN"),
         ({"image": "a.png", "score": 3.0}, {}, "train row 1: score is 3, outside the scale 0–1"),
-        ({"image": "a.png", "score": None}, {}, "score is 'None', no number"),
+        ({"image": "a.png", "score": None}, {}, "score is 'None', not a number"),
         ({"image": "a.png", "score": 0.5, "split": "dev"}, {}, "split is 'dev'"),
         ({"image": None, "score": 0.5}, {}, "row 1 has no picture"),
         ({"image": "a.png", "score": 0.5}, {"columns": (("mark", "score"),)}, "not a field of a rating"),
         ({"image": "a.png", "score": 0.5}, {"scale": (5, 1)}, "scale runs from 5"),
         ({"image": "gone.png", "score": 0.5}, {}, "1 images are missing, first: .*gone.png"),
-        ({"image": "a.png", "score": 0.5, "rater_std": "abc"}, {}, "rater_std is 'abc', no number"),
-        ({"image": "a.png", "score": 0.5, "rater_std": -3}, {}, "rater_std is -3, no standard"),
-        ({"image": "a.png", "score": 0.5, "raters": -7}, {}, "raters is -7, no number of votes"),
+        ({"image": "a.png", "score": 0.5, "rater_std": "abc"}, {}, "rater_std is 'abc', not a number"),
+        ({"image": "a.png", "score": 0.5, "rater_std": -3}, {}, "rater_std is -3, not a standard"),
+        ({"image": "a.png", "score": 0.5, "raters": -7}, {}, "raters is -7, not a number of votes"),
         ({"image": "a.png", "score": 0.5, "votes": "[1]"}, {}, "not a list of numbers"),
         ({"image": "a.png", "score": 0.5, "attributes": "text"}, {}, "attributes are 'text'"),
     ],

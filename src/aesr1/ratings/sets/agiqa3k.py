@@ -22,7 +22,7 @@ SHARES = {"train": 0.8, "test": 0.2}
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """`data.csv`. There is no official split: a fifth of the *prompts* is drawn for the test, seed 0."""
+    """Reads `data.csv`. There is no official split: a fifth of the prompts is drawn for test, seed 0."""
     lines = list(read_table(require_file(root, "data.csv"), columns=COLUMNS, unique="name"))
     drawn = draw_splits([line.cells["prompt"] for line in lines], SHARES)
     for (where, cells), split in zip(lines, drawn, strict=True):

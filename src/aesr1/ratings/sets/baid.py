@@ -19,7 +19,7 @@ DATA_SET = DataSet(
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """`dataset/train_set.csv`, `val_set.csv`, `test_set.csv`."""
+    """Reads `dataset/train_set.csv`, `val_set.csv` and `test_set.csv`."""
     for split in ("train", "val", "test"):
         table = require_file(root, f"dataset/{split}_set.csv", f"{split}_set.csv")
         for where, cells in read_table(table, columns=("image", "score"), unique="image"):

@@ -1,4 +1,4 @@
-"""EVA: 4,070 photographs out of AVA, 30–46 raters each, marks 0–10 and four attributes."""
+"""EVA: 4,070 photographs from AVA, 30–46 raters each, marks 0–10 and four attributes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Image:
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """`votes_filtered.csv`, a row a vote, cells between "=". The split is drawn: 3,500 and 570, seed 0."""
+    """Reads `votes_filtered.csv`: one row for each vote, separator "=". The split is drawn (3,500 and 570), seed 0."""
     table = require_file(
         root, "votes_filtered.csv", "data/votes_filtered.csv", "eva-dataset-master/data/votes_filtered.csv"
     )
@@ -56,10 +56,10 @@ def load(root: Path) -> Iterator[Rating]:
     for where, cells in read_table(table, columns=columns, separator="="):
         name = cells["image_id"]
         if not name.isdecimal():
-            raise AesError(f"{where}: image_id {name!r} is no number", fix="mend or remove the row")
+            raise AesError(f"{where}: image_id {name!r} is not a number", fix="correct or remove the row")
         mark = parse_count(cells["score"], "score", where)
         if mark not in MARKS:
-            raise AesError(f"{where}: score is {mark}, outside 0–10", fix="mend or remove the row")
+            raise AesError(f"{where}: score is {mark}, outside 0–10", fix="correct or remove the row")
         image = images.setdefault(name, _Image())
         image.votes[mark] += 1
         for column in ATTRIBUTES:
@@ -82,7 +82,7 @@ def load(root: Path) -> Iterator[Rating]:
 
 
 def _categories(root: Path) -> dict[str, str]:
-    """Image → category folder, where the pictures were unpacked by category and not together."""
+    """Image → folder of its category, if the pictures lie in category folders."""
     if (root / "EVA_category").is_dir() and not any((root / name).is_dir() for name in DATA_SET.images[:2]):
         table = find_file(root, "image_content_category.csv", "data/image_content_category.csv")
         if table is not None:
