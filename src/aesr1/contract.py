@@ -1,6 +1,6 @@
 """The contract between a model and all other code: prompt, score scale, tags, reply grammar, pixel cap, version.
 
-No other module knows the tags. A checkpoint records `VERSION`; one of another version is refused.
+No other module has the tags. A checkpoint records `VERSION`; one with another version is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from aesr1.errors import AesError
 
 VERSION = "1"
-"""Changes when a model trained under the old text would misread the new one."""
+"""Raised when a model trained with the old text would misread the new one."""
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
@@ -28,16 +28,16 @@ PROMPT_SENTENCES = (
 PROMPT = " ".join(PROMPT_SENTENCES)
 
 MAX_PIXELS = 262_144
-"""How large a model sees a picture: the paper's 512 × 512 in area, in training and scoring alike."""
+"""Larger pictures are shrunk to this area, in training and scoring: the paper's 512 × 512."""
 
 SCORE_TEXTS = tuple(f"{hundredths / 100:.2f}" for hundredths in range(101))
-"""Every answer of two decimals, "0.00" to "1.00": the grid that the score expectation runs over."""
+"""Every answer with two decimals, "0.00" to "1.00": the score expectation is a sum over them."""
 
 LEVELS = ("bad", "fair", "good")
 LEVEL_BOUNDS = (0.4, 0.7)
 """bad [0, .4), fair [.4, .7), good [.7, 1] (AesCoT, section 3.2)."""
 
-# re.ASCII, so that \d is 0-9 alone: full-width and other digits are no numbers here.
+# re.ASCII: \d matches 0-9 only, not digits of other scripts
 _REPLY = re.compile(
     f"{THINK_OPEN}(?P<reasoning>.*?){THINK_CLOSE}\\s*{ANSWER_OPEN}\\s*(?P<score>0|1|0\\.\\d+|1\\.0+)\\s*{ANSWER_CLOSE}",
     re.DOTALL | re.ASCII,
@@ -53,10 +53,10 @@ class Judgement:
 
 
 def parse_reply(text: str) -> Judgement | None:
-    """Read a whole reply, or return None: nothing is repaired, guessed or drawn.
+    """Parse a whole reply, or return None: nothing is repaired or guessed.
 
     The reply is exactly one think pair with text in it, then one answer pair with one plain decimal
-    number in [0, 1] (any number of decimals); only white space may stand between the pairs.
+    number in [0, 1] (any number of decimals). Only white space may be between the pairs.
     """
     if any(text.count(tag) != 1 for tag in TAGS):
         return None
@@ -67,7 +67,7 @@ def parse_reply(text: str) -> Judgement | None:
 
 
 def render_reply(judgement: Judgement) -> str:
-    """Write a judgement as a reply, its score to two decimals. AesError where it could not be read back."""
+    """Write a judgement as a reply, its score with two decimals. AesError where the reply would be unreadable."""
     text = f"{reply_until_score(judgement.reasoning)}{judgement.score:.2f}{ANSWER_CLOSE}"
     if parse_reply(text) is None:
         raise AesError(
@@ -78,12 +78,12 @@ def render_reply(judgement: Judgement) -> str:
 
 
 def reply_until_score(reasoning: str) -> str:
-    """The reply up to the place where the score's first character is due."""
+    """The reply up to the first character of the score."""
     return f"{THINK_OPEN}{reasoning}{THINK_CLOSE}{ANSWER_OPEN}"
 
 
 def reply_prefix(text: str) -> str | None:
-    """A raw reply up to where its score is due, or None where it never gets there."""
+    """A raw reply up to the first character of its score; None where it has no answer tag."""
     head, tag, _ = text.partition(ANSWER_OPEN)
     return head + tag if tag else None
 
@@ -94,9 +94,9 @@ def level_of(score: float) -> str:
 
 
 def check_version(found: str, *, where: str) -> None:
-    """Refuse a checkpoint or file that was made under another contract."""
+    """Refuse a checkpoint or file of another contract version."""
     if found != VERSION:
         raise AesError(
-            f"{where} was made under contract version {found}, this aesr1 speaks version {VERSION}",
+            f"{where} was made under contract version {found}, this aesr1 has version {VERSION}",
             fix="use the aesr1 release that made it, or train it again with this one",
         )

@@ -14,7 +14,7 @@ DIMENSIONS = {
     "colour": "colour color hue tone tonal palette saturat vivid pale tint monochrom",
     "exposure": "expos underexpos overexpos bright dark washed blown clipped",
 }
-"""AesCoT's five dimensions (section 3.2) and the beginnings of words that speak of them."""
+"""AesCoT's five dimensions (section 3.2), with beginnings of words about them."""
 
 _DIMENSIONS = {
     name: re.compile(rf"\b(?:{'|'.join(stems.split())})", re.IGNORECASE) for name, stems in DIMENSIONS.items()
@@ -33,7 +33,7 @@ _LEAKS = re.compile(
     r" (?:\w+ )?(?:judg\w+|assessment|evaluation|verdict)\b",
     re.IGNORECASE,
 )
-"""A numeral anywhere, or words of one who argues backwards from a score."""
+"""A numeral, or words that argue backwards from a score."""
 _DECADES = re.compile(r"\b(?:1[89]|20)\d0s\b")
 
 LEXICON = {
@@ -58,7 +58,7 @@ _FUNCTION_WORDS = (
     "into over under across through between within against toward towards yet also very too just only both each"
 )
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
-"""English words that any prose is full of."""
+"""The most common English words."""
 
 
 def words(text: str) -> list[str]:
@@ -67,26 +67,26 @@ def words(text: str) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences in lower case, white space and closing marks evened out."""
+    """Sentences in lower case, with normal white space and without closing marks."""
     pieces = re.split(r"(?<=[.!?])\s+|\n+", text.lower())
     return [sentence for piece in pieces if (sentence := " ".join(piece.split()).rstrip(".!? "))]
 
 
 def dimensions_of(text: str) -> list[str]:
-    """Which of DIMENSIONS a text speaks of, by the beginnings of words."""
+    """Which of DIMENSIONS a text is about, by the beginnings of words."""
     return [name for name, pattern in _DIMENSIONS.items() if pattern.search(text)]
 
 
 def find_leak(text: str) -> str | None:
-    """The first numeral or phrase that speaks of a rating, a score or having been told; None where there is none."""
+    """The first numeral or phrase about a rating, a score or an instruction; None where there is none."""
     found = _LEAKS.search(_DECADES.sub("then", text))
     return found.group() if found else None
 
 
 def stance_of(sentence: str) -> int:
-    """1 praise, −1 critique, 0 neither: more words of PRAISE than FAULTS, fewer, or as many.
+    """1 praise, −1 critique, 0 neither: more words of PRAISE than of FAULTS, fewer, or the same number.
 
-    A negation up to three words before a word turns it round ("not quite sharp", "nothing distracts").
+    A negation up to three words before a word reverses it ("not quite sharp", "nothing distracts").
     """
     listed = words(sentence)
     total = 0
@@ -97,13 +97,13 @@ def stance_of(sentence: str) -> int:
 
 
 def english_share(text: str) -> float:
-    """Share of a text's words that are English function words: about .4 in English prose, near 0 in other tongues."""
+    """Share of English function words: about .4 in English prose, near 0 in other languages."""
     listed = words(text)
     return sum(word in FUNCTION_WORDS for word in listed) / len(listed) if listed else 0.0
 
 
 def common_sentences(texts: Sequence[str], *, common: float) -> frozenset[str]:
-    """Sentences that stand in more than this share of the texts, and in two at least."""
+    """Sentences that are in more than this share of the texts, and in at least two."""
     texts_with = Counter(sentence for text in texts for sentence in set(sentences(text)))
     least = max(1.0, common * len(texts))
     return frozenset(sentence for sentence, count in texts_with.items() if count > least)

@@ -19,7 +19,7 @@ from aesr1.records import Prediction, read_rows, write_rows
 
 READING = PredictSettings(batch_size=64, max_new_tokens=96)
 HELD_OUT_SEED = 1_000_000
-"""Held-out scenes come from another stream of seeds than any training scenes."""
+"""The seeds of held-out scenes differ from those of all training scenes."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def run_demo(config: DemoConfig) -> str:
         begun = time.time()
         try:
             run(config)
-        finally:  # a stage that is stopped and goes on later counts both times
+        finally:  # a stage that stops and resumes counts both times
             seconds[name] = round(seconds.get(name, 0.0) + time.time() - begun, 1)
             write_json(output / "seconds.json", seconds)
 
@@ -72,7 +72,7 @@ def run_demo(config: DemoConfig) -> str:
 def _peak_memory() -> dict[str, float]:
     """Resident memory at its largest in GiB (Linux counts in KiB), of this process and of its largest worker.
 
-    Not to be added: a worker begins as a copy of this process and shares most of its pages with it.
+    Do not add them: a worker shares most of its memory pages with this process.
     """
     who = {"peak_memory_gib": resource.RUSAGE_SELF, "peak_worker_memory_gib": resource.RUSAGE_CHILDREN}
     return {name: round(resource.getrusage(of).ru_maxrss / 2**20, 2) for name, of in who.items()}

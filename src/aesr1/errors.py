@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class AesError(Exception):
-    """A problem a user can mend: `problem` says what is wrong, `fix` what to do about it."""
+    """A problem that a user can solve: `problem` says what is wrong, `fix` what to do."""
 
     def __init__(self, problem: str, *, fix: str) -> None:
         super().__init__(problem, fix)
@@ -14,7 +14,7 @@ class AesError(Exception):
         self.fix = fix
 
     def __reduce__(self) -> tuple[Callable[[str, str], AesError], tuple[str, str]]:
-        return _rebuilt, (self.problem, self.fix)  # a worker process hands it back pickled
+        return _rebuilt, (self.problem, self.fix)  # worker processes return it pickled
 
     def __str__(self) -> str:
         return f"{self.problem}\n  → {self.fix}"

@@ -25,14 +25,14 @@ class InlineThumbnail(NamedTuple):
 
 
 def inline_thumbnail(path: str | Path, side: int) -> InlineThumbnail:
-    """A picture, `side` pixels long at most, as a fresh JPEG: pixels alone, nothing else of the file.
+    """A picture as a new JPEG whose longest side is at most `side` pixels, without the file's metadata.
 
-    Place, camera and comments stay behind. AesError as of `open_image`.
+    AesError as `open_image`.
     """
-    picture = open_image(path, max_pixels=side**2)  # its longest side is still `side` or more
+    picture = open_image(path, max_pixels=side**2)  # the longest side is still at least `side`
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     picture = _to_srgb(picture)
-    picture.info.clear()  # Pillow would write a JPEG's comment again
+    picture.info.clear()  # Pillow would write a JPEG's comment
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=JPEG_QUALITY, optimize=True)
     source = "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
@@ -40,20 +40,20 @@ def inline_thumbnail(path: str | Path, side: int) -> InlineThumbnail:
 
 
 def _to_srgb(picture: Image.Image) -> Image.Image:
-    """Colours as the camera meant them: without its profile an Adobe RGB picture would look pale."""
+    """Colours in sRGB: without its profile an Adobe RGB picture would look pale."""
     profile = picture.info.get("icc_profile")
     if not profile:
         return picture
     try:
         given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         turned = ImageCms.profileToProfile(picture, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):  # broken, or of a CMYK file that is RGB by now
+    except (ImageCms.PyCMSError, OSError, ValueError):  # broken, or the profile of a CMYK file that is RGB now
         return picture
     return turned or picture
 
 
 def page_template(file: Path) -> Template:
-    """A page's template: everything escaped, every name that is not given an error."""
+    """A page's template: all values are escaped, and a missing one is an error."""
     environment = Environment(
         loader=FileSystemLoader(file.parent),
         autoescape=True,

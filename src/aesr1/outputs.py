@@ -20,9 +20,9 @@ from aesr1.errors import AesError
 
 @contextmanager
 def staged_output(folder: Path, *names: str) -> Iterator[Path]:
-    """A folder to write these files or folders into: at the block's end they all appear in `folder`, or none does.
+    """A folder to write these files or folders into. At the end of the block all appear in `folder`, or none.
 
-    AesError where one is there already. What a killed run left half-written is swept away by the next.
+    AesError where one exists. Half-written files of a killed run are removed by the next.
     """
     if folder.exists() and not folder.is_dir():
         raise AesError(f"{folder} is a file", fix="choose a folder for the results")
@@ -44,12 +44,12 @@ def staged_output(folder: Path, *names: str) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole: aside, then renamed. Several processes may write the same at once."""
+    """Write a file under a temporary name, then rename it. Several processes may write the same file at once."""
     _temporary_copy(path, text).replace(path)
 
 
 def _temporary_copy(path: Path, text: str) -> Path:
-    """The text in a file of its own beside `path`; processes of two machines may have the same number."""
+    """The text in a new file next to `path`. The name is random: process ids of two machines may be equal."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(f"{path.suffix}.{uuid4().hex}.part")
     aside.write_text(text, encoding="utf-8")
@@ -66,7 +66,7 @@ def _json(value: Any) -> str:
 
 
 PATH_SETTINGS = ("model", "ratings", "rationales")
-"""Settings that are text and name a file or folder, or a hub id."""
+"""Settings whose text is a file, a folder or a hub id."""
 
 
 def require_same_settings(
@@ -77,11 +77,13 @@ def require_same_settings(
     free: Container[str] = (),
     fixes: Mapping[str, str] | None = None,
 ) -> None:
-    """Bind an output folder to the settings it was begun with: a resumed run must not mix two. AesError says which.
+    """Record the settings of an output folder, or check that they are the same as before.
 
-    `training`: what is set of the trainer. `free`: what may change. `fixes`: what to do about some. A folder that an
-    older version bound says nothing of some settings: those are not compared. Of processes that come at once one binds
-    the folder, and the others are held to its settings.
+    AesError names the one that differs.
+
+    `training`: settings of the trainer. `free`: settings that may change. `fixes`: fixes for some settings. Settings
+    that an older version did not record are not compared. Of several processes the first records, the others are
+    checked.
     """
     path = folder / "settings.json"
     given = dict(settings) if isinstance(settings, Mapping) else asdict(settings)
@@ -100,13 +102,13 @@ def require_same_settings(
         if was == now if was and now else bound[name] == value:
             continue
         raise AesError(
-            f"{folder} was begun with {name} = {bound[name]!r}, now it is {value!r}",
-            fix=(fixes or {}).get(name) or "call it with the same settings to go on, or choose another output folder",
+            f"{folder} was started with {name} = {bound[name]!r}, now it is {value!r}",
+            fix=(fixes or {}).get(name) or "use the same settings to resume, or choose another output folder",
         )
 
 
 def _resolved_path(value: Any) -> str | None:
-    """Where a file or folder lies, however it is spelt; None for what is none."""
+    """The absolute path of a file or folder, however it is written; None where it does not exist."""
     try:
         return str(Path(value).resolve()) if isinstance(value, str) and value and Path(value).exists() else None
     except OSError:  # too long to be a name
@@ -114,7 +116,7 @@ def _resolved_path(value: Any) -> str | None:
 
 
 def _write_first(path: Path, text: str) -> None:
-    """Write a file whole, unless another process has written it by then."""
+    """Write a file, unless another process has written it before."""
     aside = _temporary_copy(path, text)
     try:
         os.link(aside, path)
@@ -127,7 +129,7 @@ def _write_first(path: Path, text: str) -> None:
 
 
 def write_run(folder: Path, stage: str, config: Any, *, started: float, **results: Any) -> None:
-    """`run.json` beside an output: what made it, with which settings, when, how long it took."""
+    """Write `run.json`: the stage, its settings, when it ran and how long it took."""
     settings = asdict(config) if hasattr(config, "__dataclass_fields__") else config
     write_json(
         folder / "run.json",

@@ -16,17 +16,17 @@ class _Rate(ProgressColumn):
 
 
 class RunningBar:
-    """A running bar; `advance` moves it on."""
+    """A running progress bar."""
 
     def __init__(self, progress_bar: Progress, task: int) -> None:
         self._bar, self._task = progress_bar, task
 
     def advance(self, count: int) -> None:
-        """Move on by `count`."""
+        """Advance by `count`."""
         self._bar.advance(self._task, count)  # type: ignore[arg-type]
 
     def note(self, text: str) -> None:
-        """Say something behind the bar."""
+        """Show a text after the bar."""
         self._bar.update(self._task, note=text)  # type: ignore[arg-type]
 
 

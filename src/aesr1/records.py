@@ -1,7 +1,7 @@
 """The rows that stages exchange, and reading and writing them as JSON Lines.
 
-A torn last line (a process killed while it wrote) is left out on reading and cut off before appending; a last line
-that is whole but lacks its line break, as editors leave it, counts.
+A torn last line (a process was killed while writing) is ignored when reading and cut off before appending. A complete
+last line without a line break counts.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Rating:
-    """What people said of one image. `image` is absolute, or relative to the file that holds the row."""
+    """The human rating of one image. `image` is absolute, or relative to the file that holds the row."""
 
     image: str
     score: float  # mean opinion, 0–1
-    domain: str  # the data set; images of two domains are never ranked against each other
+    domain: str  # the data set; images of two domains are not compared in the ranking
     split: str  # train, val or test
     rater_std: float | None = None  # standard deviation of single votes, on the 0–1 scale
     raters: int | None = None
-    votes: tuple[int, ...] | None = None  # how many chose each mark, lowest first
-    attributes: dict[str, float] | None = None  # what raters said of parts of it (composition, light …), 0–1
+    votes: tuple[int, ...] | None = None  # number of votes for each mark, lowest first
+    attributes: dict[str, float] | None = None  # ratings of its parts (composition, light …), 0–1
     group: str | None = None  # pictures that belong together (one prompt, one theme): no split cuts through a group
     licence: str | None = None
     source: str | None = None  # who published the rating
@@ -45,7 +45,7 @@ class Rating:
 
 @dataclass(frozen=True)
 class Draft:
-    """One attempt at a rationale, kept or refused: AesCoT's ledger."""
+    """One attempt at a rationale, kept or refused: a row of raw.jsonl."""
 
     image: str
     score: float
@@ -54,11 +54,11 @@ class Draft:
     text: str  # empty where the teacher gave none
     refused: str | None  # the first reason against it, "leak: …", "filtered: …"; None where it may stay
     critic: str  # "embedded" or the teacher's model
-    prompt: str = ""  # version of the template that the teacher was asked with
+    prompt: str = ""  # version of the teacher's prompt
     tokens_in: int = 0
     tokens_out: int = 0
     finish: str | None = None  # "length": the text was cut off
-    judged: dict[str, str] | None = None  # what a judge answered, by filter
+    judged: dict[str, str] | None = None  # answers of judges, by filter
     contract: str = VERSION
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class Rationale:
     domain: str
     reasoning: str
     critic: str  # who wrote it
-    prompt: str = ""  # version of the template that it was asked with
+    prompt: str = ""  # version of the teacher's prompt
     contract: str = VERSION
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ class Rationale:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model said of one image. `score` is None where it could not be had; then `error` says why."""
+    """A model's score of one image. `score` is None where scoring failed; then `error` says why."""
 
     image: str
     score: float | None  # 0–1
@@ -101,7 +101,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class SampledReply:
-    """What a model in training said of one held-out image, to be read beside its earlier replies."""
+    """A reply about one held-out image during training."""
 
     step: int
     image: str
@@ -125,7 +125,7 @@ Row = TypeVar("Row", Rating, Draft, Rationale, Prediction, SampledReply)
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """Every row of a JSON Lines file, image paths made absolute. AesError names file and line of what is wrong."""
+    """All rows of a JSON Lines file, with absolute image paths. AesError names file and line of an error."""
     return list(iterate_rows(path, kind))
 
 
@@ -141,7 +141,7 @@ def iterate_rows(path: Path, kind: type[Row]) -> Iterator[Row]:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             wanted = ", ".join(field.name for field in fields(kind))
             raise AesError(
-                f"{path}, line {number} is no {kind.__name__.lower()}: {error}",
+                f"{path}, line {number} is not a {kind.__name__.lower()}: {error}",
                 fix=f"each line must be a JSON object with the keys {wanted}; make the file again or delete the line",
             ) from error
         if isinstance(row, Draft | Rationale):
@@ -156,21 +156,21 @@ def with_current_names(values: dict[str, Any], kind: type) -> dict[str, Any]:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file that holds no rows of ours, a run's figures say. AesError names a bad line."""
+    """The objects of a JSON Lines file of other rows, such as a run's figures. AesError names a bad line."""
     values = []
     for number, line in _whole_lines(path):
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise AesError(f"{path}, line {number} is no JSON: {error}", fix="delete the line") from error
+            raise AesError(f"{path}, line {number} is not JSON: {error}", fix="delete the line") from error
         if not isinstance(value, dict):
-            raise AesError(f"{path}, line {number} is no JSON object", fix="delete the line")
+            raise AesError(f"{path}, line {number} is not a JSON object", fix="delete the line")
         values.append(value)
     return values
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines that are not blank, without a torn last one."""
+    """Numbered non-blank lines, without a torn last line."""
     if not path.is_file():
         raise AesError(f"{path} does not exist", fix="check the path; each stage prints the file that it wrote")
     try:
@@ -191,7 +191,7 @@ def _is_json(line: str) -> bool:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write a file whole: aside, then renamed, so that a reader never sees half of it."""
+    """Write a file under a temporary name, then rename it, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(path.suffix + ".part")
     with aside.open("w", encoding="utf-8") as file:
@@ -205,7 +205,7 @@ def _line(row: Record) -> str:
 
 
 class Appender:
-    """Rows appended one by one and on disk before the call returns: `kill -9` loses at most one row."""
+    """Appends rows; each is on disk before the call returns: `kill -9` loses at most one row."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -233,7 +233,7 @@ class Appender:
 
 
 def _lock(file: IO[str], path: Path) -> None:
-    """AesError where another process appends to the same file; the lock ends with the process."""
+    """AesError where another process appends to the same file. The lock ends with the process."""
     try:
         import fcntl
     except ImportError:  # Windows has none
@@ -245,7 +245,7 @@ def _lock(file: IO[str], path: Path) -> None:
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Make a file end in a line break: cut a torn row off, keep a whole one; never touch what is not JSON Lines."""
+    """Make a file end in a line break: cut a torn row, keep a complete one. A file of another type is not changed."""
     if not path.exists():
         return
     with path.open("rb+") as file:
@@ -255,7 +255,7 @@ def _cut_torn_line(path: Path) -> None:
         if not tail:
             return
         if not tail.startswith(b"{"):
-            raise AesError(f"{path} is not a file of rows", fix="choose another file; this one is left as it is")
+            raise AesError(f"{path} is not a file of rows", fix="choose another file; this one is not changed")
         if _is_json(tail.decode("utf-8", errors="replace")):
             file.write(b"\n")
         else:
@@ -263,7 +263,7 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def ratings_file(path: Path) -> Path:
-    """The file of ratings that a path means: itself, or the one in that folder."""
+    """The ratings file of a path: itself, or ratings.jsonl in that folder."""
     return path / "ratings.jsonl" if path.is_dir() else path
 
 

@@ -10,9 +10,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 
 def worker_pool(count: int | None = None) -> ProcessPoolExecutor:
-    """A pool of `count` processes, by default one a core, all started now: before the caller starts threads.
+    """A pool of `count` processes, by default one for each core. They start now, before the caller starts threads.
 
-    A killed parent tells its workers nothing; they would wait for ever for work, and hold its terminal and pipes.
+    A killed parent cannot end its workers; they would wait for work forever and keep its terminal and pipes open.
     """
     pool = ProcessPoolExecutor(count, initializer=_end_with_parent)
     pool.submit(os.getpid).result()
@@ -20,7 +20,7 @@ def worker_pool(count: int | None = None) -> ProcessPoolExecutor:
 
 
 def _end_with_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them too; the parent alone is to answer it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them too; only the parent handles it
     parent = multiprocessing.parent_process()
 
     def wait() -> None:

@@ -217,7 +217,7 @@ def test_a_text_like_an_earlier_one_and_a_template_are_refused():
         ({"leak": "none", "align": "78", "fact": "None."}, None),
         ({"align": "Score: 85.5"}, None),
         ({"align": "20"}, "align: read blind it sounds like 0.20, people said 0.80"),
-        ({"align": "high"}, "align: the judge says 'high', no number"),
+        ({"align": "high"}, "align: the judge says 'high', not a number"),
         ({"leak": '"which explains the low opinion"'}, "leak: the judge says"),
         ({"fact": "There is no church tower."}, "fact: the judge says"),
     ],

@@ -227,7 +227,7 @@ def test_bad_input_is_refused_and_nothing_is_written(folder: Path, tmp_path: Pat
         write_page(tmp_path / "empty", tmp_path / "page.html")
     write_rows(tmp_path / "torn" / "raw.jsonl", KEPT)
     (tmp_path / "torn" / "settings.json").write_text('{"n": ')
-    with pytest.raises(AesError, match="is no JSON"):
+    with pytest.raises(AesError, match="is not JSON"):
         write_page(tmp_path / "torn", tmp_path / "page.html")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "mine.html", "torn"]
 

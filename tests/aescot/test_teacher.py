@@ -340,7 +340,7 @@ def test_a_file_that_is_no_batch_is_refused(settings, tmp_path):
         config = settings(server)
     for text in ("nonsense\n", '{"id": 1}\n', "[]\n"):
         (tmp_path / "answers.jsonl").write_text(text)
-        with pytest.raises(AesError, match="line 1 is no answer of a batch"):
+        with pytest.raises(AesError, match="line 1 is not an answer of a batch"):
             read_batch(config, tmp_path / "answers.jsonl")
     with pytest.raises(AesError, match="there is no file"):
         read_batch(config, tmp_path / "nothing.jsonl")

@@ -190,9 +190,9 @@ GOOD = {"step": 5, "loss": 1.0, "kl": 0.01}
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ([1, 2], "line 2, is no JSON object"),
-        ("3", "line 2, is no JSON object"),
-        ("{x}", "line 2, is no JSON"),
+        ([1, 2], "line 2, is not a JSON object"),
+        ("3", "line 2, is not a JSON object"),
+        ("{x}", "line 2, is not JSON"),
         (b'{"step": 10, "lo', "line 2, breaks off"),  # as a killed run leaves it
         (b'{"step": 10, "a": "\xff"}\n', "line 2, is not UTF-8"),
         ("[" * 100_000, "line 2, is nested too deep"),
@@ -229,7 +229,7 @@ def test_what_was_not_measured_is_left_out_without_a_word(
 
 def test_one_sentence_on_a_file_however_much_of_it_is_odd(tmp_path: Path) -> None:
     run = read_run(write_figures(tmp_path / "run", "x", GOOD, *["y"] * 1500), "run")
-    assert run.problems == [f"{tmp_path}/run/figures.jsonl, line 1, is no JSON: left out (and 1,500 more)"]
+    assert run.problems == [f"{tmp_path}/run/figures.jsonl, line 1, is not JSON: left out (and 1,500 more)"]
 
 
 def test_of_a_figure_that_is_logged_twice_the_later_counts(tmp_path: Path) -> None:
@@ -245,20 +245,20 @@ def test_of_a_figure_that_is_logged_twice_the_later_counts(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("run.json", "{", "run.json is no JSON"),
-        ("run.json", "", "run.json is no JSON"),
-        ("run.json", "[]", "run.json is no JSON object"),
+        ("run.json", "{", "run.json is not JSON"),
+        ("run.json", "", "run.json is not JSON"),
+        ("run.json", "[]", "run.json is not a JSON object"),
         ("run.json", '{"stage": "rapo"}', "does not say in how many seconds"),
         ("run.json", '{"seconds": "x"}', "does not say in how many seconds"),
         ("run.json", '{"seconds": 1e999}', "does not say in how many seconds"),
         ("run.json", '{"seconds": 5, "stage": 3}', "has 3 for its stage"),
         ("alarms.jsonl", "x", "line 1, breaks off"),
-        ("alarms.jsonl", "[]\n", "line 1, is no JSON object"),
+        ("alarms.jsonl", "[]\n", "line 1, is not a JSON object"),
         ("alarms.jsonl", '{"step": "x", "name": "kl", "problem": "p", "advice": "a"}\n', "has 'x' for a step"),
         ("alarms.jsonl", '{"step": 5, "name": [], "problem": "p", "advice": "a"}\n', "has [] for its name"),
         ("alarms.jsonl", '{"step": 5, "name": "kl"}\n', "has None for its problem"),
         ("replies.jsonl", '{"step": 5}\n', "does not say whether it is readable"),
-        ("replies.jsonl", "\\udcff\n", "line 1, is no JSON"),
+        ("replies.jsonl", "\\udcff\n", "line 1, is not JSON"),
     ],
 )
 def test_what_stands_beside_the_figures_may_be_broken(
@@ -289,7 +289,7 @@ def test_an_odd_reply_is_left_out(tmp_path: Path, changes: dict[str, Any]) -> No
     ("lines", "words"),
     [
         ([], "holds no figures of a run"),
-        ([[1, 2]], "line 1, is no JSON object: left out"),
+        ([[1, 2]], "line 1, is not a JSON object: left out"),
         (["x".encode("utf-16")], "line 1, is not UTF-8: left out"),
         ([{"step": 5, "loss": math.nan}], "no number that can be drawn"),
         ([{"step": 5, "loss": "x"}], "has 'x' for 'loss' at step 5: left out"),

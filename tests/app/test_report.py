@@ -154,10 +154,10 @@ def test_only_reports_are_replaced(tmp_path: Path) -> None:
     write_rows(tmp_path / "p.jsonl", [prediction("a.png", 0.5)])
     mine = tmp_path / "index.html"
     mine.write_text("<!doctype html>my own page")
-    with pytest.raises(AesError, match="is no aesr1 report"):
+    with pytest.raises(AesError, match="is not an aesr1 report"):
         write_report(tmp_path / "p.jsonl", mine)
     assert mine.read_text() == "<!doctype html>my own page"
-    with pytest.raises(AesError, match="is no aesr1 report"):
+    with pytest.raises(AesError, match="is not an aesr1 report"):
         write_report(tmp_path / "p.jsonl", tmp_path)
     for _ in range(2):
         write_report(tmp_path / "p.jsonl", tmp_path / "r.html")

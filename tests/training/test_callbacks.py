@@ -1,4 +1,4 @@
-"""A watched run: what is written down of it, which alarms are said, and a loss that is no number."""
+"""A watched run: what is written down of it, which alarms are said, and a loss that is not a number."""
 
 from __future__ import annotations
 
@@ -120,5 +120,5 @@ def test_a_logger_that_is_not_there_is_refused(monkeypatch):
     with pytest.raises(AesError, match="report_to: wandb needs a package") as caught:
         check_loggers(["wandb"])
     assert "pip install wandb" in caught.value.fix
-    with pytest.raises(AesError, match="names 'paper', which is no logger"):
+    with pytest.raises(AesError, match="names 'paper', which is not a logger"):
         check_loggers("paper")

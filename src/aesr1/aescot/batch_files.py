@@ -41,7 +41,7 @@ class AnswersRead(NamedTuple):
     answers: int  # new in the ledger
     known: int  # in the ledger already
     unknown: int  # of no picture of these ratings
-    failed: int  # requests that the service did not answer: they may be asked again
+    failed: int  # requests without an answer; the next file has them again
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class _Request:
 def write_requests(
     plan: TeacherPlan, ratings: Sequence[Rating], drafts: Sequence[Draft], file: Path
 ) -> RequestsWritten:
-    """One request a line for as many pictures as each level still needs, an attempt each. The file must be new."""
+    """Write one request a line, for as many pictures as each level still needs. The file must be new."""
     kept = Counter(level_of(draft.score) for draft in drafts if draft.refused is None)
     todo = open_attempts(ratings, drafts, plan.attempts)
     chosen = [job for level in LEVELS for job in list(todo[level])[: max(0, plan.of(level) - kept[level])]]
@@ -76,7 +76,7 @@ def write_requests(
 
 
 def _request(plan: TeacherPlan, rating: Rating, attempt: int) -> str:
-    """A line of the file; or why the picture could not be opened."""
+    """A line of the file, or why the picture could not be opened."""
     endpoint = plan.teacher.endpoint
     try:
         url = data_url(open_image(rating.image, max_pixels=plan.teacher.max_pixels))
@@ -92,16 +92,16 @@ def _request(plan: TeacherPlan, rating: Rating, attempt: int) -> str:
 
 
 def request_id(image: str, attempt: int) -> str:
-    """The name of a request: the same in every run, and no path in it."""
+    """The id of a request: the same in every run, without the path."""
     return f"{hashlib.blake2b(image.encode(errors='surrogateescape'), digest_size=12).hexdigest()}-{attempt}"
 
 
 def read_answers(
     plan: TeacherPlan, ratings: Sequence[Rating], drafts: list[Draft], file: Path, raw: Appender
 ) -> AnswersRead:
-    """Put a file of answers into the ledger. Lines may come in any order, twice, or belong to something else.
+    """Append a file of answers to raw.jsonl. Lines may come in any order, twice, or belong to other requests.
 
-    AesError names a line that is no answer.
+    AesError names a line that is not an answer.
     """
     asked = {request_id(r.image, n): _Request(r, n) for r in ratings for n in range(plan.attempts)}
     answered = [draft for draft in drafts if not (draft.refused or "").startswith(NOT_ASKED)]
@@ -119,7 +119,7 @@ def read_answers(
         else:
             try:
                 draft = _draft(plan, job, answer)
-            except AesError:  # its picture is gone
+            except AesError:  # its picture is missing
                 failed += 1
                 continue
             done.add(name)
@@ -129,7 +129,7 @@ def read_answers(
 
 
 def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """The request's name, and the completion or the refusal of a content filter; None where the service had neither."""
+    """The request's id, and the completion or a content filter's refusal; None where there is neither."""
     if not file.is_file():
         raise AesError(f"there is no file {file}", fix="pass the file of answers that the service gave")
     with file.open(encoding="utf-8") as opened:
@@ -143,7 +143,7 @@ def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
                 code, body = response.get("status_code", 200), response.get("body")
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 raise AesError(
-                    f"{where} is no answer of a batch: {error}", fix="get the file again; it may be cut off"
+                    f"{where} is not an answer of a batch: {error}", fix="get the file again; it may be cut off"
                 ) from error
             known = isinstance(body, dict) and (code == 200 or is_content_filter(json.dumps(body)))
             yield str(name), body if known else None

@@ -31,7 +31,7 @@ from aesr1.worker_processes import worker_pool
 
 @dataclass(frozen=True)
 class _FixedSettings:
-    """What a build must not change half-way. Speed, price and address may."""
+    """Settings that must stay the same when a build resumes. Speed, price and address may change."""
 
     ratings: Path
     n: int
@@ -45,7 +45,7 @@ class _FixedSettings:
 
 
 class OpenBuild(NamedTuple):
-    """A build as it stands on disk."""
+    """A build that was opened: its ratings and the drafts so far."""
 
     ratings: list[Rating]  # in the order of asking
     drafts: list[Draft]
@@ -54,7 +54,7 @@ class OpenBuild(NamedTuple):
 
 
 def open_build(config: CotConfig, critic: Critic = embedded) -> OpenBuild:
-    """Bind the folder to the settings and read what is there. AesError where it is finished or has other settings."""
+    """Check that the folder has the same settings, and read its drafts. AesError where it is finished or differs."""
     if config.n < len(LEVELS) or config.attempts < 1:
         raise AesError(
             f"n is {config.n}, attempts {config.attempts}", fix="ask for 3 rationales and 1 attempt at least"
@@ -83,7 +83,7 @@ def build(config: CotConfig, *, critic: Critic = embedded) -> CotSummary:
 
 
 def write_batch(config: CotConfig, file: Path) -> RequestsWritten:
-    """Write as many questions as are lacking to a file for OpenAI's Batch API or `vllm run-batch`."""
+    """Write the missing requests to a file for OpenAI's Batch API or `vllm run-batch`."""
     begun = open_build(config)
     plan = replace(teacher_plan(config), taken=_taken(begun.drafts, config.filters))
     return write_requests(plan, begun.ratings, begun.drafts, file)
@@ -106,21 +106,21 @@ def _end(
 ) -> CotSummary:
     choice = select_rationales(begun.drafts, begun.wanted, config.filters)
     summary = summarise(begun.drafts, choice, begun.wanted, unreadable=unreadable, stopped=stopped)
-    if stopped is None:  # else the same command is to go on
+    if stopped is None:  # else the same command is to resume
         write_selection(config.output, choice, summary)
         write_run(config.output, "cot build", config, started=started)
     return summary
 
 
 def teacher_plan(config: CotConfig) -> TeacherPlan:
-    """What a teacher is asked to do. AesError where there is none."""
+    """What the teacher is asked for. AesError where there is no teacher."""
     if config.teacher is None:
         raise AesError("there is no teacher to ask", fix="pass --teacher URL and --model NAME")
     return TeacherPlan(config.n // len(LEVELS), config.attempts, config.filters, config.teacher)
 
 
 def _teach_all(plan: TeacherPlan, begun: OpenBuild, raw: Appender) -> tuple[list[str], str | None]:
-    """Ask the teacher, and again for as many as the filters over all texts take away while there are pictures."""
+    """Ask the teacher, and ask again for drafts that the filters over all texts refuse, while pictures are left."""
     unreadable: list[str] = []
     while True:
         asked = ask_teacher(plan, begun.ratings, begun.drafts, raw)
@@ -132,21 +132,21 @@ def _teach_all(plan: TeacherPlan, begun: OpenBuild, raw: Appender) -> tuple[list
 
 
 def _unanswered(plan: TeacherPlan, begun: OpenBuild) -> str | None:
-    """Why the same command ought to be given again: a level is short, and pictures of it were not answered."""
+    """Why the command should be run again: a level lacks rationales, and pictures of it were not answered."""
     standing = Counter(level_of(draft.score) for draft in apply_filters(begun.drafts, plan.filters).standing)
     last = {draft.image: draft for draft in begun.drafts}
     open_ = [draft for draft in last.values() if (draft.refused or "").startswith(NOT_ASKED)]
     lacking = sum(standing[level_of(draft.score)] < plan.wanted for draft in open_)
-    return f"{lacking} pictures were not answered: the same command asks about them again." if lacking else None
+    return f"{lacking} pictures were not answered; run the same command again to ask about them." if lacking else None
 
 
 def _taken(drafts: Sequence[Draft], filters: FilterSettings) -> Counter[str]:
-    """By level, drafts that stand by themselves and are refused among the others."""
+    """By level, drafts that pass alone and are refused when compared with the others."""
     return Counter(level_of(draft.score) for draft in apply_filters(drafts, filters).among)
 
 
 def fixed_settings(config: CotConfig, critic: Critic = embedded) -> _FixedSettings:
-    """The settings that a folder is bound to."""
+    """The settings that must not change."""
     teacher = config.teacher
     name = critic.__name__ if teacher is None else teacher.endpoint.model
     asked = (version(teacher.prompt), teacher.judges) if teacher else ("", ())
@@ -155,7 +155,7 @@ def fixed_settings(config: CotConfig, critic: Critic = embedded) -> _FixedSettin
 
 
 def estimate(config: CotConfig) -> str:
-    """What a build with a teacher would ask at most and at least, and what that may cost. Nobody is asked."""
+    """How many drafts a build with a teacher needs, and what they may cost. No request is sent."""
     teacher = teacher_plan(config).teacher
     ratings = ratings_of_split(read_rows(config.ratings, Rating), config.split, where=config.ratings)
     wanted = config.n // len(LEVELS)
@@ -172,7 +172,7 @@ def estimate(config: CotConfig) -> str:
 
 
 def _write_all(config: CotConfig, critic: Critic, begun: OpenBuild, raw: Appender) -> list[str]:
-    """Drafts by a critic that is a function, until every level has enough or its pictures are spent; picture errors."""
+    """Write drafts with a critic that is a function, until every level has enough or no pictures are left. Errors."""
     drafts, wanted = begun.drafts, begun.wanted
     done = {draft.image for draft in drafts}
     kept = Counter(level_of(draft.score) for draft in drafts if draft.refused is None)
@@ -198,7 +198,7 @@ def _write_all(config: CotConfig, critic: Critic, begun: OpenBuild, raw: Appende
 
 
 def write_drafts(config: CotConfig, critic: Critic, rating: Rating) -> list[Draft] | str:
-    """Drafts for one picture until one is kept or the attempts are spent; or why it could not be opened."""
+    """Drafts for one picture until one is kept or no attempts are left; or why it could not be opened."""
     try:
         picture = open_image(rating.image)
         seen = measure_facts(picture, domain=rating.domain)
@@ -216,6 +216,6 @@ def write_drafts(config: CotConfig, critic: Critic, rating: Rating) -> list[Draf
 
 
 def shuffled(ratings: Sequence[Rating], seed: int) -> list[Rating]:
-    """Ratings in a random order that the seed fixes."""
+    """Ratings in a random order, the same for the same seed."""
     order = np.random.default_rng(seed).permutation(len(ratings))
     return [ratings[i] for i in order]

@@ -17,10 +17,10 @@ SLIP_RATE = 0.12
 
 
 def embedded(picture: Image.Image, score: float, findings: PictureFacts, rng: np.random.Generator) -> str:
-    """A teacher that needs no model: prose from what was measured, toned by the score.
+    """Prose from measured facts, with a tone and a verdict that fit the score.
 
-    Like any teacher it slips now and then, one attempt in eight: it names a number, misses the verdict or
-    misreads the picture, so that the filters meet in the demo what they are for.
+    One attempt in eight has an error on purpose: it names a number, misses the verdict or contradicts the
+    picture, so that the filters have something to refuse.
     """
     if rng.random() >= SLIP_RATE:
         return write_critique(findings, score, rng)

@@ -1,6 +1,6 @@
 """A client of an OpenAI-compatible server (vLLM, SGLang, a hosted model), with retries and limits.
 
-The openai client's own retries are off: it gives up after two, and knows nothing of other requests in flight.
+The openai client's own retries are off: each request would wait by itself, while others go on loading the server.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from aesr1.aescot.rate_limit import RateLimit, backoff, retry_after
 from aesr1.aescot.settings import EndpointConfig
 from aesr1.errors import AesError
 
-PLACEHOLDER_KEY = "none"  # what servers that want no key are sent
+PLACEHOLDER_KEY = "none"  # sent to servers that need no key
 CONTENT_FILTER_CODES = (
     *("content_filter", "content_policy_violation", "data_inspection_failed", "responsibleaipolicyviolation"),
     *("moderation", "flagged"),
 )
-"""Codes by which services say that picture or text met their content filter."""
+"""Error codes of content filters."""
 OVERLOAD_STATUS = (429, 503, 529)
-"""States by which a server says that it is asked too much."""
+"""HTTP status codes of an overloaded server."""
 MALFORMED_ANSWER = (ValueError, AttributeError, TypeError, LookupError, RecursionError)
-"""What reading an answer of another form than OpenAI's may raise."""
+"""What reading a malformed answer may raise."""
 
 
 class Answer(NamedTuple):
-    """What came of one request. Either text or failure; tokens are those of every try that was charged."""
+    """The result of one request: text or failure. Tokens are those of all tries."""
 
     text: str | None
-    failure: str | None  # "filtered: …", "refused: …" are final; "rejected: …", "unreachable: …" another run may mend
+    failure: (
+        str | None
+    )  # "filtered: …", "refused: …" are final; "rejected: …", "unreachable: …" are asked again by the next run
     tokens_in: int
     tokens_out: int
     finish: str | None = None  # "length": the text was cut off
@@ -42,7 +44,7 @@ class Answer(NamedTuple):
 
 @dataclass
 class _Used:
-    """Tokens charged for a request so far."""
+    """Tokens of a request so far."""
 
     tokens_in: int = 0
     tokens_out: int = 0
@@ -52,7 +54,7 @@ class _Used:
 
 
 class EndpointClient:
-    """An open connection to an endpoint; `ask` may be called from as many tasks as there are questions."""
+    """An open connection to an endpoint. Many tasks may call `ask` at the same time."""
 
     def __init__(self, config: EndpointConfig) -> None:
         self.config = config
@@ -62,7 +64,7 @@ class EndpointClient:
             raise AesError(
                 f"{config.key_variable} holds no key", fix="a key is plain letters and digits; export it again"
             )
-        self._limit = "max_tokens"  # newer models of OpenAI want max_completion_tokens and say so
+        self._limit = "max_tokens"  # newer OpenAI models need max_completion_tokens
         self._client = openai.AsyncOpenAI(
             base_url=config.url,
             api_key=self._key,
@@ -79,7 +81,7 @@ class EndpointClient:
         await self._client.close()
 
     async def ask(self, messages: list[dict[str, Any]]) -> Answer:
-        """One answer, after as many tries as it takes. AesError where no request can succeed (key, model, address)."""
+        """One answer, with retries. AesError where no request can succeed (key, model, address)."""
         used = _Used()
         trouble = "was never sent"
         for attempt in range(self.config.retries + 1):
@@ -119,7 +121,7 @@ class EndpointClient:
         return used.failed(f"unreachable: {trouble}, {self.config.retries + 1} tries")
 
     def _complaint(self, reply: Any) -> tuple[str | None, str]:
-        """Why an answer holds no text: for good, or for now. Some services send their errors with HTTP 200."""
+        """A final failure, or None and the reason to try again. Some services send their errors with HTTP 200."""
         error = getattr(reply, "error", None)
         if not isinstance(error, dict):
             return None, "an empty or broken answer"
@@ -131,19 +133,19 @@ class EndpointClient:
         return self._without_key(failure) if failure else None, self._without_key(trouble)
 
     def _without_key(self, text: str) -> str:
-        """A server's words, less the key that some repeat: they go into the ledger."""
+        """A server's message without the key, which some repeat: the message goes into raw.jsonl."""
         return text if self._key == PLACEHOLDER_KEY else text.replace(self._key, "***")
 
 
 def is_content_filter(said: str) -> bool:
-    """Whether a service's words say that something met its content filter."""
+    """Whether a service's message is from its content filter."""
     return any(code in said.lower() for code in CONTENT_FILTER_CODES)
 
 
 def parse_completion(body: dict[str, Any]) -> Answer:
-    """The answer in a completion that came by file; an empty one is a refusal, since nobody can ask again at once."""
+    """The answer in a completion from a file. An empty one is a refusal, because it cannot be retried."""
     if "error" in body and is_content_filter(str(body["error"])):
-        return Answer(None, "filtered: it met the service's content filter", 0, 0)
+        return Answer(None, "filtered: the service's content filter", 0, 0)
     try:
         answer = _read(ChatCompletion.construct(**body), _Used())
     except MALFORMED_ANSWER:
@@ -152,7 +154,7 @@ def parse_completion(body: dict[str, Any]) -> Answer:
 
 
 def _read(reply: Any, used: _Used) -> Answer | None:
-    """The answer in a reply; None where there is none and another try may bring it."""
+    """The answer in a reply; None where it is empty and should be tried again."""
     usage = getattr(reply, "usage", None)
     used.tokens_in += _tokens(usage, "prompt_tokens")
     used.tokens_out += _tokens(usage, "completion_tokens")
@@ -160,7 +162,7 @@ def _read(reply: Any, used: _Used) -> Answer | None:
     if choice is None or choice.message is None:
         return None
     if choice.finish_reason == "content_filter":
-        return used.failed("filtered: the answer met the service's content filter")
+        return used.failed("filtered: the service's content filter stopped the answer")
     if choice.message.refusal:
         return used.failed(f"refused: {str(choice.message.refusal)[:200]}")
     text = choice.message.content
@@ -172,28 +174,28 @@ def _read(reply: Any, used: _Used) -> Answer | None:
 
 
 def _tokens(usage: Any, name: str) -> int:
-    """A count of tokens; 0 where the server gives none or nonsense, which is no reason to lose its answer."""
+    """A count of tokens; 0 where the server gives no valid one."""
     count = getattr(usage, name, None)
     return count if isinstance(count, int) else 0
 
 
 def _final(status: int, said: str, config: EndpointConfig) -> str | None:
-    """Why this request is not worth another try; None where it is. AesError where no other request is either."""
+    """Why this request must not be tried again; None where it may. AesError where no request can succeed."""
     if is_content_filter(said):
         return f"filtered: {said.strip()[:200]}"
     if status in (401, 403) or (status == 400 and "api key" in said.lower().replace("_", " ")):
         raise AesError(
             f"{config.url} refuses the key in {config.key_variable} (HTTP {status})",
-            fix=f"export {config.key_variable}=… with a key for that service; what is answered stays",
+            fix=f"export {config.key_variable}=… with a key for that service; the answers so far are kept",
         ) from None
     if status == 404:
         raise AesError(
-            f"{config.url} knows no model {config.model}, or is no such address (HTTP 404)",
+            f"{config.url} has no model {config.model}, or the address is wrong (HTTP 404)",
             fix="check --teacher, which ends in /v1, and --model",
         ) from None
     if status == 402 or "insufficient_quota" in said.lower():
         raise AesError(
-            f"{config.url} says that the account is spent", fix="top it up; what is answered stays"
+            f"{config.url} says that the account has no credit left", fix="add credit; the answers so far are kept"
         ) from None
     if status in (400, 413, 415, 422):
         return f"rejected: HTTP {status}, {said.strip()[:200]}"

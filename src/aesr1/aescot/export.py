@@ -16,10 +16,13 @@ TOOLS = ("trl", "llama-factory")
 
 
 def export(rationales: Path, to: str, output: Path) -> list[Path]:
-    """Write the files into a new folder; the files. TRL: `messages` and `images`, as SFTTrainer takes them."""
+    """Write the files into a new folder and return their paths.
+
+    For TRL: `messages` and `images`, as SFTTrainer reads them.
+    """
     started = time.time()
     if to not in TOOLS:
-        raise AesError(f"{to!r} is no tool that is known", fix=f"choose one of {', '.join(TOOLS)}")
+        raise AesError(f"{to!r} is not a known tool", fix=f"choose one of {', '.join(TOOLS)}")
     file = rationales / "rationales.jsonl" if rationales.is_dir() else rationales
     rows = read_rows(file, Rationale)
     if not rows:

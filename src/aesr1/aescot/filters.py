@@ -1,7 +1,7 @@
 """AesCoT's filters: one table of checks. A rationale stays if none gives a reason against it. Pure functions.
 
-Leak, align and fact are the paper's (section 3.2); language, length, dimensions, near-duplicates and templates keep a
-whole set of texts worth training on. What a judge answered is read here too, so that a threshold can be changed later.
+Leak, align and fact are the paper's (section 3.2). Language, length, dimensions, near-duplicates and templates keep
+the set of texts useful for training. The judges' answers are read here too, so that a threshold can be changed later.
 """
 
 from __future__ import annotations
@@ -74,19 +74,19 @@ _CLAIM = tuple((re.compile(rf"\b(?:{words})\b", re.IGNORECASE), name, steps) for
 
 
 BEHIND = ("background", "backdrop", "behind", "bokeh", "foreground", "depth of field")
-"""What a photographer blurs on purpose."""
+"""Parts of a picture that a photographer blurs on purpose."""
 
 
 def leak(text: str) -> str | None:
-    """The critique names a number or betrays that it was told the score."""
+    """The critique names a number or shows that its writer knew the score."""
     found = find_leak(text)
     return f"leak: says {found!r}" if found else None
 
 
 def align(text: str, score: float) -> str | None:
-    """The last sentence's verdict is of another level than the human score (0–1).
+    """The verdict in the last sentence is of another level than the human score (0–1).
 
-    Where it holds none of the verdict words, it must not praise a bad picture nor blame a good one, as the whole does.
+    A last sentence without a verdict word must not praise a bad picture or blame a good one, if the whole text does.
     """
     last = re.split(r"(?<=[.!?])\s+", text.strip())[-1]
     wanted = level_of(score)
@@ -100,7 +100,7 @@ def align(text: str, score: float) -> str | None:
 
 
 def fact(text: str, findings: PictureFacts) -> str | None:
-    """A claim about something measurable lies two steps or more from what was measured.
+    """A claim about something measurable differs from the measurement by two steps or more.
 
     One step is borderline, where a person and a measurement may differ. For exposure, where 0 is in the middle,
     the wrong side is also a contradiction.
@@ -123,7 +123,7 @@ def language(text: str, settings: FilterSettings) -> str | None:
 
 
 def form(text: str) -> str | None:
-    """Nothing at all, or text that could not stand in a reply under the contract."""
+    """An empty text, or one that cannot be part of a reply."""
     if not text.strip():
         return "form: no text"
     if any("\ud800" <= letter <= "\udfff" for letter in text):
@@ -133,7 +133,7 @@ def form(text: str) -> str | None:
 
 
 def cut_off(finish: str | None) -> str | None:
-    """Ended by the token limit."""
+    """Cut off by the token limit."""
     return "length: the answer was cut off" if finish == "length" else None
 
 
@@ -154,7 +154,7 @@ def dimensions(text: str, settings: FilterSettings) -> str | None:
 
 
 def judged(answers: Mapping[str, str], score: float, settings: FilterSettings) -> str | None:
-    """What judges said: leak and fact answer "none" or name a passage, align is a blind score of 0 to 100."""
+    """The answers of judges: leak and fact answer "none" or quote a passage; align is a blind score of 0 to 100."""
     for name in ("leak", "fact"):
         said = answers.get(name, "none").strip()
         if not re.match(r"\W*none\b", said, re.IGNORECASE):
@@ -162,7 +162,7 @@ def judged(answers: Mapping[str, str], score: float, settings: FilterSettings) -
     if "align" in answers:
         found = re.search(r"\d+(?:\.\d+)?", re.sub(r"(?i)(?:out of|/)\s*100\b", "", answers["align"]))
         if not found:
-            return f"align: the judge says {answers['align'][:60]!r}, no number"
+            return f"align: the judge says {answers['align'][:60]!r}, not a number"
         blind = float(found.group()) / 100
         if abs(blind - score) > settings.tolerance:
             return f"align: read blind it sounds like {blind:.2f}, people said {score:.2f}"
@@ -170,7 +170,7 @@ def judged(answers: Mapping[str, str], score: float, settings: FilterSettings) -
 
 
 def _claimed(match: re.Match[str], name: str) -> bool:
-    """Whether the words say it of the picture: not where they are negated, nor of what lies out of focus on purpose."""
+    """Whether the words are a claim about the picture: not negated, and not about a background blurred on purpose."""
     before = words(match.string[: match.start()])[-3:]
     if NEGATIONS.intersection(before) or any(word.startswith(("avoid", "resist")) for word in before):
         return False
@@ -233,9 +233,9 @@ def refusal_of(critique: Critique, settings: FilterSettings = EMBEDDED) -> str |
 
 
 def refusals_among(texts: Sequence[str], settings: FilterSettings) -> list[str | None]:
-    """A reason for each text that is too like an earlier kept one, or too full of sentences that many of them share.
+    """A reason for each text that is too similar to an earlier kept one, or has too many common sentences.
 
-    Likeness is the share of the shorter text's word triples that the other has too.
+    Similarity is the share of the shorter text's word triples that the other text has too.
     """
     owners: dict[tuple[str, ...], list[int]] = {}
     triples_of: list[frozenset[tuple[str, ...]]] = []

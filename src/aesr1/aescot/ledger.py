@@ -8,7 +8,7 @@ from aesr1.records import Appender, Draft
 
 
 class Ledger:
-    """Rows synced to disk together, off the event loop: one sync for all that came in during the one before."""
+    """Rows are synced to disk together in a thread: one sync for all rows that came during the last one."""
 
     def __init__(self, raw: Appender) -> None:
         self._raw = raw

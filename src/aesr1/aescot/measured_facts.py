@@ -1,7 +1,7 @@
 """Turns the measurements of a picture into the facts that a critique can name.
 
-Drawn scenes and photographs need different cuts in contrast and clutter above all: hardly a photograph is as flat
-and as empty as a drawn scene.
+Drawn scenes and photographs need different thresholds, above all for contrast and clutter: few photographs are as
+flat and empty as a drawn scene.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from aesr1.tiny.scenes import DOMAIN as DRAWN
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where one step ends and the next begins, in the units of `Measurements`, each rising."""
+    """The bounds between steps, rising, in the units of `Measurements`."""
 
     place: tuple[float, float, float, float]  # subject_x: edge | left | middle | right | edge
     tilt: tuple[float, float]  # degrees
-    tilt_confidence: float  # a line that stands out less is not taken for a horizon
+    tilt_confidence: float  # a weaker line does not count as a horizon
     clutter: tuple[float, float]
     exposure: tuple[float, float, float, float]
     contrast: tuple[float, float]
@@ -60,11 +60,11 @@ PHOTOGRAPHS = Thresholds(
     grain=(0.012, 0.045),
     warmth=(-0.2, 0.4),
 )
-"""Judged by eye and by spread over the 553 photographs of OASIS (400 × 320): nobody has labelled these steps."""
+"""Chosen by eye and by distribution over the 553 photographs of OASIS (400 × 320); there are no labels for them."""
 
 
 def facts_of(measurements: Measurements, *, thresholds: Thresholds = PHOTOGRAPHS) -> PictureFacts:
-    """What the measurements say, in steps; the thresholds must fit the kind of picture."""
+    """The measurements in steps. The thresholds must fit the kind of picture."""
     level = measurements.tilt_confidence < thresholds.tilt_confidence
     return PictureFacts(
         place=("edge", "left", "middle", "right", "edge")[_step(measurements.subject_x, thresholds.place)],
@@ -81,7 +81,7 @@ def facts_of(measurements: Measurements, *, thresholds: Thresholds = PHOTOGRAPHS
 
 
 def measure_facts(picture: Image.Image, *, domain: str) -> PictureFacts:
-    """Measure a picture and say what is seen, by the thresholds of its kind. AesError where it is too small."""
+    """Measure a picture and return its facts, with the thresholds of its kind. AesError where it is too small."""
     return facts_of(measure(picture), thresholds=SCENES if domain == DRAWN else PHOTOGRAPHS)
 
 

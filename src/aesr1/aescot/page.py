@@ -22,7 +22,7 @@ from aesr1.records import Draft, Rationale, read_rows
 
 SIDE = 240
 UNKNOWN = -1
-"""The attempt of a rationale whose draft is not there: `aesr1 cot filter` writes none."""
+"""The attempt of a rationale without a draft: `aesr1 cot filter` writes none."""
 OTHER = "other"
 """The kind of a reason that no filter of ours gives."""
 KINDS = (*REASONS, OTHER)
@@ -38,7 +38,7 @@ class PageSummary(NamedTuple):
 
 @dataclass(frozen=True)
 class BuildFolder:
-    """All that a build's folder says."""
+    """The content of a build's folder."""
 
     drafts: list[Draft]
     finished: bool
@@ -67,17 +67,17 @@ class PictureDrafts:
     name: str
     score: float
     level: str
-    source: str  # data URL; empty where there is none
+    source: str  # data URL; empty where the picture cannot be shown
     problem: str  # then why
     cards: list[DraftCard]
 
 
 def write_page(folder: Path, output: Path, *, raw: bool = False, limit: int = 300) -> PageSummary:
-    """Write a page about the drafts in a build's folder, and say what it holds.
+    """Write a page about the drafts in a build's folder; returns what it holds.
 
-    Kept and refused as the results say; with `raw`, or where the build is unfinished, as `raw.jsonl` does: kept is
-    then what has nothing against it by itself. Of more drafts than `limit` a seeded choice is shown, whole pictures,
-    balanced over reasons and levels. AesError where `output` exists.
+    Drafts are kept or refused as in the results; with `raw`, or for an unfinished build, as in raw.jsonl, where each
+    draft was filtered alone. Of more drafts than `limit` a seeded sample of whole pictures is shown, balanced over
+    reasons and levels. AesError where `output` exists.
     """
     if limit < 1:
         raise AesError(f"a limit of {limit} drafts", fix="show one draft at least")
@@ -97,7 +97,7 @@ def write_page(folder: Path, output: Path, *, raw: bool = False, limit: int = 30
             "shown_pictures": len(groups),
             "pictures": _pictures(build, groups, missing, progress),
         }
-        # JSON can hold halves of surrogate pairs, which no file encoding knows: they become question marks.
+        # JSON can hold halves of surrogate pairs, which UTF-8 cannot encode: they become question marks.
         with (part / output.name).open("w", encoding="utf-8", errors="replace", newline="\n") as file:
             file.writelines(page_template(Path(__file__).parent / "templates" / "show.html.j2").generate(context))
     return PageSummary(drafts=len(build.drafts), shown=shown, missing=len(missing))
@@ -134,14 +134,14 @@ def read_build(folder: Path, *, raw: bool = False) -> BuildFolder:
 
 
 def _values(path: Path) -> dict[str, Any]:
-    """A JSON object, empty where there is no file."""
+    """A JSON object; empty where the file is missing."""
     if not path.exists():
         return {}
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise AesError(
-            f"{path} is no JSON: {error}", fix="restore it, or move it away: the page does without"
+            f"{path} is not JSON: {error}", fix="restore it, or move it away: the page does without"
         ) from error
     return values if isinstance(values, dict) else {}
 
@@ -151,7 +151,7 @@ def _as_draft(row: Rationale) -> Draft:
 
 
 def by_image(drafts: Sequence[Draft]) -> list[list[Draft]]:
-    """The drafts of each image together, in the order of their first ones; one rated twice stands twice."""
+    """The drafts of each image together, in the order of their first ones. An image with two ratings comes twice."""
     groups: dict[tuple[str, float], list[Draft]] = {}
     for draft in drafts:
         groups.setdefault((draft.image, draft.score), []).append(draft)
@@ -159,7 +159,7 @@ def by_image(drafts: Sequence[Draft]) -> list[list[Draft]]:
 
 
 def reason_of(draft: Draft) -> tuple[str, str]:
-    """The kind of the reason against a draft, and the rest of it; both empty where it is kept."""
+    """The kind of the reason against a draft, and its detail; both empty for a kept draft."""
     if draft.refused is None:
         return "", ""
     kind, _, detail = draft.refused.partition(":")
@@ -167,9 +167,9 @@ def reason_of(draft: Draft) -> tuple[str, str]:
 
 
 def balanced_sample(groups: Sequence[list[Draft]], limit: int, *, seed: int = 0) -> list[list[Draft]]:
-    """Groups of `limit` drafts at most, in their order; every pair of reason and level as often as it can be had.
+    """Groups with at most `limit` drafts, in their order, balanced over pairs of reason and level.
 
-    A group is never cut: the first one chosen stands even where it alone has more.
+    A group is never cut: the first one is shown even if it has more drafts.
     """
     cells = [[(reason_of(draft)[0], level_of(draft.score)) for draft in group] for group in groups]
     queues: dict[tuple[str, str], list[int]] = {}
@@ -190,7 +190,7 @@ def balanced_sample(groups: Sequence[list[Draft]], limit: int, *, seed: int = 0)
 
 
 def _head(build: BuildFolder) -> dict[str, object]:
-    """What the page says above the pictures, of all drafts."""
+    """What the page shows above the pictures, about all drafts."""
     drafts = build.drafts
     counts = Counter((reason_of(draft)[0], level_of(draft.score)) for draft in drafts)
     found = {reason for reason, _ in counts if reason}
@@ -222,7 +222,7 @@ def _distinct(values: Iterable[str]) -> list[str]:
 def _pictures(
     build: BuildFolder, groups: Sequence[list[Draft]], missing: list[str], progress: RunningBar
 ) -> Iterator[PictureDrafts]:
-    """The shown pictures, one in memory at a time; the names of those that cannot be opened go to `missing`."""
+    """The shown pictures, one in memory at a time. The names of those that cannot be opened are added to `missing`."""
     folder = os.path.commonpath([str(Path(draft.image).parent) for draft in build.drafts])
     for number, drafts in enumerate(groups):
         image, score = drafts[0].image, drafts[0].score

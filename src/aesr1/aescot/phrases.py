@@ -1,7 +1,6 @@
 """The sentences of the embedded critic: picture facts → English prose. Pure functions.
 
-Pure text. Where the findings come from (a photograph measured, a scene known) and what score they must fit
-is decided by the callers.
+The caller decides where the facts come from (a measured photograph, a known scene) and which score they must fit.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from aesr1.contract import level_of
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """What is seen in a picture, in steps a person would name."""
+    """What a picture shows, in steps that a person can name."""
 
     place: str  # of the subject: left, middle, right, edge
     tilt: int  # 0 level, 1 a little, 2 badly
@@ -93,7 +92,7 @@ VERDICT = (
 
 
 def write_description(findings: PictureFacts, rng: np.random.Generator) -> list[str]:
-    """Four sentences of what is seen, in any order and with no verdict: light, exposure, colour, composition."""
+    """Four sentences about light, exposure, colour and composition, in random order, without a verdict."""
 
     def pick(options: tuple[str, ...]) -> str:
         return options[int(rng.integers(len(options)))]
@@ -110,7 +109,7 @@ def write_description(findings: PictureFacts, rng: np.random.Generator) -> list[
 
 
 def write_critique(findings: PictureFacts, score: float, rng: np.random.Generator) -> str:
-    """A critique whose tone and verdict fit a score in [0, 1] that it never names."""
+    """A critique whose tone and verdict fit a score in [0, 1]. It never names the score."""
     moods = MOOD[level_of(score)]
     mood = moods[int(rng.integers(len(moods)))].format(warmth=findings.warmth)
     verdicts = next(texts for bound, texts in VERDICT if score < bound)

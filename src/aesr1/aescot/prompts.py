@@ -22,7 +22,7 @@ JPEG_QUALITY = 90
 
 @cache
 def template(name: str) -> str:
-    """The text of a template: one of ours by its version, or a file of the user's that ends in .txt."""
+    """The text of a template: one of ours by its version, or a user's .txt file."""
     if name == SCORER:
         return PROMPT
     if name.endswith(".txt"):
@@ -37,7 +37,7 @@ def template(name: str) -> str:
 
 
 def version(name: str) -> str:
-    """What rows call a template: ours by its version, a user's by its name and its text."""
+    """The name of a template in rows: the version of ours, or name and hash of a user's."""
     if not name.endswith(".txt"):
         return name
     return f"{Path(name).stem}-{hashlib.blake2b(template(name).encode(), digest_size=4).hexdigest()}"
@@ -51,12 +51,12 @@ def data_url(picture: Image.Image) -> str:
 
 
 def teacher_messages(url: str, score: float, *, name: str = TEACHER) -> list[dict[str, Any]]:
-    """The request for a critique: the picture, and the human score 0–1 as a secret where the template asks for it."""
+    """The request for a critique: the picture, and the human score (0–1) if the template has {score}."""
     return _messages(template(name).replace("{score}", f"{score:.2f}"), url)
 
 
 def judge_messages(judge: str, text: str, url: str) -> list[dict[str, Any]]:
-    """The request for a judge's answer about a critique; only the judge of facts sees the picture."""
+    """The request to a judge about a critique. Only the judge of facts gets the picture."""
     asked = template(JUDGES[judge]).replace("{text}", text)
     return _messages(asked, url if judge in SEES_THE_PICTURE else None)
 

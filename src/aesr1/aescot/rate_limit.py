@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
-OVERLOAD_WINDOW = 1.0  # seconds within which several refusals are one sign of overload
+OVERLOAD_WINDOW = 1.0  # seconds within which several refusals count as one
 
 
 class RateLimit:
     """How many requests may be in flight, and how many may start in a minute.
 
-    A server that says "too much" gets a third less at once and one more for every round that went well.
+    After a refusal the limit falls by a third; after a round of answers it rises by one.
     """
 
     def __init__(self, most: int, *, rpm: float | None, tpm: float | None) -> None:
@@ -28,11 +28,11 @@ class RateLimit:
         self._next = 0.0  # when the next request may start
         self._tokens = 2_000.0  # of a request, running mean
         self._cut = 0.0  # when the limit was last lowered
-        self._held = 0.0  # until when the server wants to be left alone
+        self._held = 0.0  # no request before this time
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for a place, hold it for the block."""
+        """Wait for a free slot and hold it for the block."""
         async with self._free:
             await self._free.wait_for(lambda: self._running < max(1, int(self.limit)))
             self._running += 1
@@ -54,13 +54,13 @@ class RateLimit:
         return max(by_requests, by_tokens)
 
     def went_well(self, tokens: int) -> None:
-        """A request was answered."""
+        """Record an answered request."""
         self.limit = min(self._most, self.limit + 1 / max(1.0, self.limit))
         if tokens:
             self._tokens += 0.1 * (tokens - self._tokens)
 
     def too_much(self, wait: float) -> None:
-        """The server is overloaded and wants no request at all for `wait` seconds. Several refusals count as one."""
+        """Record an overloaded server: no request for `wait` seconds. Several refusals within a second count as one."""
         now = time.monotonic()
         self._held = max(self._held, now + wait)
         if now - self._cut > OVERLOAD_WINDOW:
@@ -69,12 +69,12 @@ class RateLimit:
 
 
 def backoff(attempt: int) -> float:
-    """Seconds before the next try: doubled each time, at random between half of it and all, a minute at most."""
+    """Seconds before the next try: doubled each time, with random jitter, a minute at most."""
     return float(min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1.0))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds for which a server asks to be left alone, in seconds or as a date; ten minutes at most."""
+    """Seconds to wait by a Retry-After header (seconds or a date); ten minutes at most."""
     try:
         wait = (parsedate_to_datetime(headers["retry-after"]) - datetime.now(UTC)).total_seconds()
         return min(max(0.0, wait), 10 * LONGEST_WAIT)

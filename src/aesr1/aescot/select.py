@@ -25,7 +25,7 @@ RESULTS = ("rationales.jsonl", "refused.jsonl", "summary.json")
 
 
 class CotSummary(NamedTuple):
-    """What became of the pictures and drafts, by level."""
+    """What happened to pictures and drafts, by level."""
 
     wanted: int  # rationales a level
     kept: dict[str, int]
@@ -44,7 +44,7 @@ class Selection(NamedTuple):
 
 
 def select_rationales(drafts: Sequence[Draft], wanted: int, filters: FilterSettings) -> Selection:
-    """The first `wanted` standing drafts of each level; and every refused one with its reason."""
+    """The first `wanted` accepted drafts of each level, and every refused draft with its reason."""
     sifted = apply_filters(drafts, filters)
     return Selection(_chosen(sifted.standing, wanted), [*sifted.alone, *sifted.among])
 
@@ -80,15 +80,18 @@ def write_selection(output: Path, choice: Selection, summary: CotSummary) -> Non
 
 
 class FilteredDrafts(NamedTuple):
-    """Drafts by what is against them, in the order of the ledger."""
+    """Drafts by the result of the filters, in the order of raw.jsonl."""
 
     standing: list[Draft]
-    alone: list[Draft]  # refused for itself
-    among: list[Draft]  # stands by itself and is refused among the others
+    alone: list[Draft]  # refused alone
+    among: list[Draft]  # passes alone and is refused when compared with the others
 
 
 def apply_filters(drafts: Sequence[Draft], filters: FilterSettings) -> FilteredDrafts:
-    """The first draft of each image that stands, also among the others; and every refused one with its reason."""
+    """Apply the filters that compare drafts.
+
+    Keeps the first accepted draft of each image, and refused ones with reasons.
+    """
     first: dict[str, Draft] = {}
     for draft in drafts:
         if draft.refused is None:
@@ -103,7 +106,7 @@ def apply_filters(drafts: Sequence[Draft], filters: FilterSettings) -> FilteredD
 
 
 def to_markdown(summary: CotSummary) -> str:
-    """The table of what was kept and refused, by level."""
+    """The table of kept and refused drafts, by level."""
     rows = {"kept": summary.kept, **summary.refused}
     lines = [f"| | {' | '.join(LEVELS)} | all |", "|---" * (len(LEVELS) + 2) + "|"]
     for name, by_level in rows.items():
@@ -119,7 +122,7 @@ def to_markdown(summary: CotSummary) -> str:
 
 
 def refilter(raw: Path, output: Path, *, n: int, filters: FilterSettings) -> CotSummary:
-    """The raw answers of a build put through other filters; nobody is asked again. Pictures are measured anew."""
+    """Apply other filters to the raw answers of a build. No request is sent; pictures are measured again."""
     started = time.time()
     drafts = read_rows(raw, Draft)
     places = {draft.image: draft.domain for draft in drafts if draft.text}
@@ -149,7 +152,7 @@ def _see(image: str, domain: str) -> PictureFacts | str:
 
 def _judged_anew(drafts: Sequence[Draft], seen: dict[str, PictureFacts], filters: FilterSettings) -> Iterator[Draft]:
     for draft in drafts:
-        if not draft.text or (draft.refused or "").startswith(NOT_ASKED):  # a judge may never have seen it
+        if not draft.text or (draft.refused or "").startswith(NOT_ASKED):  # no judge was asked about it
             yield draft
         elif draft.image in seen:
             critique = Critique(draft.text, draft.score, seen[draft.image], draft.finish, draft.judged or {})
@@ -158,12 +161,12 @@ def _judged_anew(drafts: Sequence[Draft], seen: dict[str, PictureFacts], filters
 
 
 def _chosen(standing: Sequence[Draft], wanted: int) -> list[Rationale]:
-    """The first `wanted` drafts of each level, in an order that mixes the levels; each can be read back."""
+    """The first `wanted` drafts of each level, in an order that mixes the levels. Each is a valid reply."""
     by_level: dict[str, list[Rationale]] = {level: [] for level in LEVELS}
     for draft in standing:
         rows = by_level[level_of(draft.score)]
         if len(rows) < wanted:
-            render_reply(Judgement(draft.score, draft.text))  # raises where the row could not be read back
+            render_reply(Judgement(draft.score, draft.text))  # raises where the reply would be unreadable
             rows.append(Rationale(draft.image, draft.score, draft.domain, draft.text, draft.critic, draft.prompt))
     longest = max(map(len, by_level.values()), default=0)
     return [rows[i] for i in range(longest) for rows in by_level.values() if i < len(rows)]

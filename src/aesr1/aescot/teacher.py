@@ -1,6 +1,6 @@
 """Asks a teacher over HTTP about many pictures at once. Each answer is on disk before it counts.
 
-`kill -9` at any moment loses what was in flight and nothing more: a row is on disk before its picture is done with.
+`kill -9` loses only the requests in flight: a row is on disk before its picture counts as done.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from aesr1.records import Appender, Draft, Rating
 from aesr1.worker_processes import worker_pool
 
 MAX_UNANSWERED = 50
-"""Pictures in a row without any answer after which the server is taken to be gone, or to want something else."""
+"""After this many pictures in a row without an answer, the server counts as down."""
 
 
 @dataclass(frozen=True)
 class TeacherPlan:
-    """How many are wanted of each level, and what is kept."""
+    """How many drafts each level needs, and the filters."""
 
     wanted: int
     attempts: int
@@ -42,27 +42,27 @@ class TeacherPlan:
     taken: Counter[str] = field(default_factory=Counter)  # by level: kept drafts that the filters over all texts took
 
     def of(self, level: str) -> int:
-        """How many of a level must stand by themselves."""
+        """How many drafts of a level must pass alone."""
         return self.wanted + self.taken[level]
 
 
 @dataclass
 class TeacherResult:
-    """How the asking went."""
+    """The result of asking."""
 
     unreadable: list[str] = field(default_factory=list)  # why pictures could not be opened
     stopped: str | None = None
 
 
 class RequestParts(NamedTuple):
-    """A picture as it is sent, and what was measured in it."""
+    """A picture as it is sent, and its measured facts."""
 
     url: str
     findings: PictureFacts
 
 
 def prepare_request(image: str, domain: str, max_pixels: int) -> RequestParts | str:
-    """Open a picture, shrink, encode and measure it; or why that cannot be done."""
+    """Open, shrink, encode and measure a picture; or the reason why that fails."""
     try:
         return RequestParts(
             data_url(open_image(image, max_pixels=max_pixels)), measure_facts(open_image(image), domain=domain)
@@ -72,14 +72,14 @@ def prepare_request(image: str, domain: str, max_pixels: int) -> RequestParts | 
 
 
 def ask_teacher(plan: TeacherPlan, ratings: Sequence[Rating], drafts: list[Draft], raw: Appender) -> TeacherResult:
-    """Ask until every level has enough kept drafts or its pictures are spent; `drafts` grows. AesError as `ask`."""
+    """Ask until every level has enough kept drafts or no pictures are left; `drafts` grows. AesError as `ask`."""
     return asyncio.run(_TeacherRun(plan, drafts).run(ratings, raw))
 
 
 def open_attempts(
     ratings: Sequence[Rating], drafts: Sequence[Draft], attempts: int
 ) -> dict[str, deque[tuple[Rating, int]]]:
-    """By level, pictures and their next attempt: those without a kept draft, a final answer or all their attempts."""
+    """By level, pictures with their next attempt: those without a kept draft or a final answer, with attempts left."""
     history: dict[str, list[Draft]] = {}
     for draft in drafts:
         if not (draft.refused or "").startswith(NOT_ASKED):
@@ -94,7 +94,7 @@ def open_attempts(
 
 
 class _TeacherRun:
-    """The state of one run: what is kept, in flight and left of each level."""
+    """The state of one run: drafts kept, requests in flight and pictures left of each level."""
 
     def __init__(self, plan: TeacherPlan, drafts: list[Draft]) -> None:
         self.plan, self.drafts = plan, drafts
@@ -110,7 +110,7 @@ class _TeacherRun:
         self.changed = asyncio.Condition()
 
     async def run(self, ratings: Sequence[Rating], raw: Appender) -> TeacherResult:
-        """Ask with as many tasks as requests may be in flight."""
+        """Run one task for each request that may be in flight."""
         self.todo = open_attempts(ratings, self.drafts, self.plan.attempts)
         total = sum(map(self.plan.of, LEVELS))
         endpoint = self.plan.teacher.endpoint
@@ -120,15 +120,17 @@ class _TeacherRun:
                 async with EndpointClient(endpoint) as asker, Ledger(raw) as ledger, asyncio.TaskGroup() as tasks:
                     for _ in range(endpoint.in_flight):
                         tasks.create_task(self._work(asker, workers, ledger, progress))
-            except BaseExceptionGroup as group:  # the first is the cause, the others what came of it
+            except BaseExceptionGroup as group:  # the first is the cause of the others
                 raise group.exceptions[0] from None
         if self.spent_up:
             limit, spent = self.plan.teacher.max_cost, self.plan.teacher.cost(self.tokens_in, self.tokens_out)
-            self.asked.stopped = f"Stopped at {spent:.2f}: more might cost over {limit:.2f}. Raise --max-cost to go on."
+            self.asked.stopped = (
+                f"Stopped at {spent:.2f}: the next could cost more than {limit:.2f}. Raise --max-cost to go on."
+            )
         return self.asked
 
     async def _next(self) -> tuple[Rating, int] | None:
-        """A picture of a level that needs one more than are in flight; None where no more are needed or left."""
+        """The next picture of a level that needs more drafts; None where no more are needed or left."""
         async with self.changed:
             while True:
                 if self._too_dear():
@@ -142,7 +144,7 @@ class _TeacherRun:
                 await self.changed.wait()
 
     def _too_dear(self, *, more: int = 1) -> bool:
-        """Whether what is in flight, and `more`, may go over the limit: each costs what the others did on average."""
+        """Whether the requests in flight and `more` may exceed the cost limit, each at the average cost so far."""
         teacher = self.plan.teacher
         if teacher.max_cost is not None and not self.spent_up:
             spent = teacher.cost(self.tokens_in, self.tokens_out)
@@ -151,7 +153,7 @@ class _TeacherRun:
         return self.spent_up
 
     async def _work(self, asker: EndpointClient, workers: Executor, ledger: Ledger, progress: RunningBar) -> None:
-        """Picture after picture, until there is nothing more to do."""
+        """Take one picture after another until none is needed."""
         began = time.monotonic()
         while (job := await self._next()) is not None:
             rating, attempt = job
@@ -170,7 +172,7 @@ class _TeacherRun:
             progress.note(f"{rate:.1f} answers/s  {self.refused} refused  cost {spent:.2f}")
 
     async def _one(self, rating: Rating, first: int, asker: EndpointClient, workers: Executor, ledger: Ledger) -> bool:
-        """Attempts at one picture; whether a draft was kept."""
+        """Ask about one picture, up to all its attempts; returns whether a draft was kept."""
         loop = asyncio.get_running_loop()
         max_pixels = self.plan.teacher.max_pixels
         prepared = await loop.run_in_executor(workers, prepare_request, rating.image, rating.domain, max_pixels)
@@ -195,7 +197,7 @@ class _TeacherRun:
         return False
 
     async def _draft(self, rating: Rating, attempt: int, prepared: RequestParts, asker: EndpointClient) -> Draft:
-        """Ask once, and the judges where our own filters have nothing against it."""
+        """Ask once; ask the judges too if the filters have no reason against the draft."""
         answer = await asker.ask(teacher_messages(prepared.url, rating.score, name=self.plan.teacher.prompt))
         self._watch(answer)
         text = critique_of(answer.text or "")
@@ -228,18 +230,18 @@ class _TeacherRun:
         )
 
     def _watch(self, answer: Answer) -> None:
-        """AesError where picture after picture is not answered at all."""
+        """AesError after too many pictures without an answer."""
         unreachable = answer.failure is not None and answer.failure.startswith(NOT_ASKED)
         self.unanswered = self.unanswered + 1 if unreachable else 0
         if self.unanswered >= MAX_UNANSWERED:
             raise AesError(
                 f"{self.plan.teacher.endpoint.url} has not answered for {MAX_UNANSWERED} pictures ({answer.failure})",
-                fix="see to the server; the same command goes on from here",
+                fix="check the server; the same command resumes",
             )
 
 
 def tokens_of_a_request(teacher: Teacher) -> tuple[int, int]:
-    """A guess of the tokens in and out of one draft, its judges included."""
+    """An estimate of the tokens in and out of one draft, with its judges."""
     picture, answer = teacher.max_pixels // 28**2, 200
     tokens_in, tokens_out = picture + len(template(teacher.prompt)) // 4, answer
     for judge in teacher.judges:
@@ -249,6 +251,6 @@ def tokens_of_a_request(teacher: Teacher) -> tuple[int, int]:
 
 
 def critique_of(text: str) -> str:
-    """The critique in an answer: a teacher that was trained as a scorer wraps it as a reply under the contract."""
+    """The critique in an answer. A teacher that was trained as a scorer answers with a whole reply."""
     judgement = parse_reply(text)
     return judgement.reasoning if judgement else " ".join(text.split())

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def generate_batch(vlm: Vlm, asks: Sequence[ReplyRequest], stopping: Callable[[], bool]) -> list[GeneratedReply]:
-    """One reply an ask, written together, each with its own temperature, length, stops and seed.
+    """One reply for each request, generated in one batch, each with its own temperature, length, stops and seed.
 
-    A picture and prompt that several ask about are read once. A seeded reply does not depend on its company. Refusal
-    where `stopping` turns true meanwhile.
+    A picture and prompt that several requests share are read once. A seeded reply does not depend on the rest of the
+    batch. HttpRefusal where `stopping` becomes true.
     """
     import torch
 
@@ -66,7 +66,7 @@ def generate_batch(vlm: Vlm, asks: Sequence[ReplyRequest], stopping: Callable[[]
 
 
 class _ReplyInProgress:
-    """A reply while it is written."""
+    """A reply while it is generated."""
 
     def __init__(self, ask: ReplyRequest, tokenizer: Any, ends: frozenset[int], source: torch.Generator) -> None:
         self.ask, self.finish, self.text = ask, "", ""
@@ -74,9 +74,9 @@ class _ReplyInProgress:
         self._tokens: list[int] = []
 
     def draw(self, scores: torch.Tensor) -> torch.Tensor:
-        """The next token by its scores (V,): argmax(scores + temperature · Gumbel noise), so temperature 0 is greedy.
+        """The next token by its scores (V,): argmax(scores + temperature · Gumbel noise); temperature 0 is greedy.
 
-        The noise comes from the ask's own generator.
+        The noise comes from the request's own generator.
         """
         if not self.ask.temperature:
             return scores.argmax()
@@ -84,7 +84,7 @@ class _ReplyInProgress:
         return (scores - self.ask.temperature * noise).argmax()
 
     def read(self, token: int) -> None:
-        """Take the next token in, unless the reply has ended."""
+        """Append the next token, unless the reply has ended."""
         if self.finish:
             return
         self._tokens.append(token)
@@ -105,7 +105,7 @@ def _cut(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
 
 
 class Batcher:
-    """The one thread that generates, and the queue before it. Asks that wait together are answered together."""
+    """The generating thread and its queue. Requests that wait at the same time form one batch."""
 
     def __init__(self, vlm: Vlm, config: ServeConfig) -> None:
         self._vlm, self._config = vlm, config
@@ -115,11 +115,11 @@ class Batcher:
         self._thread.start()
 
     def submit(self, asks: Sequence[ReplyRequest]) -> list[Future[GeneratedReply]]:
-        """A future reply to each ask; one that is cancelled while it waits is never generated. Refusal when full."""
+        """A future reply for each request. A cancelled one is not generated. HttpRefusal when the queue is full."""
         most = self._config.max_waiting
         if self._closing.is_set() or self._waiting.qsize() + len(asks) > most:
             raise HttpRefusal(
-                f"{most} replies are waiting already", fix="ask again later", status=503, code="overloaded"
+                f"{most} replies are waiting already", fix="try again later", status=503, code="overloaded"
             )
         jobs = [(ask, Future[GeneratedReply]()) for ask in asks]
         for job in jobs:
@@ -127,7 +127,7 @@ class Batcher:
         return [future for _, future in jobs]
 
     def close(self) -> None:
-        """End the thread after the token it is at; what waits is refused."""
+        """End the thread after the current token; waiting requests are refused."""
         self._closing.set()
         self._waiting.put(None)
         self._thread.join()
@@ -149,10 +149,13 @@ class Batcher:
                 left[1].set_exception(stopping_refusal())
 
     def _settle(self, jobs: list[tuple[ReplyRequest, Future[GeneratedReply]]]) -> None:
-        """Every future gets its reply or its error. A batch that fails is tried in halves, to spare the innocent."""
+        """Set every future to its reply or its error.
+
+        A batch that fails is tried in halves, so that one bad request fails alone.
+        """
         try:
             replies = generate_batch(self._vlm, [ask for ask, _ in jobs], self._closing.is_set) if jobs else []
-        except Exception as error:  # nothing that one request does may end the thread
+        except Exception as error:  # an error of one request must not end the thread
             if len(jobs) == 1 or self._closing.is_set():
                 for _, future in jobs:
                     future.set_exception(error)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from aesr1.model.load import Vlm
 
 ROLES = ("system", "user", "assistant")
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow knows others that start programs (EPS)
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # other formats of Pillow start programs (EPS)
 NEUTRAL_VALUES = {
     "stream": False,
     "top_p": 1,
@@ -29,7 +29,7 @@ NEUTRAL_VALUES = {
     "tools": [],
     "response_format": {"type": "text"},
 }
-"""What is not offered, with the value that asks for nothing: clients that always send it are served."""
+"""Fields that are not supported, with the value that has no effect, which some clients always send."""
 SUPPORTED = frozenset({"messages", "model", "temperature", "max_tokens", "max_completion_tokens", "n", "seed", "stop"})
 WITHOUT_EFFECT = frozenset({"user", "metadata", "store", "service_tier", "stream_options"})
 MAX_TEXT, MAX_REPLIES, MAX_STOPS = 16_000, 8, 4
@@ -37,7 +37,7 @@ MAX_TEXT, MAX_REPLIES, MAX_STOPS = 16_000, 8, 4
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """Which model is served where, and what one request may ask of it."""
+    """The model, the address, and the limits of a request."""
 
     model: str | None = None  # a folder, a hub id, None for the embedded toy
     host: str = "127.0.0.1"
@@ -47,20 +47,20 @@ class ServeConfig:
     max_batch: int = 16
     max_waiting: int = 256  # replies in the queue; more are turned away with 503
     max_body: int = 20_000_000  # bytes
-    gather: float = 0.01  # seconds that a batch waits for company
-    grace: int = 5  # seconds for what is being answered when the server is told to end
+    gather: float = 0.01  # seconds that a batch waits for more requests
+    grace: int = 5  # seconds for running requests when the server ends
     device: str | None = None
 
     def __post_init__(self) -> None:
         if min(self.max_pixels, self.max_new_tokens, self.max_batch, self.max_waiting, self.max_body) < 1:
-            raise AesError(f"these settings serve nothing: {self}", fix="pixels, tokens, batch and limits begin at 1")
+            raise AesError(f"these settings are not valid: {self}", fix="pixels, tokens, batch and limits begin at 1")
         if not 0 <= self.port < 65_536 or self.gather < 0:
             raise AesError(f"there is no port {self.port}, or no {self.gather} s", fix="ports are 0 to 65535")
 
 
 @dataclass(frozen=True)
 class ReplyRequest:
-    """One reply that is wanted: a prompt in the model's own form and the picture in it."""
+    """One requested reply: a prompt in the model's chat template, and its picture."""
 
     prompt: str
     image: Image.Image
@@ -80,7 +80,7 @@ class GeneratedReply(NamedTuple):
 
 
 class HttpRefusal(AesError):
-    """An AesError that is answered with a status of its own."""
+    """An AesError with its own HTTP status."""
 
     def __init__(self, problem: str, *, fix: str, status: int, code: str) -> None:
         super().__init__(problem, fix=fix)
@@ -88,24 +88,24 @@ class HttpRefusal(AesError):
 
 
 def stopping_refusal() -> HttpRefusal:
-    return HttpRefusal("the server is stopping", fix="ask again later", status=503, code="stopping")
+    return HttpRefusal("the server is stopping", fix="try again later", status=503, code="stopping")
 
 
 def parse_chat_request(body: bytes, vlm: Vlm, config: ServeConfig) -> list[ReplyRequest]:
-    """The n replies that a request's body asks for. AesError says what is wrong with it; nothing is guessed."""
+    """The n replies that the body of a request asks for. AesError names what is wrong; nothing is guessed."""
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise AesError("the request is no JSON", fix="send an OpenAI chat completion request") from error
+        raise AesError("the request is not JSON", fix="send an OpenAI chat completion request") from error
     if not isinstance(fields, dict):
-        raise AesError("the request is no JSON object", fix="send an OpenAI chat completion request")
+        raise AesError("the request is not a JSON object", fix="send an OpenAI chat completion request")
     if fields.get("model") != vlm.name:
         asked = repr(fields.get("model"))[:80]
         fix = f"ask for model {vlm.name}"
-        raise HttpRefusal(f"there is no model {asked} here", fix=fix, status=404, code="model_not_found")
+        raise HttpRefusal(f"this server has no model {asked}", fix=fix, status=404, code="model_not_found")
     for name in fields.keys() - SUPPORTED - WITHOUT_EFFECT:
         if fields[name] is not None and (name not in NEUTRAL_VALUES or fields[name] != NEUTRAL_VALUES[name]):
-            raise AesError(f"{name[:40]!r} is not offered", fix="leave it out")
+            raise AesError(f"{name[:40]!r} is not supported", fix="leave it out")
     stop = fields.get("stop") or []
     stops = [stop] if isinstance(stop, str) else stop
     if not isinstance(stops, list) or len(stops) > MAX_STOPS or not all(isinstance(s, str) and s for s in stops):
@@ -144,7 +144,7 @@ def _read_messages(messages: Any, vlm: Vlm) -> tuple[str, str]:
     conversation, texts, urls = [], list[str](), list[str]()
     fix = f"send messages, each with a role ({', '.join(ROLES)}) and content, a text or a list of parts"
     if not isinstance(messages, list) or not messages:
-        raise AesError("the request holds no messages", fix=fix)
+        raise AesError("the request has no messages", fix=fix)
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise AesError("a message has no role, or one that is not known here", fix=fix)
@@ -177,16 +177,16 @@ def _read_messages(messages: Any, vlm: Vlm) -> tuple[str, str]:
 
 
 def _check_text(text: str, vlm: Vlm) -> None:
-    """AesError where a text cannot be a prompt; a picture's mark in it would ask for a picture that is not there."""
+    """AesError where a text cannot be a prompt. A picture token in it would refer to a missing picture."""
     if len(text) > MAX_TEXT:
         raise AesError(f"the messages' text has {len(text):,} characters", fix=f"send at most {MAX_TEXT:,}")
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise AesError("the messages' text is no Unicode (a lone surrogate)", fix="send whole characters")
+        raise AesError("the messages' text is not Unicode (a lone surrogate)", fix="send whole characters")
     marks = {str(token) for token in vlm.processor.tokenizer.added_tokens_decoder.values() if token.special}
     marks |= {getattr(vlm.processor, "image_token", None) or "<image>"}
     found = sorted(mark for mark in marks if mark in text)
     if found:
-        raise AesError(f"the messages' text holds {found[0]}, a mark of the model's own", fix="leave it out")
+        raise AesError(f"the messages' text holds {found[0]}, a special token of the model", fix="leave it out")
 
 
 def _picture(url: str, max_pixels: int) -> Image.Image:
@@ -210,6 +210,6 @@ def _picture(url: str, max_pixels: int) -> Image.Image:
     except AesError:
         raise
     except UnidentifiedImageError as error:
-        raise AesError(f"the picture is none that can be read ({', '.join(FORMATS)})", fix=IMAGE_FIX) from error
-    except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
+        raise AesError(f"the picture cannot be read ({', '.join(FORMATS)})", fix=IMAGE_FIX) from error
+    except Exception as error:  # Pillow's decoders raise many kinds of errors for broken bytes
         raise AesError(f"the picture cannot be read: {error}", fix=IMAGE_FIX) from error

@@ -13,7 +13,7 @@ KNOWN = {
     "Reward": {
         "reward": ("Reward", ""),
         "reward_std": ("Reward, standard deviation", "within groups"),
-        "frac_reward_zero_std": ("Groups without spread", "share of groups"),
+        "frac_reward_zero_std": ("Groups with zero advantage", "share of groups"),
         "resampled": ("Groups exchanged for others", "share of groups"),
     },
     "Held-out images": {
@@ -44,27 +44,27 @@ KNOWN = {
 }
 """Section, then figure as it is logged: title and unit."""
 LEAST_SPAN = 0.05
-"""Shares, scores and correlations are drawn over so much at least: a wobble in the third digit is no fall."""
+"""The smallest range of an axis of shares, scores and correlations, so that small changes look small."""
 REST = "Other figures"
 UNSHOWN = ("step", "epoch", "total_flos", "num_tokens", "completions/cap")
 DOTTED = 12
-"""Up to so many values each has a dot."""
+"""Curves with at most this many values have dots."""
 LOGS_SMOOTHED = 24
-"""From so many values on a running mean is drawn over the pale curve of the values themselves."""
+"""Curves with at least this many values are drawn pale, with a running mean over them."""
 POINTS = 500
-"""More values than these are drawn as means of neighbours: a panel has fewer pixels."""
+"""More values than this are drawn as means of neighbours: a panel has fewer pixels."""
 TICKS = 5
 
 
 class Points(NamedTuple):
-    """A curve: values at steps, none of them NaN."""
+    """A curve: values at steps, without NaN."""
 
     steps: list[float]
     values: list[float]
 
 
 class Ticks(NamedTuple):
-    """Round places on an axis, and what stands there."""
+    """Round positions on an axis, and their labels."""
 
     places: list[float]
     labels: list[str]
@@ -95,7 +95,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Section:
-    """Panels about one thing."""
+    """Panels about one subject."""
 
     title: str
     panels: list[Panel]
@@ -168,7 +168,7 @@ def smoothed(curve: Points) -> Points | None:
 
 
 def thinned(curve: Points) -> Points:
-    """At most POINTS points, each the mean of as many neighbours."""
+    """At most POINTS points, each the mean of neighbours."""
     each = math.ceil(len(curve.values) / POINTS)
     if each < 2:
         return curve
@@ -178,17 +178,14 @@ def thinned(curve: Points) -> Points:
 
 
 def limits(low: float, high: float, *, span: float = 0.0, most: float = math.inf) -> tuple[float, float]:
-    """The ends of an axis: a little beyond what is shown, `span` apart at least.
-
-    Not below 0 where nothing is, nor above `most` where nothing can be.
-    """
+    """The ends of an axis: a little beyond the values, at least `span` apart, within 0 and `most` if the values are."""
     least = max(span, 1e-9 * max(abs(low), abs(high))) if span else 0.1 * abs(high) or 1.0  # a float has 16 digits
     room = max(0.08 * (high - low), (least - (high - low)) / 2 if span or high == low else 0.0)
     return (max(0.0, low - room) if low >= 0 else low - room), max(high, min(most, high + room))
 
 
 def ticks(low: float, high: float, count: int = TICKS) -> Ticks:
-    """About so many round places between two ends, labels as short as tells them apart."""
+    """About `count` round positions between two ends, with the shortest labels that differ."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     gap = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)

@@ -13,7 +13,7 @@ from aesr1.errors import AesError
 COLOURS = ("#31598a", "#c2572b", "#2f7d58", "#8b4f9f", "#a37a00", "#3f8fa8", "#b0456e", "#5d5952")
 """One a run."""
 SOFTWARE = "aesr1 curves"
-"""What a PNG names as its maker: one without it is somebody else's."""
+"""The PNG's software field: a file without it is not ours and is not overwritten."""
 ACROSS = 4
 
 
@@ -66,5 +66,5 @@ def _plot(axes: Any, panel: Panel, last: float) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text as matplotlib can set it: a dollar would begin a formula, and no font has halves of surrogate pairs."""
+    """Text that matplotlib can draw: a dollar starts a formula, and fonts have no halves of surrogate pairs."""
     return text.encode("utf-8", errors="replace").decode().replace("$", r"\$")

@@ -19,19 +19,19 @@ from aesr1.records import SampledReply
 from aesr1.training.alarms import LogRow
 
 MARKER = '<meta name="generator" content="aesr1 curves">'
-"""Stands in the head of every page: one without it is somebody else's and is never overwritten."""
+"""In the head of every page. A file without it is not ours and is not overwritten."""
 HEAD_BYTES = 1024
 OVERVIEW = ("loss", "reward", "readable", "kl", "validation/srcc")
 SIDE = 320
 REPLIES = 10
-"""Of more validations than these, the first, the last and some between are shown."""
+"""Of more validations than this, the first, the last and some between are shown."""
 BOX = (46, 8, 312, 134)
 """Left, top, right, bottom of a panel's axes in its drawing of 320 × 176; of a score's it is SCORE_BOX."""
 SCORE_BOX = (4, 4, 216, 52)
 
 
 class RunReplies(NamedTuple):
-    """What one run said of one image, over the steps."""
+    """The replies of one run about one image, over the steps."""
 
     run: int
     replies: list[SampledReply]
@@ -39,7 +39,7 @@ class RunReplies(NamedTuple):
 
 
 class SampledImage(NamedTuple):
-    """A held-out image and what was said of it."""
+    """A held-out image and the replies about it."""
 
     name: str
     source: str  # data URL; empty where the picture cannot be shown
@@ -49,10 +49,12 @@ class SampledImage(NamedTuple):
 
 
 def draw_curves(folders: Sequence[Path], output: Path | None = None) -> Path:
-    """Draw the figures of runs, finished or not, into a page or a PNG; the file, by default `curves.html` in the first.
+    """Draw the figures of runs, finished or not, as a page or a PNG.
 
-    What is odd in a run's files is left out, with a warning. AesError where a folder holds no figures, or the output is
-    somebody else's.
+    Returns the file, by default curves.html in the first run.
+
+    Broken rows of a run's files are left out, with a warning. AesError where a folder has no figures, or the output
+    is not a file of ours.
     """
     output = output or folders[0] / "curves.html"
     if output.suffix not in (".html", ".png"):
@@ -66,7 +68,7 @@ def draw_curves(folders: Sequence[Path], output: Path | None = None) -> Path:
         problems = [problem for run in runs for problem in run.problems]
         raise AesError(
             ": ".join(["these runs have logged no number that can be drawn", *problems[:1]]),
-            fix="look at their figures.jsonl; a run whose first loss is no number has nothing else to show",
+            fix="look at their figures.jsonl; a run whose first loss is NaN has nothing else to show",
         )
     for problem in (problem for run in runs for problem in run.problems):
         print(problem, file=sys.stderr)
@@ -103,7 +105,7 @@ def _check_output(output: Path) -> None:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' own names, and as much of what lies above as tells them apart."""
+    """The folders' names, with parent folders where needed to tell them apart."""
     paths = [folder.absolute() for folder in folders]
     names = [path.name for path in paths]
     if len(set(names)) == len(names):
@@ -133,7 +135,7 @@ def _page(runs: Sequence[Run], drawn: Sequence[Section]) -> Iterator[str]:
         "sections": drawn,
         "rest": REST,
         "box": BOX,
-        # An alarm's step may lie beyond the last figures, where those were cut off.
+        # An alarm's step may be after the last figures, if those were cut off.
         "x": lambda step: f"{_across(min(step, last), last):.1f}",
         "y": lambda value, panel: f"{_down(value, panel.low, panel.high):.1f}",
         "path": lambda curve, panel: _path(curve, BOX, last=last, low=panel.low, high=panel.high),

@@ -19,14 +19,14 @@ from aesr1.html_page import inline_thumbnail, page_template
 from aesr1.records import Prediction, Rating, read_rows
 
 MARKER = '<meta name="generator" content="aesr1 report">'
-"""Stands in the head of every report: a file without it is somebody else's and is never overwritten."""
+"""In the head of every report. A file without it is not ours and is not overwritten."""
 HEAD_BYTES = 1024
 NO_LEVEL = "none"
 BINS = 20
 LEAD_LETTERS = 700
-"""Reasons up to this length stand on the card in full; of longer ones the rest is folded, though on the page."""
+"""Reasons up to this length are shown in full; the rest of longer ones is folded."""
 FULL_PAGE = 600
-"""Up to this many pictures the page holds as many pixels as for this many: fewer are embedded larger."""
+"""A page with fewer pictures than this embeds them larger, up to the same number of pixels in all."""
 LARGEST_GROWTH = 4.0
 THUMBNAIL_BOUNDS = (32, 4096)
 TOY = "tiny"
@@ -63,7 +63,7 @@ class Bar(NamedTuple):
 
 @dataclass(frozen=True)
 class PredictionCard:
-    """All that a page shows of one prediction."""
+    """What a page shows of one prediction."""
 
     number: int  # place in the predictions file, from 1
     name: str
@@ -85,7 +85,7 @@ def write_report(
     title: str = "Aesthetic report",
     thumbnail_pixels: int = 320,
 ) -> ReportSummary:
-    """Write a page of every prediction, best first, and say what it holds.
+    """Write a page of every prediction, best first; returns what it holds.
 
     `thumbnail_pixels` is the least longest side of an embedded picture, in pixels; a page of few pictures embeds
     them up to four times as large, so that enlarging one shows more. One picture at a time is in memory.
@@ -123,7 +123,7 @@ def _check_output(output: Path) -> None:
         with output.open("rb") as file:
             if MARKER.encode() in file.read(HEAD_BYTES):
                 return
-    raise AesError(f"{output} exists and is no aesr1 report", fix="choose another name; only reports are replaced")
+    raise AesError(f"{output} exists and is not an aesr1 report", fix="choose another name; only reports are replaced")
 
 
 def _read_predictions(path: Path) -> list[Prediction]:
@@ -151,7 +151,7 @@ def _read_human_scores(path: Path, rows: Sequence[Prediction]) -> dict[str, floa
 
 
 def _head(rows: Sequence[Prediction], people: dict[str, float]) -> dict[str, object]:
-    """What the page says above the pictures."""
+    """What the page shows above the pictures."""
     scores = [row.score for row in rows if row.score is not None]
     differences = [abs(row.score - people[row.image]) for row in rows if row.score is not None and row.image in people]
     levels = [level_of(score) for score in scores]
@@ -183,7 +183,7 @@ def _distinct(values: Iterable[str]) -> list[str]:
 
 def _histogram(scores: Sequence[float]) -> list[Bar]:
     """BINS bars of equal width over 0–1, the highest of them 100 % high; a score of 1 falls in the last."""
-    # The small amount mends what binary fractions lose: 0.7 × 20 is 13.999…
+    # The small amount corrects rounding: 0.7 × 20 is 13.999…
     places = [min(BINS - 1, int(score * BINS + 1e-9)) for score in scores]
     counts = [places.count(place) for place in range(BINS)]
     highest = max(1, *counts)
@@ -223,7 +223,7 @@ def _cards(
 
 
 def _fold(text: str) -> tuple[str, str]:
-    """A text's beginning, cut between words where it is long, and its rest."""
+    """The beginning of a text, cut between words if it is long, and the rest."""
     text = text.strip()
     if len(text) <= LEAD_LETTERS:
         return text, ""
@@ -248,7 +248,7 @@ def _embed(path: str, name: str, *, side: int) -> EmbeddedPicture:
 def _write_whole(output: Path, parts: Iterable[str]) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     aside = output.with_suffix(output.suffix + ".part")
-    # JSON can hold halves of surrogate pairs, which no file encoding knows: they become question marks.
+    # JSON can hold halves of surrogate pairs, which UTF-8 cannot encode: they become question marks.
     with aside.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
         file.writelines(parts)
     aside.replace(output)

@@ -19,18 +19,18 @@ RENAMED_FIGURES = {"score/spread": "score/std"}
 """Names that figures had in earlier versions."""
 MOST_STEPS = 10**9
 LEAST, MOST = 1e-100, 1e100
-"""Below LEAST a value is drawn as 0 and above MOST not at all: an axis could not be reckoned in floats."""
+"""Values below LEAST are drawn as 0, values above MOST are not drawn: floats could not hold the axis."""
 
 Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
 class Run:
-    """All that can be used of it."""
+    """The usable content of a run's folder."""
 
     name: str
     rows: Sequence[LogRow]  # one a step, in their order; numbers that can be drawn
-    alarms: list[Alarm] | None  # None where nobody watched
+    alarms: list[Alarm] | None  # None where the run had no alarms file
     replies: list[SampledReply]
     stage: str  # empty while it is unfinished
     state: str
@@ -43,7 +43,7 @@ class Run:
 
 
 class _Read(NamedTuple):
-    """What a file gave, and what is to be said of the rest."""
+    """The rows of a file, and a sentence about those left out."""
 
     rows: list[Any] | None  # None where there is no file
     problems: list[str]
@@ -80,7 +80,7 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def _read(path: Path, made: Callable[[dict[str, Any]], Row], *, whole: bool = False) -> _Read:
-    """What `made` makes of each line's JSON object, or of the `whole` file's; ValueError from it leaves one out."""
+    """Apply `made` to the JSON object of each line, or of the `whole` file; a ValueError leaves the row out."""
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -94,15 +94,15 @@ def _read(path: Path, made: Callable[[dict[str, Any]], Row], *, whole: bool = Fa
             continue
         where = str(path) if whole else f"{path}, line {number},"
         try:
-            values = json.loads(part.decode("utf-8-sig"))  # an editor may have put a mark before the first line
+            values = json.loads(part.decode("utf-8-sig"))  # an editor may have written a byte order mark
             if not isinstance(values, dict):
-                raise ValueError("is no JSON object")
+                raise ValueError("is not a JSON object")
             rows.append(made(values))
         except UnicodeDecodeError:
             left_out.append(f"{where} is not UTF-8")
         except json.JSONDecodeError:
             torn = number == len(parts) and not whole
-            left_out.append(f"{where} {'breaks off' if torn else 'is no JSON'}")
+            left_out.append(f"{where} {'breaks off' if torn else 'is not JSON'}")
         except RecursionError:
             left_out.append(f"{where} is nested too deep")
         except ValueError as error:
@@ -111,7 +111,7 @@ def _read(path: Path, made: Callable[[dict[str, Any]], Row], *, whole: bool = Fa
 
 
 def _told(left_out: Sequence[str]) -> list[str]:
-    """One sentence that names the first, none where there are none."""
+    """One sentence that names the first; none if there are none."""
     more = f" (and {len(left_out) - 1:,} more)" if len(left_out) > 1 else ""
     return [f"{left_out[0]}: left out{more}"] if left_out else []
 
@@ -174,17 +174,17 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def _shown(value: Any) -> str:
-    if _is_number(value) and abs(value) > MOST:  # Python refuses to write thousands of digits
-        return "a number beyond all measure"
+    if _is_number(value) and abs(value) > MOST:  # Python does not print thousands of digits
+        return "a number that is too large"
     text = ascii(value)
     return text if len(text) < 40 else text[:36] + " …"
 
 
 def _by_step(rows: Iterable[dict[str, Any]], path: Path) -> tuple[list[dict[str, float]], list[str]]:
-    """One row a step with what can be drawn, and what is to be said of the rest.
+    """One row for each step with the figures that can be drawn, and sentences about the rest.
 
-    Of a figure that was logged twice at a step, as by a run that went back to a checkpoint, the later one counts.
-    NaN and infinity go without a word: the alarms speak of them.
+    If a figure was logged twice at a step, as after a resume, the later one counts. NaN and infinity are left out
+    without a message: alarms report them.
     """
     merged: dict[int, dict[str, float]] = {}
     odd, twice = [], []

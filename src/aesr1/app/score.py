@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from aesr1.model.predict import PredictSettings
 
 TINY_MODEL_NOTE = (
-    "scored by the embedded toy, which has only ever seen drawn scenes: for trying things out, not a judge of "
-    "photographs (on 108 real ones its order agreed with people's no better than chance, SRCC .02). For real use pass "
+    "scored by the embedded toy, which has only seen drawn scenes: for trying things out, not for "
+    "photographs (on 108 real ones its order was no better than chance, SRCC .02). For real use pass "
     "--model ssssmark/Aes-R1"
 )
 
 
 class Scorer:
-    """A loaded model that turns pictures into predictions; the same picture gets the same score every time.
+    """A loaded model that turns pictures into predictions. The same picture always gets the same score.
 
     from aesr1 import Scorer
     prediction, = Scorer("ssssmark/Aes-R1").score(["photo.jpg"])
@@ -75,7 +75,7 @@ class ScoreConfig:
 
 
 def score_files(config: ScoreConfig) -> Iterator[Prediction]:
-    """Predictions of every picture found, in order. Those already in the output file by the same model are skipped."""
+    """Predictions of all pictures found, in order. Rows of the same model in the output file are not scored again."""
     paths = find_images(config.inputs)
     with prefetch_pool(len(paths)) as pool:
         scorer = Scorer(config.model, max_pixels=config.max_pixels, settings=config.settings)

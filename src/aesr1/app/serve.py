@@ -1,6 +1,6 @@
 """An OpenAI-compatible HTTP server for a local model.
 
-A request becomes one `Ask` a reply that it wants; one thread generates, in batches of whatever waits together.
+A request becomes one `ReplyRequest` for each reply. One thread generates in batches.
 """
 
 # No `from __future__ import annotations`: FastAPI reads its handlers' annotations, whose names are imported late.
@@ -25,11 +25,11 @@ from aesr1.errors import AesError
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
 
-DECODERS = 4  # pictures opened at a time, which bounds the memory that large ones take
+DECODERS = 4  # pictures opened at the same time; limits memory
 
 
 def create_app(config: ServeConfig) -> "FastAPI":
-    """The application, its model loaded. AesError where FastAPI or the model is not to be had."""
+    """The application with its loaded model. AesError where FastAPI or the model is missing."""
     try:
         from fastapi import FastAPI, Request
         from fastapi.responses import JSONResponse, Response
@@ -50,7 +50,7 @@ def create_app(config: ServeConfig) -> "FastAPI":
             yield
             await asyncio.to_thread(app.state.batcher.close)
 
-    # no pages of documentation: they fetch their scripts from elsewhere, and OpenAI's say the same
+    # no documentation pages: they load scripts from other servers
     app = FastAPI(title="aesr1", version=__version__, lifespan=lifespan, openapi_url=None)
     app.state.model = vlm.name
 
@@ -72,7 +72,7 @@ def create_app(config: ServeConfig) -> "FastAPI":
         asks = await loop.run_in_executor(app.state.decoders, parse_chat_request, body, vlm, config)
         try:
             replies = await _unless_gone(request, app.state.batcher.submit(asks))
-        except asyncio.CancelledError:  # uvicorn, of what outlasts its grace at the end; the client should hear of it
+        except asyncio.CancelledError:  # uvicorn cancels requests after the grace period; tell the client
             raise stopping_refusal() from None
         return Response(status_code=499) if replies is None else JSONResponse(_completion(vlm.name, replies))
 
@@ -101,7 +101,10 @@ def _error(message: str, status: int, code: str) -> dict[str, Any]:
 
 
 async def _body(request: "Request", limit: int) -> bytes:
-    """The request's body. What is too large is read on for a while: few clients hear a refusal while they send."""
+    """The request's body.
+
+    A body that is too large is read a little further, because few clients read an answer while sending.
+    """
     body, size = bytearray(), 0
     async for piece in request.stream():
         size += len(piece)
@@ -116,7 +119,7 @@ async def _body(request: "Request", limit: int) -> bytes:
 
 
 async def _unless_gone(request: "Request", futures: list[Future[GeneratedReply]]) -> list[GeneratedReply] | None:
-    """The replies, or None as soon as the client has gone: what of it still waits is then cancelled."""
+    """The replies, or None when the client disconnects; its waiting requests are then cancelled."""
 
     async def answered() -> list[GeneratedReply]:
         return await asyncio.gather(*map(asyncio.wrap_future, futures))
@@ -136,7 +139,7 @@ async def _unless_gone(request: "Request", futures: list[Future[GeneratedReply]]
 
 
 def _completion(name: str, replies: Sequence[GeneratedReply]) -> dict[str, Any]:
-    """OpenAI's chat.completion; the prompt is counted once, however many replies there are."""
+    """OpenAI's chat.completion. The prompt is counted once for all replies."""
     given, written = replies[0].prompt_tokens, sum(reply.reply_tokens for reply in replies)
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -152,7 +155,7 @@ def _completion(name: str, replies: Sequence[GeneratedReply]) -> dict[str, Any]:
 
 
 def serve(config: ServeConfig) -> None:
-    """Serve until Ctrl-C or SIGTERM, which give what is being answered `grace` seconds."""
+    """Serve until Ctrl-C or SIGTERM; running requests then get `grace` seconds."""
     try:
         import uvicorn
     except ImportError as error:
@@ -177,7 +180,7 @@ def serve(config: ServeConfig) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """The address is taken before a model loads, so that one in use is an error at once."""
+    """Bind the address before the model loads, so that a used one fails at once."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:

@@ -14,13 +14,13 @@ from aesr1.errors import AesError
 IMAGE_FIX = "check the path, or leave this picture out"
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MAX_SOURCE_PIXELS = 170_000_000
-"""A larger picture is refused before it is decoded (Pillow itself stops at 179 megapixels)."""
+"""Larger pictures are refused before they are decoded (Pillow's own limit is 179 megapixels)."""
 MIN_SIDE, MAX_RATIO = 8, 100
-"""Models cut a picture into patches: a strip a hundred times longer than wide has no shape left."""
+"""Models cut a picture into patches, so very thin pictures cannot be judged."""
 
 
 def open_image(path: str | Path, *, max_pixels: int | None = None) -> Image.Image:
-    """An upright RGB picture, shrunk to `max_pixels` where that is given. AesError says what is wrong with it."""
+    """An upright RGB picture, shrunk to `max_pixels` if given. AesError names what is wrong with the file."""
     path = Path(path)
     try:
         with warnings.catch_warnings():
@@ -33,12 +33,12 @@ def open_image(path: str | Path, *, max_pixels: int | None = None) -> Image.Imag
         raise AesError(f"{path} is too large: {error}", fix="make a smaller copy of it") from error
     except AesError:
         raise
-    except Exception as error:  # decoders of broken files raise whatever they like: RuntimeError, NotImplementedError …
+    except Exception as error:  # decoders of broken files raise many kinds of errors
         raise AesError(f"{path} cannot be read as a picture: {error}", fix=IMAGE_FIX) from error
 
 
 def to_rgb(source: Image.Image, *, max_pixels: int | None = None, name: str = "the picture") -> Image.Image:
-    """As `open_image`, of a picture that is open already, so that both ways give the same pixels."""
+    """As `open_image` for a picture that is already open; both give the same pixels."""
     width, height = source.size
     if width * height > MAX_SOURCE_PIXELS:
         raise AesError(f"{name} has {width} × {height} pixels", fix="make a smaller copy of it")
@@ -63,7 +63,7 @@ def _size_within(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
-    """RGB; what is transparent becomes white instead of the arbitrary colour beneath it."""
+    """RGB. Transparent areas become white."""
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layers = picture.convert("RGBA")
         white = Image.new("RGBA", layers.size, "white")
@@ -74,10 +74,10 @@ def _on_white(picture: Image.Image) -> Image.Image:
 
 
 def find_images(inputs: Iterable[str | Path]) -> list[Path]:
-    """Files named outright, folders searched recursively for picture suffixes, globs; sorted, absolute, each once.
+    """Pictures of files, folders (searched recursively by suffix) and globs: absolute paths, sorted, each once.
 
-    A file named outright is kept whatever its suffix, so that its error is reported and not swallowed.
-    AesError where an input matches nothing.
+    A file given by name is kept whatever its suffix, so that its error is reported. AesError where an input
+    matches nothing.
     """
     found: dict[Path, None] = {}
     for given in inputs:

@@ -1,7 +1,7 @@
 """Measures light, colour, sharpness, grain and composition of a picture. Pure functions.
 
-Focus and grain live in single pixels, so they are measured on the picture as it is, up to `DETAIL_PIXELS`
-(a larger picture is shrunk to that, about what a viewer gets to see); all else on a view of `VIEW_PIXELS`.
+Focus and grain are properties of single pixels, so they are measured at up to `DETAIL_PIXELS`; everything else is
+measured on a copy of `VIEW_PIXELS`.
 """
 
 from __future__ import annotations

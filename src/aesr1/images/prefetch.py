@@ -17,12 +17,12 @@ from aesr1.images.load import open_image, to_rgb
 from aesr1.worker_processes import worker_pool
 
 MIN_PREFETCHED, MANY_WORKERS = 32, 8
-"""Fewer pictures than this are opened sooner than processes start; more processes than this outrun any model."""
+"""For fewer pictures processes are not worth their start; more processes are faster than any model."""
 
 
 @contextmanager
 def prefetch_pool(pictures: int) -> Iterator[Executor | None]:
-    """Processes to open so many pictures, None for few. To be entered before a model loads, which starts threads."""
+    """A pool that opens this many pictures; None for few. Enter it before a model loads, which starts threads."""
     if pictures < MIN_PREFETCHED:
         yield None
         return
@@ -36,7 +36,10 @@ def prefetch_pool(pictures: int) -> Iterator[Executor | None]:
 def prefetch_images(
     images: Iterable[str | Path | Image.Image], *, max_pixels: int, pool: Executor | None, ahead: int
 ) -> Iterator[Image.Image | AesError]:
-    """Each picture in order, or what is wrong with it; `pool` has at most `ahead` in hand, None opens each when due."""
+    """Each picture in order, or its error.
+
+    `pool` opens at most `ahead` pictures early; None opens each when it is needed.
+    """
     if pool is None:
         yield from (_opened(image, max_pixels) for image in images)
         return
@@ -51,7 +54,7 @@ def prefetch_images(
     except BrokenProcessPool as error:
         raise AesError(
             "a process that opened pictures was killed, as happens where memory runs out",
-            fix="free some memory, or leave the largest pictures out; the same command goes on from here",
+            fix="free some memory, or leave the largest pictures out; the same command resumes from here",
         ) from error
     finally:
         for job in waiting:
@@ -59,7 +62,7 @@ def prefetch_images(
 
 
 def _job(pool: Executor, image: str | Path | Image.Image, max_pixels: int) -> Future[Image.Image | AesError]:
-    """A picture in memory is shrunk here: sending it away and back would take longer."""
+    """A picture in memory is shrunk here: sending it to a process would take longer."""
     if not isinstance(image, Image.Image):
         return pool.submit(_opened, str(image), max_pixels)
     done: Future[Image.Image | AesError] = Future()
@@ -74,5 +77,5 @@ def _opened(image: str | Path | Image.Image, max_pixels: int) -> Image.Image | A
         return to_rgb(image, max_pixels=max_pixels)
     except AesError as error:
         return error
-    except (OSError, ValueError, SyntaxError) as error:  # a lazy file is read only now
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow reads a file lazily
         return AesError(f"the picture cannot be read: {error}", fix="leave it out")

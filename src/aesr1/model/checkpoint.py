@@ -15,7 +15,7 @@ STAMP = "aesr1.json"
 
 
 def weights_hash(folder: Path) -> str:
-    """A local checkpoint's revision: size and time of its weights would lie after a copy, so their bytes' hash."""
+    """The revision of a local checkpoint: a hash of its weights, because size and time change when it is copied."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
@@ -25,12 +25,15 @@ def weights_hash(folder: Path) -> str:
 
 
 def stamp_checkpoint(folder: str | os.PathLike[str], *, stage: str) -> None:
-    """Mark a checkpoint as whole and of this contract. Written last, so an unstamped folder is unfinished."""
+    """Mark a checkpoint as complete and of this contract. Written last, so a folder without it is unfinished."""
     write_json(Path(folder) / STAMP, {"contract": VERSION, "stage": stage})
 
 
 def check_stamp(folder: Path) -> None:
-    """AesError where a checkpoint was made under another contract; an unmarked one is from elsewhere and may pass."""
+    """AesError where a checkpoint has another contract version.
+
+    One without a stamp is from another source and may pass.
+    """
     stamp = folder / STAMP
     if not stamp.is_file():
         return

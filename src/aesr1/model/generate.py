@@ -18,13 +18,13 @@ from aesr1.model.sampling import end_tokens, sample_replies, sampling_settings
 
 
 def chat_prompt(vlm: Vlm, prompt: str) -> str:
-    """The prompt about one image in the model's own form, to where its answer begins."""
+    """The prompt about one image in the model's chat template, up to the start of the answer."""
     message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
     return str(vlm.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
 
 
 def model_inputs(vlm: Vlm, images: Sequence[Image.Image], answers: Sequence[str], prompt: str) -> Any:
-    """Left-padded model inputs of the prompt about each image, each followed by the beginning of an answer."""
+    """Left-padded model inputs: the prompt about each image, followed by the beginning of an answer."""
     question = chat_prompt(vlm, prompt)
     inputs = vlm.processor(
         text=[question + answer for answer in answers],
@@ -37,17 +37,17 @@ def model_inputs(vlm: Vlm, images: Sequence[Image.Image], answers: Sequence[str]
 
 @dataclass(frozen=True)
 class PicturePrefill:
-    """Pictures and the prompt as a model has read them: replies and scores start from here, as many as are wanted."""
+    """Pictures and prompt after the prefill. Any number of replies and scores can start from here."""
 
     images: tuple[Image.Image, ...]
     prompt: str
     inputs: Any
-    start: Prefill | None  # None: a family whose cache cannot be shared, which reads again for every reply
+    start: Prefill | None  # None: the cache of this family cannot be repeated; it reads again for every reply
 
 
 @torch.inference_mode()
 def prefill_pictures(vlm: Vlm, images: Sequence[Image.Image], *, prompt: str = PROMPT) -> PicturePrefill:
-    """Have the model read the prompt about each image, once."""
+    """Run the prefill of the prompt about each image, once."""
     inputs = model_inputs(vlm, images, [""] * len(images), prompt)
     start = prefill(vlm.model, inputs) if can_repeat_cache(vlm.model) else None
     return PicturePrefill(tuple(images), prompt, inputs, start)
@@ -63,9 +63,9 @@ def generate_replies(
     max_new_tokens: int = 512,
     seed: int = 0,
 ) -> list[list[str]]:
-    """`samples` raw replies about each of n pictures that were read: n lists of K texts.
+    """`samples` raw replies about each of n pictures: n lists of K texts.
 
-    Temperature 0 is greedy and so the same every time (then K must be 1); above it the draw is seeded.
+    Temperature 0 is greedy and deterministic (then K must be 1); above 0 the sampling is seeded.
     """
     if samples > 1 and not temperature > 0:
         raise AesError(
@@ -111,7 +111,7 @@ def generate(
     seed: int = 0,
     prompt: str = PROMPT,
 ) -> list[list[str]]:
-    """As `generate_replies`, about pictures that are read for this alone."""
+    """As `generate_replies`, with its own prefill."""
     reading = prefill_pictures(vlm, images, prompt=prompt)
     return generate_replies(
         vlm, reading, samples=samples, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed
@@ -119,6 +119,6 @@ def generate(
 
 
 def picture_tokens(config: Any) -> list[int] | None:
-    """Tokens that stand for pictures: a reply that held one would ask for a picture that is not there."""
+    """Tokens that mean pictures. A reply must not hold one, because its picture would be missing."""
     names = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
     return sorted({token for name in names if isinstance(token := getattr(config, name, None), int)}) or None

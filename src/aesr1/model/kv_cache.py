@@ -13,11 +13,11 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 SPARE_COLUMNS = 64
-"""Columns by which a cache grows."""
+"""A cache grows by this many columns."""
 
 
 def can_repeat_cache(model: Any) -> bool:
-    """Whether this family's cache is keys and values alone, so that it can be repeated and rows can leave it."""
+    """Whether this family's cache has only keys and values, so that rows can be repeated and removed."""
     if model.config.is_encoder_decoder or not hasattr(model.config, "get_text_config"):
         return False
     return {type(layer) for layer in DynamicCache(config=model.config).layers} <= {
@@ -27,11 +27,11 @@ def can_repeat_cache(model: Any) -> bool:
 
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
-    """A layer's keys and values that grow into spare columns: transformers' own copies all of them at every token."""
+    """A layer with spare columns for new keys and values. transformers' own layer copies all of them at every token."""
 
     keys: torch.Tensor
     values: torch.Tensor
-    _room: list[torch.Tensor] | None = None  # of which keys and values are the first columns
+    _room: list[torch.Tensor] | None = None  # keys and values are its first columns
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -54,7 +54,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def apart(self) -> PreallocatedLayer:
-        """The same keys and values, to grow on their own."""
+        """A copy that grows separately."""
         other = copy.copy(self)
         other._room = None
         return other
@@ -74,17 +74,17 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
 class Prefill:
     """What a model has read so far, for N rows.
 
-    The cache grows in place: `repeated` gives one to go on from and leaves this as it is.
+    The cache grows in place; `repeated` returns a copy to continue from.
     """
 
     cache: Any
     logits: torch.Tensor  # (N, V), of the last token
     tokens: torch.Tensor  # (N, L)
     mask: torch.Tensor  # (N, L), 0 = padding
-    deltas: torch.Tensor | None  # (N, 1), by which Qwen-VL's three-axis positions differ from a count of tokens
+    deltas: torch.Tensor | None  # (N, 1), offset of Qwen-VL's three-axis positions from the number of tokens
 
     def repeated(self, times: int, rows: torch.Tensor | None = None) -> Prefill:
-        """These rows (None: all) `times` each, one after the other; nothing is shared that a step would change."""
+        """These rows (None: all), each repeated `times` times. The copy shares nothing that a step changes."""
         cache = copy.copy(self.cache)
         cache.layers = [
             layer.apart() if isinstance(layer, PreallocatedLayer) else copy.copy(layer) for layer in self.cache.layers
@@ -102,17 +102,17 @@ class Prefill:
 
     @property
     def slides(self) -> bool:
-        """Whether a layer sees a window of the last columns alone, so that padding between tokens would narrow it."""
+        """Whether a layer sees only a window of the last columns; padding between tokens would make it smaller."""
         return any(isinstance(layer, DynamicSlidingWindowLayer) for layer in self.cache.layers)
 
 
 def prefill(model: Any, inputs: Any) -> Prefill:
-    """Read left-padded inputs, pictures and all, into a cache."""
+    """Read left-padded inputs with pictures into a cache."""
     mask = inputs["attention_mask"]
     cache = DynamicCache(config=model.config)
     cache.layers = [PreallocatedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     mrope = hasattr(getattr(model, "model", None), "rope_deltas")
-    # most families count positions from the padding on; Qwen-VL finds its own from mask and pictures
+    # most families count positions after the padding; Qwen-VL computes its own from mask and pictures
     positions = {} if mrope else {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
     read = model(**inputs, **positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
     deltas = model.model.rope_deltas if mrope else None
@@ -120,7 +120,7 @@ def prefill(model: Any, inputs: Any) -> Prefill:
 
 
 class Extended(NamedTuple):
-    """A prefill that has gone on, and what the model said at each of the tokens that were kept."""
+    """A prefill after more tokens, and the logits of the last tokens."""
 
     after: Prefill
     logits: torch.Tensor  # (N, kept, V)

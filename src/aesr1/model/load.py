@@ -1,6 +1,6 @@
 """Loads a vision-language model and its processor from a folder, a hub id or an embedded name.
 
-The only module that imports transformers' models; nothing of the training stack is imported here.
+Nothing of the training libraries is imported here.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ TINY = "tiny"
 BACKBONE = "tiny-backbone"
 PUBLISHED = "aes-r1"
 PUBLISHED_MODELS = ("ssssmark/Aes-R1", "Qwen/Qwen2.5-VL-7B-Instruct")
-"""What `aes-r1` stands for: the authors' checkpoint or, failing that, its backbone under the same prompt."""
+"""What `aes-r1` means: the authors' checkpoint or, if it cannot be loaded, its backbone with the same prompt."""
 LOADING_ERRORS = (OSError, ValueError, ImportError, SafetensorError)
-"""What transformers raises for files that are missing, broken or of another kind."""
+"""What transformers raises for files that are missing, broken or of another type."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def load(
     """Load a model from a folder, a hub id, `aes-r1`, or one of the embedded names `tiny` and `tiny-backbone`.
 
     dtype "auto" is float32 on a CPU and the checkpoint's own elsewhere. A LoRA checkpoint is merged into its base.
-    `read`: what `load_config` gave of it. AesError where it is not to be had, or was made under another contract.
+    `read`: the result of `load_config`. AesError where it cannot be loaded, or has another contract version.
     """
     if name == PUBLISHED:
         first, second = (
@@ -66,7 +66,7 @@ def load(
         try:
             return first()
         except AesError as error:
-            print(f"{error.problem}; going on with {PUBLISHED_MODELS[1]}", file=sys.stderr)
+            print(f"{error.problem}; using {PUBLISHED_MODELS[1]} instead", file=sys.stderr)
             return second()
     transformers_logging.disable_progress_bar()
     where = _checkpoint_path(name)
@@ -86,26 +86,26 @@ def load(
             raise
         if attention != "sdpa" and "attention" in str(error).lower():
             raise AesError(
-                f"attention: {attention} cannot be had here: {str(error).splitlines()[0]}",
-                fix="leave attention out (sdpa needs nothing), or install what it names",
+                f"attention: {attention} is not available here: {str(error).splitlines()[0]}",
+                fix="leave attention out (sdpa needs no package), or install what is named",
             ) from error
         raise _not_loaded(name, error) from error
     if renamings := getattr(model, "_weight_conversions", None):
-        # all are undone on saving, and under ZeRO-3 transformers keeps those that it did not use: model.model.layers…
+        # all are undone when saving; under ZeRO-3 transformers keeps unused ones: model.model.layers…
         model._weight_conversions = [renaming for renaming in renamings if renaming.was_used()]
     revision = getattr(config, "_commit_hash", None) or weights_hash(Path(where))
     return Vlm(model.to(device).eval(), processor, name, revision, max_pixels)
 
 
 class ConfigAndProcessor(NamedTuple):
-    """All of a checkpoint but its weights."""
+    """A checkpoint without its weights."""
 
     config: Any
     processor: Any
 
 
 def load_config(name: str, *, max_pixels: int) -> ConfigAndProcessor:
-    """A model's config and its processor, fitted to each other; no weights are read. AesError as `load`."""
+    """A model's config and its processor, made to fit each other. Reads no weights. AesError as `load`."""
     where = _checkpoint_path(name)
     if base := base_model_of(where):
         with explain_missing_base(where, base):
@@ -117,7 +117,7 @@ def load_config(name: str, *, max_pixels: int) -> ConfigAndProcessor:
     except LOADING_ERRORS as error:
         raise _not_loaded(name, error) from error
     if grid := getattr(processor.image_processor, "image_grid_pinpoints", None):
-        config.image_grid_pinpoints = grid  # LLaVA's model works the tiles out again from its own list
+        config.image_grid_pinpoints = grid  # LLaVA's model computes the tiles again from its own list
     return ConfigAndProcessor(config, processor)
 
 
@@ -130,7 +130,7 @@ def _not_loaded(name: str, error: Exception) -> AesError:
 
 
 def _checkpoint_path(name: str) -> str:
-    """The folder of an embedded or local model (its stamp checked), or the name as a hub id."""
+    """The folder of an embedded or local model (with its stamp checked), or the name if it is a hub id."""
     embedded = {TINY: "demo", BACKBONE: "backbone"}.get(name)
     if embedded is not None:
         folder = Path(str(files("aesr1.tiny"))) / embedded
@@ -144,16 +144,17 @@ def _checkpoint_path(name: str) -> str:
             return name
     if not (folder / "config.json").is_file() and not is_lora_checkpoint(folder):
         raise AesError(
-            f"{folder} holds no config.json, so it is no checkpoint", fix="pass the folder that a training stage wrote"
+            f"{folder} holds no config.json, so it is not a checkpoint",
+            fix="pass the folder that a training stage wrote",
         )
     check_stamp(folder)
-    return str(folder.absolute())  # an adapter that is trained on it keeps this name
+    return str(folder.absolute())  # a LoRA adapter stores this name
 
 
 def _require_vision_language(config: Any, name: str) -> None:
-    """AesError for a model that is not asked about pictures in text, before its weights are read."""
+    """AesError for a model that does not take pictures and text, before its weights are read."""
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise AesError(
-            f"{name} is no vision-language model: {config.model_type} does not take a picture and reply in text",
+            f"{name} is not a vision-language model: {config.model_type} does not take a picture and reply in text",
             fix=f"pass --model one that does, such as {PUBLISHED_MODELS[1]}",
         )

@@ -17,12 +17,12 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 
 def is_lora_checkpoint(folder: str | Path) -> bool:
-    """Whether a folder holds an adapter and no whole model."""
+    """Whether a folder holds an adapter and no complete model."""
     return (Path(folder) / ADAPTER_CONFIG).is_file() and not (Path(folder) / "config.json").is_file()
 
 
 def base_model_of(folder: str | Path) -> str | None:
-    """The model that an adapter belongs to, as it names it; None for a whole model. AesError where it names none."""
+    """The base model that an adapter names; None for a complete model. AesError where it names none."""
     if not is_lora_checkpoint(folder):
         return None
     path = Path(folder) / ADAPTER_CONFIG
@@ -37,7 +37,7 @@ def base_model_of(folder: str | Path) -> str | None:
 
 @contextmanager
 def explain_missing_base(folder: str, base: str) -> Iterator[None]:
-    """Say of a base that is not to be had whose it is."""
+    """Add the adapter's name to an error about its missing base."""
     try:
         yield
     except AesError as error:
@@ -48,10 +48,12 @@ def explain_missing_base(folder: str, base: str) -> Iterator[None]:
 
 
 def merge_lora(model: Any, folder: str, *, dtype: str | torch.dtype | None) -> Any:
-    """A float32 model with the folder's adapter merged in, then in `dtype` (None: so). AesError where it does not fit.
+    """Merge the folder's adapter into a float32 model, then convert to `dtype` (None: keep).
 
-    The model then bears the folder's name, so that an adapter that is trained on it finds this base again; its config
-    keeps the name of the whole model below, from which TRL makes the reference.
+    AesError where it does not fit.
+
+    The model gets the folder's name, so that an adapter trained on it can find this base. Its config keeps the name of
+    the complete model, from which TRL loads the reference.
     """
     try:
         from peft import PeftModel

@@ -16,13 +16,16 @@ GPU = re.compile(r"CUDA|CUBLAS|HIP|XPU", re.IGNORECASE)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is full, in the words of torch, CUDA, numpy or the operating system."""
+    """Whether an error means full memory, by the messages of torch, CUDA, numpy and the operating system."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or OUT_OF_MEMORY.search(str(error)) is not None
 
 
 @contextmanager
 def explain_out_of_memory(doing: str, fix: str, *, host_fix: str | None = None) -> Iterator[None]:
-    """An AesError in place of a full memory's error. `host_fix`: where it is the computer's, not a GPU's."""
+    """Raise an AesError in place of an out-of-memory error.
+
+    `host_fix`: the fix for the computer's memory, not a GPU's.
+    """
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:

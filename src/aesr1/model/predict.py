@@ -23,7 +23,7 @@ from aesr1.model.score_expectation import Expectation, expect_scores, expect_sco
 from aesr1.records import Prediction, read_rows, write_rows
 
 BATCHES_SORTED_TOGETHER = 4
-"""Batches whose pictures are sorted by length together: more would save little padding and hold rows back longer."""
+"""Pictures of this many batches are sorted by length together: more would save little padding and delay rows."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,19 @@ class PredictSettings:
     samples: int = 0
     temperature: float = 0.6  # the paper's, used with samples alone
     max_new_tokens: int = 512
-    seed: int = 0  # of the samples; a batch draws together, so their scores depend on its company too
+    seed: int = 0  # of the samples; a batch samples together, so scores also depend on the other pictures in it
     fast: bool = False  # no reply: the score that the model expects of a reply without reasoning
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.samples < 0 or self.max_new_tokens < 1:
             raise AesError(
-                f"these settings score nothing: {self}", fix="batch_size and max_new_tokens begin at 1, samples at 0"
+                f"these settings are not valid: {self}", fix="batch_size and max_new_tokens begin at 1, samples at 0"
             )
         if self.fast and self.samples:
             raise AesError("fast scoring draws no samples", fix="leave out one of fast and samples")
 
     def describe(self, max_pixels: int) -> str:
-        """How scores are read, for every row: numbers read in two ways must not be compared unawares."""
+        """How scores are read. It is in every row, because numbers read in two ways must not be mixed."""
         if self.fast:
             return f"expectation without reasoning; {max_pixels} pixels"
         way = (
@@ -67,12 +67,12 @@ def predict(
     """One prediction an image, in order. A picture that cannot be read gives a row with its error.
 
     Default: one greedy reply, and as score the expectation over the score tokens after its reasoning. Where the
-    reply is unreadable the model is asked once more with the answer forced, and the row says `readable: false`.
+    reply is unreadable the model is run once more with the answer forced, and the row says `readable: false`.
     Fast: no reply is written, the answer is forced after an empty reasoning; `readable: false`, no reasoning.
     With samples: the mean and standard deviation of the readable replies' scores, and the reasoning of the
     reply nearest to the mean.
 
-    Pictures of like length make a batch, chosen among those of a few batches; `pool` opens as many ahead.
+    A batch holds pictures of similar length, from a few batches; `pool` opens that many early.
     """
     settings = settings or PredictSettings()
     window = BATCHES_SORTED_TOGETHER * settings.batch_size
@@ -99,7 +99,7 @@ def predict(
 def _batches(
     vlm: Vlm, pictures: Sequence[Image.Image | AesError], size: int
 ) -> Iterator[list[tuple[int, Image.Image]]]:
-    """Those that could be read with their places, the shortest to the model first, so that little is padded."""
+    """The opened pictures with their positions, shortest first, so that little is padded."""
     readable = [(place, picture) for place, picture in enumerate(pictures) if not isinstance(picture, AesError)]
     readable.sort(key=lambda pair: picture_length(vlm.processor, pair[1].size))
     yield from (readable[start : start + size] for start in range(0, len(readable), size))
@@ -155,7 +155,7 @@ def _sampled(vlm: Vlm, pictures: Sequence[Image.Image], settings: PredictSetting
 def _unscored(
     vlm: Vlm, settings: PredictSettings, error: str | None, judgement: Judgement | None = None, reply: str = ""
 ) -> dict[str, Any]:
-    """A prediction's fields but its image, without a score yet."""
+    """A prediction's fields without image and score."""
     return {
         "score": None,
         "score_std": None,
@@ -170,7 +170,7 @@ def _unscored(
 
 
 def completed_rows(path: Path, vlm: Vlm, settings: PredictSettings) -> dict[str, Prediction]:
-    """The rows of an interrupted run by image; failed ones are taken out of the file, to be tried again.
+    """The rows of an interrupted run by image. Failed rows are removed from the file, to be tried again.
 
     AesError where the file was written by another model or in another way: two kinds of scores must not mix.
     """
@@ -190,5 +190,5 @@ def completed_rows(path: Path, vlm: Vlm, settings: PredictSettings) -> dict[str,
 
 
 def _name(image: str | Path | Image.Image) -> str:
-    """Where a picture lies; one that was handed over in memory has no name unless it came from a file."""
+    """The path of a picture; a picture in memory has none unless it came from a file."""
     return str(getattr(image, "filename", "")) if isinstance(image, Image.Image) else str(Path(image).absolute())

@@ -21,7 +21,7 @@ pictures as Idefics3's does."""
 
 
 class PictureProcessor:
-    """What is changed in a family's own processor; `picture_processor` puts it before the family's class."""
+    """Changes to a family's processor; `picture_processor` puts this class before the family's own."""
 
     tokenizer: Any
     image_processor: Any
@@ -30,7 +30,7 @@ class PictureProcessor:
 
     @classmethod
     def get_attributes(cls) -> list[str]:
-        """The parts that are saved and loaded: all but the video processor, which alone needs torchvision."""
+        """The parts that are saved and loaded: all except the video processor, which needs torchvision."""
         return [name for name in super().get_attributes() if name != VIDEO]  # type: ignore[misc]
 
     @property
@@ -39,7 +39,7 @@ class PictureProcessor:
         return [*super().unused_input_names, "batch_num_images"]  # type: ignore[misc]
 
     def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
-        """As the family's; a beginning-of-text token that the text holds already is not put before it again."""
+        """As the family's, without a second beginning-of-text token."""
         first = text[0] if isinstance(text, list) and text else text
         start = self.tokenizer.bos_token
         if start and isinstance(first, str) and first.startswith(start):
@@ -47,9 +47,9 @@ class PictureProcessor:
         return super().__call__(images=images, text=text, **kwargs)  # type: ignore[misc]
 
     def _process_images(self, images: Any, **kwargs: Any) -> tuple[Any, list[str]]:
-        """As the family's, a picture that comes several times prepared once: TRL gives it again for every reply.
+        """As the family's, but a repeated picture is prepared once: TRL passes it again for every reply.
 
-        Where a grid says which patches are whose; other families lay out their tiles each in its own way.
+        Only for families with a grid of patches; others arrange their tiles in different ways.
         """
         every = make_flat_list_of_images(images)
         order: dict[tuple[tuple[int, int], bytes], int] = {}
@@ -66,11 +66,11 @@ class PictureProcessor:
         return processed, [texts[place] for place in places]
 
     def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
-        """As the family's, but the same tokens in training (TRL adds none to a text) as when the model is asked.
+        """As the family's, but with the same tokens in training (where TRL adds none) as in generation.
 
-        A beginning-of-text token that the tokenizer would add is written out. A given reply begins where the
-        generation prompt ends: SmolVLM's and LLaVA-OneVision's templates put a space or a line break between,
-        which training would teach, so that no reply could be read.
+        A beginning-of-text token that the tokenizer would add is written out. A reply starts where the generation
+        prompt ends: SmolVLM's and LLaVA-OneVision's templates put a space or a line break between, which training
+        would teach, and every reply would be unreadable.
         """
         render = super().apply_chat_template  # type: ignore[misc]
         whole = render(conversation, *args, **kwargs)
@@ -87,12 +87,12 @@ class PictureProcessor:
         return start + whole if added and not whole.startswith(start) else whole
 
     def to_dict(self) -> dict[str, Any]:
-        """As the family's, with the settings for video, which transformers' own class asks for."""
+        """As the family's, with the video settings that transformers' own class needs."""
         settings: dict[str, Any] = super().to_dict()  # type: ignore[misc]
         return settings if self.video_settings is None else {**settings, VIDEO: self.video_settings}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For a data loader's workers: a class made at run time cannot be pickled by its name."""
+        """For data loader workers: a class made at run time cannot be pickled by name."""
         return _blank, (self.family,), self.__dict__
 
 
@@ -110,9 +110,9 @@ def _blank(family: type) -> Any:
 
 
 def load_processor(where: str, config: Any, *, max_pixels: int) -> Any:
-    """A processor that pads left and spends on a picture what `max_pixels` warrant, as `limit_picture_tokens` says.
+    """A processor that pads left and limits picture tokens (see `limit_picture_tokens`).
 
-    `config` is the model's. AesError where transformers has no processor for it, or where it pads right all the same.
+    `config` is the model's. AesError where transformers has no processor for it, or where it still pads right.
     """
     named = ProcessorMixin.get_processor_dict(where)[0].get("processor_class") or ""
     family = getattr(transformers, named, None) or PROCESSOR_MAPPING.get(type(config), None)
@@ -125,7 +125,7 @@ def load_processor(where: str, config: Any, *, max_pixels: int) -> Any:
     processor.tokenizer.padding_side = "left"
     if processor.tokenizer(["a", "a a a"], padding=True)["attention_mask"][0][-1] == 0:
         raise AesError(
-            f"the tokenizer of {where} pads right whatever it is told, so that replies would begin after padding",
+            f"the tokenizer of {where} always pads right, so that replies would start after padding",
             fix="choose another checkpoint of this model, or one whose tokenizer is of a class of transformers' own",
         )
     if processor.video_settings is not None:
@@ -135,7 +135,7 @@ def load_processor(where: str, config: Any, *, max_pixels: int) -> Any:
 
 
 def limit_picture_tokens(image_processor: Any, *, max_pixels: int) -> None:
-    """Have a picture cost no more tokens than `max_pixels` warrant, each family by its own measure.
+    """Limit the tokens of a picture by `max_pixels`, for each family in its own way.
 
     Qwen-VL: pictures are shrunk to max_pixels. Families that cut a picture into square tiles of a fixed size, and
     show an overview beside them: no more tiles than max_pixels hold, and at least one, or the smallest grid that
@@ -162,9 +162,14 @@ def limit_picture_tokens(image_processor: Any, *, max_pixels: int) -> None:
 
 
 def picture_length(processor: Any, size: tuple[int, int]) -> int:
-    """How long a picture of this width and height is to the model: its tokens, or its area where none can tell."""
+    """The number of tokens of a picture of this width and height; its area where the processor cannot tell."""
     try:
         (tokens,) = processor._get_num_multimodal_tokens(image_sizes=[size[::-1]])["num_image_tokens"]
-    except (AttributeError, NotImplementedError, KeyError, TypeError):  # it is for engines, and some families lack it
+    except (
+        AttributeError,
+        NotImplementedError,
+        KeyError,
+        TypeError,
+    ):  # a method for inference engines; some families do not have it
         return size[0] * size[1]
     return int(tokens)

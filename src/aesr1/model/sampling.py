@@ -29,19 +29,19 @@ SUPPORTED = frozenset(
         *("use_cache", "disable_compile", "transformers_version", "_from_model_config"),
     }
 )
-"""What `sampling_settings` can read in a generation config; any other setting is left to `generate`."""
+"""The settings of a generation config that `sampling_settings` supports; with any other one `generate` is used."""
 NEUTRAL_VALUES = {
     **dict.fromkeys(("num_beams", "num_return_sequences", "typical_p", "length_penalty", "guidance_scale"), 1),
     **dict.fromkeys(("min_length", "no_repeat_ngram_size", "epsilon_cutoff", "eta_cutoff"), 0),
 }
-"""Other settings that may be there, at the values that change nothing."""
+"""Other settings, with the values that have no effect."""
 TOP_K = 50
-"""transformers' own, where a config that samples names none."""
+"""transformers' default when a sampling config names none."""
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How the next token is drawn, in transformers' terms; temperature 0 takes the likeliest."""
+    """How the next token is sampled, in transformers' terms; temperature 0 is greedy."""
 
     temperature: float = 0.0
     top_k: int = 0  # 0: all
@@ -52,7 +52,7 @@ class SamplingSettings:
     min_new_tokens: int = 0
 
     def processors(self, start: Prefill, eos: Sequence[int]) -> LogitsProcessorList:
-        """transformers' own, in the order in which `generate` applies them; `start` is the prompt's rows."""
+        """transformers' processors, in the order of `generate`; `start` is the prompt's rows."""
         device, found = start.mask.device, LogitsProcessorList()
         if self.repetition_penalty != 1.0:
             padding = start.mask.int().argmax(dim=1)
@@ -108,10 +108,10 @@ def sample_replies(
     eos: Sequence[int],
     source: torch.Generator | None = None,
 ) -> list[list[int]]:
-    """`replies` token lists a row of `start`, the first row's first, each to its end token or `max_new_tokens`.
+    """`replies` token lists for each row of `start`, in row order, each up to its end token or `max_new_tokens`.
 
-    A reply that has ended leaves the batch. `source`: the randomness, None for torch's global one. `start` stays
-    as it is, so that more can be drawn from it.
+    A finished reply leaves the batch. `source`: the random generator, None for torch's global one. `start` is not
+    changed, so that it can be used again.
     """
     now = start.repeated(replies)
     process = drawing.processors(now, eos)
@@ -140,6 +140,6 @@ def sample_replies(
 
 
 def _prompt(now: Prefill, start: Prefill) -> Prefill:
-    """The rows of `now`, their tokens and mask no further than the prompt."""
+    """The rows of `now`, with tokens and mask of the prompt only."""
     length = start.tokens.shape[1]
     return replace(now, tokens=now.tokens[:, :length], mask=now.mask[:, :length])

@@ -29,8 +29,8 @@ def expect_scores(
 ) -> list[Expectation]:
     """The score's expectation after each prefix (a reply up to where its score is due); NaN from a broken model.
 
-    Every answer of two decimals, 0.00–1.00, is weighed by the product of its tokens' probabilities. One
-    prefill, then one short forward pass of the tree of digits from its cache.
+    Every answer with two decimals, 0.00–1.00, is weighted by the product of its tokens' probabilities: one
+    prefill, then one short forward pass over the tree of digits.
     """
     tree = _score_tree(vlm.processor.tokenizer)
     return _expectations(vlm.model, prefill(vlm.model, model_inputs(vlm, images, prefixes, prompt)), tree)
@@ -38,7 +38,7 @@ def expect_scores(
 
 @torch.inference_mode()
 def expect_scores_after(vlm: Vlm, reading: PicturePrefill, prefixes: Sequence[str]) -> list[Expectation]:
-    """As `expect_scores`, from pictures that were read already; K prefixes a picture, the first picture's first."""
+    """As `expect_scores`, after a prefill: K prefixes for each picture, in picture order."""
     replies = len(prefixes) // len(reading.images)
     tokens = _tokens_after(vlm, chat_prompt(vlm, reading.prompt), prefixes)
     if reading.start is None or tokens is None:
@@ -59,7 +59,7 @@ def expect_scores_after(vlm: Vlm, reading: PicturePrefill, prefixes: Sequence[st
 
 
 def _tokens_after(vlm: Vlm, question: str, prefixes: Sequence[str]) -> list[list[int]] | None:
-    """Each prefix's tokens as they follow the question; None where a tokenizer joins the two."""
+    """The tokens of each prefix after the question; None where the tokenizer merges the two."""
     asked, *whole = vlm.processor.tokenizer(
         [question, *(question + prefix for prefix in prefixes)], add_special_tokens=False
     )["input_ids"]
@@ -86,7 +86,7 @@ def _expectations(model: Any, start: Prefill, tree: _ScoreTree) -> list[Expectat
 
 
 class _ScoreTree(NamedTuple):
-    """The 101 answers as token sequences, and the fewest sequences whose forward pass shows all their steps."""
+    """The 101 answers as token sequences, and the smallest set of paths whose forward pass covers all of them."""
 
     tokens: Any  # (101, L) ids, padded with 0
     lengths: Any  # (101,)
@@ -101,7 +101,7 @@ def _score_tree(tokenizer: Any) -> _ScoreTree:
         whole = tokenizer(ANSWER_OPEN + text, add_special_tokens=False)["input_ids"]
         if whole[: len(head)] != head:
             raise AesError(
-                f"this model's tokenizer joins the answer tag and the score {text}, so its score tokens cannot be read",
+                f"this model's tokenizer merges the answer tag and the score {text}: score tokens cannot be read",
                 fix="score with --samples 1 or more at a temperature instead of the expectation",
             )
         answers.append(tuple(whole[len(head) :]))

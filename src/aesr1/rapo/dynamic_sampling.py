@@ -1,6 +1,6 @@
 """Replaces groups with zero advantage by groups of other images (DAPO's dynamic sampling).
 
-After DAPO's dynamic sampling (arXiv 2503.14476), with whole groups exchanged inside a generation batch of fixed size.
+As in DAPO (arXiv 2503.14476), but whole groups are replaced within a generation batch of fixed size.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from aesr1.errors import AesError
 from aesr1.rapo.shared_prefix_batch import PICTURES
 
 PADDED_LEFT = ("prompt_ids", "prompt_mask")
-PADDED_BOTH = ("token_type_ids", "mm_token_type_ids")  # over prompt and reply
+PADDED_BOTH = ("token_type_ids", "mm_token_type_ids")  # for prompt and reply
 ZERO_STD = 1e-6
-"""A spread of rewards below this is rounding."""
+"""A reward_std below this is rounding."""
 
 Batch = dict[str, Any]
 
 
 def zero_advantage_groups(rewards: torch.Tensor, replies: int) -> list[int]:
-    """Groups whose rewards (rows,) are all alike, `replies` rows each."""
+    """Numbers of the groups whose rewards (rows,) are all equal; a group has `replies` rows."""
     flat: list[int] = torch.nonzero(rewards.reshape(-1, replies).std(dim=1) < ZERO_STD).flatten().tolist()
     return flat
 
 
 def replacement_rows(count: int, *, size: int, seed: Sequence[int]) -> list[int]:
-    """Rows of the training set to ask about instead; the same for the same seeds, so that a resumed run agrees."""
+    """Rows of the training set to use instead; the same for the same seeds, so that a resumed run is equal."""
     drawn: list[int] = np.random.default_rng(list(seed)).choice(size, size=count, replace=count > size).tolist()
     return drawn
 
@@ -38,8 +38,8 @@ def replacement_rows(count: int, *, size: int, seed: Sequence[int]) -> list[int]
 def replace_groups(batch: Batch, other: Batch, *, leave: Sequence[int], enter: Sequence[int], pad: int) -> Batch:
     """`batch` (TRL's dictionary of a generation batch) with rows `leave` replaced by rows `enter` of `other`.
 
-    Prompts are padded left and replies right to what the wider needs, with the tokenizer's `pad`; pictures to as many
-    tiles. AesError where the two are of different kinds.
+    Prompts are padded left and replies right to the wider of the two, with the tokenizer's `pad`; pictures to the same
+    number of tiles. AesError where the two batches do not fit each other.
     """
     prompt = max(batch["prompt_ids"].shape[1], other["prompt_ids"].shape[1])
     reply = max(batch["completion_ids"].shape[1], other["completion_ids"].shape[1])
@@ -47,7 +47,7 @@ def replace_groups(batch: Batch, other: Batch, *, leave: Sequence[int], enter: S
     ours, theirs = (dict(split_pixel_values_by_grid(part)) for part in wide)
     if unlike := _unlike(ours, theirs):
         raise AesError(
-            f"groups of this model family cannot be exchanged: {unlike}", fix="set dynamic_sampling_rounds: 0"
+            f"groups of this model family cannot be replaced: {unlike}", fix="set dynamic_sampling_rounds: 0"
         )
     mixed: Batch = {}
     for name, rows in ours.items():
@@ -64,10 +64,10 @@ def replace_groups(batch: Batch, other: Batch, *, leave: Sequence[int], enter: S
 
 
 def _tiled(batch: Batch, other: Batch) -> tuple[Batch, Batch]:
-    """Both with pictures of one shape.
+    """Both batches with pictures of one shape.
 
-    A processor whose batches differ in it (Idefics3, SmolVLM, LLaVA) fills each up to its largest picture, with zeros
-    at the end of every axis, which the model leaves out by count, by size, or because they are zeros: so do we.
+    Some processors (Idefics3, SmolVLM, LLaVA) pad each batch to its largest picture with zeros at the end of every
+    axis, which the model ignores. Here the two batches are padded in the same way.
     """
     both = dict(batch), dict(other)
     for name in PICTURES:
@@ -81,13 +81,13 @@ def _tiled(batch: Batch, other: Batch) -> tuple[Batch, Batch]:
 
 
 def _filled(rows: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Rows with zeros at the end of their other axes, up to `shape`."""
+    """Rows padded with zeros at the end of their other axes, up to `shape`."""
     missing = [size - have for size, have in zip(shape, rows.shape[1:], strict=True)]
     return torch.nn.functional.pad(rows, [n for more in reversed(missing) for n in (0, more)]) if any(missing) else rows
 
 
 def _unlike(ours: Batch, theirs: Batch) -> str:
-    """What keeps two batches by row from being mixed; empty where nothing does."""
+    """Why two batches cannot be mixed; empty where they can."""
     for name, rows in ours.items():
         other: Any = theirs.get(name)
         if type(rows) is not type(other):

@@ -1,6 +1,6 @@
 """RAPO's rewards: pure numpy over the grid of N images × K replies (Aes-R1, equations 3–7).
 
-Scores are 0–1, NaN where the reply was unreadable: such a reply earns 0 and enters nobody's mean or variance.
+Scores are 0–1, NaN where the reply was unreadable. Such a reply earns 0 and is in no mean or variance.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from aesr1.errors import AesError
 
 Grid = NDArray[np.float64]
 GAMMA = 1e-6
-"""Keeps the square roots' gradients and the division finite, as in the public code."""
+"""Keeps square roots and the division finite, as in the public code."""
 
 
 def relative_reward(
@@ -32,10 +32,10 @@ def relative_reward(
         R[i,k] = mean over j ≠ i of √(p·t + γ) + √((1 − p)(1 − t) + γ)
 
     scores (N, K), NaN = unreadable; ratings (N,) or (N, 1). μ and v are the mean and unbiased variance of an
-    image's readable scores (v = 0 for a single one). Only images of the same domain meet; an image that meets
-    none earns 0 here, all its replies alike. tie_target = 1 is the paper's `≥`, ½ says that neither ought to win.
-    rater_stds (N,): the standard deviation d of an image's votes, NaN where unknown. Where both are known, t is what
-    one rater of each would say, Φ((s[i] − s[j]) / √(d[i]² + d[j]²)), instead of 0 or 1 (ours, not the paper's).
+    image's readable scores (v = 0 for a single one). Only images of the same domain are compared; an image that
+    is compared with none earns 0. tie_target = 1 is the paper's `≥`; with ½ neither image wins.
+    rater_stds (N,): the standard deviation d of an image's votes, NaN where unknown. Where both are known, t is the
+    preference of one rater of each, Φ((s[i] − s[j]) / √(d[i]² + d[j]²)), instead of 0 or 1 (ours, not the paper's).
     """
     grid, human = _grid_and_column(scores, ratings)
     readable = ~np.isnan(grid)
@@ -54,7 +54,7 @@ def relative_reward(
     width = np.sqrt(variance[:, None] + variance[None, :] + GAMMA)
     partners = np.maximum(meets.sum(axis=1), 1)
     reward = np.zeros_like(grid)
-    for reply in range(grid.shape[1]):  # one (N, N) plane at a time: K planes at once would not fit the cache
+    for reply in range(grid.shape[1]):  # one (N, N) plane at a time: K planes would not fit the cache
         better = ndtr((filled[:, reply, None] - mean[None, :]) / width)
         fidelity = np.sqrt(better * wins + GAMMA) + np.sqrt((1 - better) * (1 - wins) + GAMMA)
         reward[:, reply] = np.where(meets, fidelity, 0.0).sum(axis=1) / partners
@@ -62,7 +62,7 @@ def relative_reward(
 
 
 def _preferences(human: NDArray[np.float64], tie_target: float, rater_stds: ArrayLike | None) -> Grid:
-    """t[i, j]: how far people put image i above image j. (N, N), 0–1."""
+    """t[i, j]: the target of the comparison of image i with image j. (N, N), 0–1."""
     difference = human[:, None] - human[None, :]
     hard = np.where(difference > 0, 1.0, np.where(difference < 0, 0.0, tie_target))
     if rater_stds is None:
@@ -70,8 +70,8 @@ def _preferences(human: NDArray[np.float64], tie_target: float, rater_stds: Arra
     std = np.asarray(rater_stds, dtype=np.float64)
     if std.shape != human.shape or np.any(std < 0):
         raise AesError(
-            f"rater_stds have shape {std.shape} for {len(human)} images, or lie below 0",
-            fix="give one standard deviation an image, NaN where it is unknown",
+            f"rater_stds have shape {std.shape} for {len(human)} images, or are below 0",
+            fix="give one standard deviation for each image, NaN where it is unknown",
         )
     width = np.hypot(std[:, None], std[None, :])
     with np.errstate(invalid="ignore", divide="ignore"):

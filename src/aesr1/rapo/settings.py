@@ -127,19 +127,19 @@ def check_replies_fit(model: ModelSettings, training: GRPOConfig) -> None:
 
 
 def passes_of(training: GRPOConfig, launch: Launch, images: int) -> int:
-    """Micro-batches of an epoch of so many images, for each process. AesError where they do not fill one batch."""
+    """Micro-batches in an epoch, for each process. AesError where the images do not fill one batch."""
     rows: int = training.per_device_train_batch_size * (training.steps_per_generation or 1)
     together = rows * launch.processes // (training.num_generations or 1)
     if images < together:
         raise AesError(
-            f"there are {images} images to train on, and {together} are asked about at a time",
+            f"there are {images} images to train on, but one batch has {together}",
             fix="lower images_per_comparison (or steps_per_generation), or use fewer processes",
         )
     return images // together * _passes(training)
 
 
 def _passes(training: GRPOConfig) -> int:
-    """Micro-batches that are trained on before there are new replies."""
+    """Micro-batches between two rollouts."""
     return int((training.steps_per_generation or 1) * training.num_iterations)
 
 

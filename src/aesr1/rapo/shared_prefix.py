@@ -13,13 +13,13 @@ from aesr1.rapo.shared_prefix_batch import COUNTS, PICTURES, group_inputs, pack_
 from aesr1.training.parameters import unwrap_lora
 
 EXACT, ROUNDED = 1e-3, 5e-2
-"""How far log-probabilities may lie from TRL's: in float32 the furthest; in 16 bits, where batches matter, the mean."""
+"""Largest difference of log-probabilities from TRL's: the maximum in float32, the mean in 16 bits."""
 
 Batch = dict[str, Any]
 
 
 class LogProbs(NamedTuple):
-    """As TRL returns them."""
+    """The values that TRL returns."""
 
     log_probs: torch.Tensor  # (rows, R)
     entropies: torch.Tensor | None
@@ -27,10 +27,10 @@ class LogProbs(NamedTuple):
 
 
 class SharedPrefix:
-    """For a GRPOTrainer: K replies of a group in one row (`rapo.shared`).
+    """For a GRPOTrainer: reads picture and prompt once for the K replies of a group.
 
-    Used where the rows of a group come together and the family allows it: the first batch is read in both ways, and if
-    they differ, or the model refuses such a row, TRL's way is taken for good, with a warning.
+    Used where micro-batches are whole groups and the model family allows it. The first batch is computed in both ways;
+    if they differ, or the model fails, TRL's way is used for the whole run, with a warning.
     """
 
     read_once: bool
@@ -38,10 +38,10 @@ class SharedPrefix:
     args: Any
     num_generations: int
     _buffered_inputs: Any
-    _agrees: bool | None = None  # not known before the first batch
+    _agrees: bool | None = None  # unknown before the first batch
 
     def _prepare_inputs(self, generation_batch: Any) -> Batch:
-        """As TRL's, but that groups are shuffled whole, so that a micro-batch holds all replies to its pictures."""
+        """As TRL's, but groups are shuffled as a whole, so that a micro-batch holds all replies to its pictures."""
         if not self._whole_groups(self.args.per_device_train_batch_size):
             return super()._prepare_inputs(generation_batch)  # type: ignore[misc, no-any-return]
         passes = self.args.steps_per_generation
@@ -52,7 +52,7 @@ class SharedPrefix:
         return micro_batch
 
     def _whole_groups(self, rows: int) -> bool:
-        """Whether so many rows, and a process's share of a generation batch, are whole groups."""
+        """Whether this many rows, and a process's share of a generation batch, are whole groups."""
         local = self.args.per_device_train_batch_size * self.args.steps_per_generation
         training = self.model.training  # type: ignore[attr-defined]
         whole = rows % self.num_generations == 0 and local % self.num_generations == 0
@@ -71,7 +71,7 @@ class SharedPrefix:
         return self._once(*arguments, **more)
 
     def _once(self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **more: Any) -> LogProbs:
-        """Log-probabilities (rows, R) and entropies of rows that are whole groups, as many at a time as rows were."""
+        """Log-probabilities and entropies (rows, R) of whole groups, in chunks of TRL's batch size."""
         replies = self.num_generations
         groups = len(input_ids) // replies
         at_once = max(1, (more.get("batch_size") or len(input_ids)) // replies)
@@ -88,7 +88,7 @@ class SharedPrefix:
     def _of_groups(
         self, model: Any, ids: Any, mask: Any, logits_to_keep: int, seen: dict[str, Any], types: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities and entropies (rows, R) from one forward pass; `seen` are the pictures' inputs."""
+        """Log-probabilities and entropies (rows, R) from one forward pass; `seen` are the picture inputs."""
         replies, prompt = self.num_generations, ids.shape[1] - logits_to_keep
         asked, there = ids[::replies, :prompt], mask[::replies, :prompt]
         positions = prompt_positions(
@@ -110,11 +110,11 @@ class SharedPrefix:
                 fused_lm_head=True,
                 **seen,
             )
-        entropy = outputs.log_probs if outputs.entropy is None else outputs.entropy  # the reference has none
+        entropy = outputs.log_probs if outputs.entropy is None else outputs.entropy  # the reference model has none
         return packed.of_replies(outputs.log_probs, over), packed.of_replies(entropy, over)
 
     def _compare(self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **more: Any) -> bool:
-        """Whether both ways agree on this batch; every process comes to the same answer."""
+        """Whether both ways agree on this batch; all processes get the same result."""
         arguments = (model, input_ids, attention_mask, logits_to_keep)
         mask = attention_mask[:, -logits_to_keep:].bool()
         problem = ""
@@ -139,7 +139,7 @@ class SharedPrefix:
 
 
 def shuffle_groups(batch: Batch, replies: int, passes: int) -> list[Batch]:
-    """A generation batch in so many micro-batches, whole groups in random order."""
+    """Divide a generation batch into micro-batches, with whole groups in random order."""
     rows = split_pixel_values_by_grid(batch)
     count = len(batch["advantages"]) // replies
     order = (torch.randperm(count)[:, None] * replies + torch.arange(replies)).flatten()

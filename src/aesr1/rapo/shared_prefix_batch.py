@@ -1,8 +1,8 @@
 """The inputs of that pass: one row holds picture, prompt and the K replies, with its attention mask.
 
-A row is [prompt but its last token | last token, reply 1 | last token, reply 2 | …]. The prompt's last token stands
-before every reply, at the same position, because it is what predicts a reply's first token: so the model's own forward
-pass, shifted labels and all, gives each reply's log-probabilities. Tokens: P − 1 + K (R + 1) instead of K (P + R).
+A row is [prompt without its last token | last token, reply 1 | last token, reply 2 | …]. The prompt's last token is
+before every reply, at the same position, because it predicts the reply's first token. So the model's own forward pass
+with shifted labels gives the log-probabilities of each reply. Tokens: P − 1 + K (R + 1) instead of K (P + R).
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import torch
 from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
 PICTURES = ("pixel_values", "image_grid_thw", "pixel_attention_mask", "spatial_shapes", "image_sizes")
-"""A model's inputs that come with a picture."""
+"""The model inputs of a picture."""
 COUNTS = ("num_images", "num_tiles")
-"""What TRL keeps beside them to know whose they are."""
+"""Counts that TRL keeps with them."""
 
 
 class Packed(NamedTuple):
     """G rows for G groups of K replies."""
 
     input_ids: torch.Tensor  # (G, T), padded right
-    attention_mask: torch.Tensor  # (G, 1, T, T), True where a token (row) sees another (column)
+    attention_mask: torch.Tensor  # (G, 1, T, T), True where a token (row) attends to another (column)
     position_ids: torch.Tensor  # (G, T), or (3, G, T) for Qwen-VL
     labels: torch.Tensor  # (G, T): replies' tokens, −100 elsewhere
-    places: torch.Tensor  # (G · K, R): the column of each reply token; 0 where the reply is over
+    places: torch.Tensor  # (G · K, R): the column of each reply token; 0 after the end of the reply
 
     def of_replies(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Values for the labels of columns 1 … T − 1, (G, T − 1), by reply: (G · K, R), 0 where `mask` is 0."""
@@ -77,9 +77,9 @@ def pack_groups(
 
 
 def _sees(segment: torch.Tensor) -> torch.Tensor:
-    """(G, 1, T, T): a token sees those before it that are of the prompt (segment 0) or of its own reply.
+    """(G, 1, T, T): a token attends to earlier tokens of the prompt (segment 0) and of its own reply.
 
-    Padding sees itself alone: a row of the softmax must not be empty.
+    Padding attends to itself only: a row of the softmax must not be empty.
     """
     width = segment.shape[1]
     columns = torch.arange(width, device=segment.device)
@@ -92,20 +92,20 @@ def _sees(segment: torch.Tensor) -> torch.Tensor:
 
 
 def rows_of_groups(pictures: dict[str, Any], replies: int) -> dict[str, Any]:
-    """The picture inputs of the first row of each group, a row apart, out of TRL's for all rows."""
+    """The picture inputs of the first row of each group, by row, from TRL's for all rows."""
     by_row = split_pixel_values_by_grid({name: value for name, value in pictures.items() if value is not None})
     picked = {name: value[::replies] for name, value in by_row.items()}
     return {name: v.contiguous() if isinstance(v, torch.Tensor) else v for name, v in picked.items()}
 
 
 def group_inputs(rows: dict[str, Any], chunk: slice) -> dict[str, Any]:
-    """The model's picture inputs for some groups, out of `rows_of_groups`."""
+    """The model's picture inputs for some groups, from `rows_of_groups`."""
     whole = unsplit_pixel_values_by_grid({name: value[chunk] for name, value in rows.items()})
     return {name: value for name, value in whole.items() if name in PICTURES}
 
 
 def prompt_positions(model: Any, ids: torch.Tensor, mask: torch.Tensor, **pictures: Any) -> torch.Tensor:
-    """Positions of prompts (G, P) as the model itself would give them: (3, G, P) for Qwen-VL, else (G, P)."""
+    """Positions of prompts (G, P) as the model computes them: (3, G, P) for Qwen-VL, else (G, P)."""
     for part in (model, getattr(model, "model", None)):
         if (rope_index := getattr(part, "get_rope_index", None)) is not None:
             axes: torch.Tensor = rope_index(

@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 class RolloutGroups(NamedTuple):
-    """What a batch asks, each different row once, and how many replies in a row are wanted of each."""
+    """The different prompts of a batch, and the number of replies to each."""
 
     ids: list[list[int]]
     rows: list[Row]
@@ -32,10 +32,10 @@ class RolloutGroups(NamedTuple):
 def shared_prefix_rollout(
     trainer: Any, prompt_ids: list[list[int]], images: Any, fields: Row
 ) -> list[list[int]] | None:
-    """Replies to a GRPOTrainer's prompts, in their order, each to its first end token, drawn as TRL would draw them.
+    """Replies to a GRPOTrainer's prompts, in their order, each up to its first end token, sampled as TRL would.
 
-    `fields`: the processor's tensors and per-token lists, as TRL hands them over. None where TRL is to do it: for
-    other engines, sharded weights, settings or caches that need `generate`, and rows that do not fall into groups.
+    `fields`: the processor's tensors and per-token lists, as TRL hands them over. None where TRL must do it: for
+    other engines, sharded weights, settings or caches that need `generate`, and rows that do not form groups.
     """
     sharded = trainer.is_fsdp_enabled or (trainer._dist.is_zero3 and not trainer.args.ds3_gather_for_generation)
     if trainer.use_vllm or trainer.use_transformers_continuous_batching or sharded:
@@ -71,7 +71,7 @@ def shared_prefix_rollout(
 
 
 def find_groups(ids: Sequence[list[int]], fields: Row, *, marks: Collection[int]) -> RolloutGroups | None:
-    """The rows of a batch, equal neighbours as one; None where no two are equal, or a field cannot be told apart."""
+    """The rows of a batch with equal neighbours merged; None where no two are equal, or a field cannot be split."""
     rows = split_rows(ids, fields, marks=marks)
     if rows is None:
         return None
@@ -90,7 +90,7 @@ def _same(one: Row, other: Row) -> bool:
 
 
 def split_rows(ids: Sequence[list[int]], fields: Row, *, marks: Collection[int]) -> list[Row] | None:
-    """The processor's fields by row, one picture in each; None for a field that fits neither rows nor tiles.
+    """The processor's fields by row, one picture in each; None for a field that matches neither rows nor tiles.
 
     Qwen-VL's patches are counted by their grid, InternVL's tiles by the picture tokens of a row; other families
     have one entry a row.
@@ -117,7 +117,7 @@ def split_rows(ids: Sequence[list[int]], fields: Row, *, marks: Collection[int])
 
 
 def _tiles(tokens: Sequence[int], tiles: int) -> list[int] | None:
-    """How many of all tiles a row has, each tile being as many picture tokens."""
+    """The number of tiles of each row; every tile has the same number of picture tokens."""
     each, rest = divmod(sum(tokens), tiles)
     return None if rest or not each or any(count % each for count in tokens) else [count // each for count in tokens]
 

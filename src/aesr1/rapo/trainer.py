@@ -20,7 +20,7 @@ from aesr1.training.resume import ResumableTrainer
 
 
 class EpochSampler(RepeatSampler):  # type: ignore[misc]  # TRL is untyped
-    """TRL's sampler, its order a function of seed and epoch: a resumed run meets the images it would have met."""
+    """TRL's sampler with an order that depends on seed and epoch, so that a resumed run uses the same images."""
 
     def set_epoch(self, epoch: int) -> None:
         """Called by accelerate at the start of every epoch."""
@@ -29,7 +29,7 @@ class EpochSampler(RepeatSampler):  # type: ignore[misc]  # TRL is untyped
 
 
 class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[misc]  # TRL is untyped
-    """GRPOTrainer whose weights and order of images survive a resume.
+    """GRPOTrainer that resumes with the same weights and the same order of images.
 
     `dynamic_sampling_rounds`: rounds in which groups with zero advantage are replaced by groups of other images.
     `read_once`: a picture is read once for all its replies, where the model family allows it.
@@ -42,9 +42,9 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
         self.dynamic_sampling_rounds, self.read_once = dynamic_sampling_rounds, read_once
         grid = getattr(self.accelerator.unwrap_model(self.model).config, "image_grid_pinpoints", None)
         if grid is not None and self.ref_model is not None:
-            # TRL reads the reference's config from disk; a picture has as many tiles as our processor cuts
+            # TRL reads the reference's config from disk; the number of tiles must be our processor's
             self.accelerator.unwrap_model(self.ref_model).config.image_grid_pinpoints = grid
-        self._rounds: Counter[int] = Counter()  # of asking for other images, by step
+        self._rounds: Counter[int] = Counter()  # of dynamic sampling, by step
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
         stock = super()._get_train_sampler(dataset)
@@ -56,7 +56,7 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
         if self.read_once and (replies := shared_prefix_rollout(self, prompt_ids, images, fields)) is not None:
             return replies, None
         if images is not None and self.use_vllm and self.vllm_mode == "colocate":
-            # vLLM expands the first picture token of a prompt once more, and TRL has expanded it already (TRL#6294)
+            # vLLM expands the first picture token of a prompt, but TRL has already expanded it (TRL#6294)
             prompt_ids = [collapsed(ids, self._image_pad_token_id) for ids in prompt_ids]
         return super()._generate_single_turn(prompt_ids, images, fields, *args, **kwargs)
 
@@ -74,40 +74,40 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
         return self._exchanged(batch) if self.dynamic_sampling_rounds and self.model.training else batch
 
     def _exchanged(self, batch: Batch) -> Batch:
-        """The batch with other images' groups for those without spread."""
+        """The batch with zero-advantage groups replaced by groups of other images."""
         replies = self.num_generations
         groups = len(batch["advantages"]) // replies
-        dull = zero_advantage_groups(self._own_rewards, replies)
-        found = len(dull)
+        zero = zero_advantage_groups(self._own_rewards, replies)
+        found = len(zero)
         for _ in range(self.dynamic_sampling_rounds):
-            asked = max(gather_object([len(dull)]))  # every process asks for as many, or none does
+            asked = max(gather_object([len(zero)]))  # all processes replace the same number, or none
             if not asked:
                 break
             with self._unlogged():
                 other = super()._generate_and_score_completions(self._others(max(2, asked)))
             flat = set(zero_advantage_groups(self._own_rewards, replies))
             fresh = [group for group in range(len(other["advantages"]) // replies) if group not in flat]
-            leave, enter = _rows_of(dull[: len(fresh)], replies), _rows_of(fresh[: len(dull)], replies)
+            leave, enter = _rows_of(zero[: len(fresh)], replies), _rows_of(fresh[: len(zero)], replies)
             problem = ""
             try:
                 batch = replace_groups(batch, other, leave=leave, enter=enter, pad=self._tokenizer.pad_token_id)
             except AesError as error:
                 problem = error.problem
             if problems := [found for found in gather_object([problem]) if found]:
-                # Raised by every process: an error on one alone would leave the others waiting for it.
+                # Raised by every process: after an error on one process the others would wait forever.
                 raise AesError(problems[0], fix="set dynamic_sampling_rounds: 0")
-            dull = dull[len(fresh) :]
+            zero = zero[len(fresh) :]
         batch["num_items_in_batch"] = self.accelerator.gather(batch["completion_mask"].sum()).sum()
-        shares = gather_object([(found - len(dull)) / groups])
+        shares = gather_object([(found - len(zero)) / groups])
         self._metrics["train"]["resampled"].append(sum(shares) / len(shares))
         return batch
 
     @contextmanager
     def _unlogged(self) -> Iterator[None]:
-        """Generate without a trace in the figures and the table of completions, but for the tokens that it cost.
+        """Generate without changing the figures and the table of completions, except for the number of tokens.
 
-        They then tell of the replies as first drawn, as without resampling, so that runs with and without it compare:
-        kept replies are chosen for their spread. What is computed in training (loss, KL, entropy) tells of those.
+        They describe the first replies, as without dynamic sampling, so that runs with and without it can be compared.
+        Loss, KL and entropy are those of the replies that are trained on.
         """
         metrics, logs = self._metrics["train"], self._logs
         self._metrics["train"] = defaultdict(list)
@@ -119,7 +119,7 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
             self._metrics["train"], self._logs = metrics, logs
 
     def _others(self, images: int) -> list[dict[str, Any]]:
-        """Other images of the training set, a row for each reply."""
+        """Other images of the training set, one row for each reply."""
         step = self.state.global_step
         self._rounds[step] += 1
         seed = (self.args.seed, step, self._rounds[step], self.accelerator.process_index)
@@ -132,5 +132,5 @@ def _rows_of(groups: Sequence[int], replies: int) -> list[int]:
 
 
 def collapsed(ids: Sequence[int], token: int | None) -> list[int]:
-    """Token ids with every run of the picture token as one: what an engine expects that expands it itself."""
+    """Token ids with every run of the picture token joined into one, for an engine that expands it itself."""
     return [id_ for place, id_ in enumerate(ids) if id_ != token or place == 0 or ids[place - 1] != token]

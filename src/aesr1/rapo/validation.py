@@ -21,27 +21,27 @@ from aesr1.training.callbacks import drop_rows_after
 from aesr1.training.memory_advice import advice_for_validation
 
 SAMPLES = 6
-"""Images whose replies are kept at every validation, the first of the choice."""
+"""Number of images whose replies are kept at every validation."""
 
 
 def validation_ratings(ratings: Sequence[Rating], *, split: str, every: int, images: int) -> list[Rating]:
-    """A fixed random choice of the validation split, the same at every validation and after a resume."""
+    """A fixed random sample of the validation split, the same at every validation and after a resume."""
     rows = [rating for rating in ratings if rating.split == split]
     if not every:
         return []
     if not rows:
         raise AesError(
             f"there are no ratings of split {split!r} to validate on",
-            fix="set validate_on to a split that there is, or validate_every: 0 to go without",
+            fix="set validate_on to an existing split, or validate_every: 0 for no validation",
         )
     chosen = np.random.default_rng(0).permutation(len(rows))[:images]
     return [rows[i] for i in sorted(chosen)]
 
 
 class Validation(TrainerCallback):  # type: ignore[misc]
-    """Scores held-out images with the model as it stands and logs PLCC, SRCC, MAE and the share of readable replies.
+    """Scores held-out images with the current model and logs PLCC, SRCC, MAE and the share of readable replies.
 
-    What it says of a few of them goes to replies.jsonl.
+    Replies about a few of them are appended to replies.jsonl.
     """
 
     def __init__(
@@ -52,19 +52,21 @@ class Validation(TrainerCallback):  # type: ignore[misc]
         self.replies = Path(trainer.args.output_dir) / "replies.jsonl"
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Of a killed run's replies keep those up to its checkpoint."""
+        """Keep a killed run's replies up to its checkpoint."""
         if state.is_world_process_zero:
             drop_rows_after(self.replies, state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Validate every so many steps; random states are left as they were, so that a run does not depend on it.
+        """Validate every `every` steps. Random states are restored, so that training does not depend on it.
 
-        Every process does the same: generating on one alone would hang where weights are sharded.
+        All processes do the same: generating on one of them would hang with sharded weights.
         """
         if state.global_step % self.every:
             return
         device = args.device
-        others = [] if device.type == "cpu" else [device]  # without a list every GPU's state is kept, with a warning
+        others = (
+            [] if device.type == "cpu" else [device]
+        )  # without a list torch keeps the state of every GPU, with a warning
         kind = "cuda" if device.type == "cpu" else device.type
         full = advice_for_validation(self.settings.batch_size)
         with torch.random.fork_rng(others, device_type=kind), explain_out_of_memory("validating", full):
@@ -76,8 +78,8 @@ class Validation(TrainerCallback):  # type: ignore[misc]
             **_agreement(rows, self.ratings),
         }
         due = control.should_log
-        Trainer.log(self.trainer, figures)  # not GRPOTrainer's, which would end its own averages here
-        control.should_log = due  # any log says that the step's is done
+        Trainer.log(self.trainer, figures)  # not GRPOTrainer's, which would reset its averages
+        control.should_log = due  # a log resets this flag
         if state.is_world_process_zero:
             with Appender(self.replies) as file:
                 file.append(*map(partial(_sample, state.global_step), rows[:SAMPLES], self.ratings[:SAMPLES]))
@@ -88,7 +90,7 @@ def _sample(step: int, row: Prediction, rating: Rating) -> SampledReply:
 
 
 def _agreement(rows: Sequence[Prediction], ratings: Sequence[Rating]) -> dict[str, float]:
-    """PLCC, SRCC and MAE, the mean over data sets; nothing of a set that people rated all alike."""
+    """PLCC, SRCC and MAE, means over data sets. A set whose ratings are all equal is left out."""
     found = []
     for domain in sorted({rating.domain for rating in ratings}):
         pairs = [

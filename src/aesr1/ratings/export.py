@@ -49,7 +49,7 @@ metadata:
 """
 
 LMMS_UTILS = '''\
-"""Aes-R1's prompt, parser and metrics for lmms-eval; needs `pip install aesr1` beside it."""
+"""Aes-R1's prompt, parser and metrics for lmms-eval; needs aesr1 installed."""
 
 from PIL import Image
 

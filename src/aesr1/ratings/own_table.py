@@ -173,7 +173,7 @@ def _mean_mark(
 ) -> float:
     """The mean mark of a row: from the mean column if there is one, else from the votes."""
     if counts and not sum(counts):
-        raise AesError(f"{where}: nobody voted", fix="remove the row")
+        raise AesError(f"{where}: there are no votes", fix="remove the row")
     voted = float(np.average(marks, weights=counts)) if counts else None
     if mean is None:
         return float(voted or 0.0)

@@ -131,7 +131,7 @@ def save_plot(columns: dict[str, Columns], output: Path) -> Path:
         if known.any():
             right.hexbin(scores[known], rater_stds[known], gridsize=30, mincnt=1, cmap="Blues", bins="log")
             right.set(xlabel="score", ylabel="standard deviation of the ratings", xlim=(0, 1), ylim=(0, None))
-            right.set_title("how far raters disagree")
+            right.set_title("disagreement of raters")
         else:
             right.axis("off")
             right.text(0.5, 0.5, "no standard deviation known", ha="center", va="center", color="#777777")

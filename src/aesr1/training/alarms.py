@@ -1,6 +1,7 @@
 """Alarms of a training run: one table of checks of its figures, each with advice. Pure functions.
 
-Rows are those of transformers' `log_history`: a dictionary a log, with `step`; what was not measured is absent or None.
+Rows are those of transformers' `log_history`: one dictionary for each log, with `step`. A figure may be missing or
+None.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ RAISE_BETA = "raise beta fourfold (0.01 → 0.04)"
 
 @dataclass(frozen=True)
 class Alarm:
-    """Something that a person ought to look at."""
+    """A problem that a person should look at."""
 
     step: int  # of the log that raised it
-    name: str  # of the figure that it is about
+    name: str  # the figure that it is about
     problem: str
     advice: str
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """From where on a figure is an alarm. Means of several logs are compared, so that one odd batch is none."""
+    """Thresholds of the alarms. Means of several logs are compared, so that one odd batch raises no alarm."""
 
-    shortest: int = 3  # logs that are taken together: 15 steps at the recipes' logging_steps
+    shortest: int = 3  # logs in one mean: 15 steps at the recipes' logging_steps
     longest: int = 20  # a tenth of all logs, but no more: averaging longer would see a sudden fall too late
     warm_up: int = 5  # logs before levels count: a model may begin badly
     readable: float = 0.5  # below, most of the advantage goes to form; runs from .45 ended worse than they began
@@ -57,13 +58,13 @@ DEFAULT = Thresholds()
 
 
 def active_alarms(rows: Sequence[LogRow], thresholds: Thresholds = DEFAULT) -> list[Alarm]:
-    """The alarms that hold after the last of these rows; none of no rows."""
+    """The alarms that are active after the last of these rows."""
     found = ((name, check(rows, thresholds)) for name, check in ALARMS.items())
     return [Alarm(int(rows[-1]["step"]), name, *finding) for name, finding in found if finding]
 
 
 def not_finite(row: LogRow, name: str) -> bool:
-    """Whether a figure was measured and is NaN or infinite."""
+    """Whether a figure is NaN or infinite."""
     return row.get(name) is not None and not math.isfinite(row[name])
 
 
@@ -71,7 +72,7 @@ def _loss(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
     last = _last(rows, "loss")
     if not_finite(last, "loss"):
         return f"the loss is {last['loss']}", f"{_halve(rows)}; where fp16 is true, set bf16: true in its place"
-    if any("reward" in row for row in rows):  # of RAPO the loss says nothing: it begins at 0 and grows with the KL
+    if any("reward" in row for row in rows):  # RAPO's loss means nothing: it starts at 0 and grows with the KL
         return None
     means = _means(rows, "loss", limits)
     if len(means) <= limits.warm_up:
@@ -89,7 +90,7 @@ def _gradient(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
         return None
     return (
         f"the gradient's norm is {last['grad_norm']}",
-        f"{_halve(rows)}; under fp16 such a step is skipped and one does no harm, else the next loss is no number",
+        f"{_halve(rows)}; under fp16 such a step is skipped and one does no harm, else the next loss is NaN",
     )
 
 
@@ -103,8 +104,8 @@ def _readable(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
     late = len(_values(rows, "readable")) >= limits.warm_up
     if late and now < min(limits.readable, means[0] + limits.readable_gain):
         return (
-            f"only {now:.0%} of replies are readable, and the share hardly rises",
-            "begin from a longer cold start (more rationales or num_train_epochs): as it is, nearly all of the "
+            f"only {now:.0%} of replies are readable, and the share does not rise",
+            "start from a longer cold start (more rationales or num_train_epochs): as it is, nearly all of the "
             "advantage goes to form; or raise max_completion_length if replies are cut",
         )
     return None
@@ -123,8 +124,8 @@ def _collapse(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
     if len(_values(rows, "score/std")) >= limits.warm_up and now < limits.one_value:
         return (
             f"scores are one value from the start: their standard deviation is {now:.3f}",
-            "begin from a longer cold start, of rationales whose scores are spread over the scale, or raise "
-            "temperature: replies that all say the same teach nothing",
+            "start from a longer cold start, of rationales whose scores are spread over the scale, or raise "
+            "temperature: equal replies have no advantage",
         )
     return None
 
@@ -134,8 +135,8 @@ def _zero_advantage(rows: Sequence[LogRow], limits: Thresholds) -> Finding | Non
     if not means or means[-1] <= limits.evenness:
         return None
     return (
-        f"in {means[-1]:.0%} of groups all replies earn the same, so that they teach nothing",
-        "double num_generations or raise temperature; absolute instead of binary tells near from far",
+        f"{means[-1]:.0%} of groups have zero advantage: all their replies earn the same",
+        "double num_generations or raise temperature; the absolute reward separates near from far, binary does not",
     )
 
 
@@ -145,8 +146,8 @@ def _kl(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
     if len(values) < limits.shortest or (now := median(values)) <= limits.kl:
         return None
     return (
-        f"KL from the model that it began with is {now:.2f} a token, above {limits.kl}",
-        f"{_halve(rows)}, or {RAISE_BETA}; warmup_steps: 5 tames the first steps",
+        f"KL from the starting model is {now:.2f} a token, above {limits.kl}",
+        f"{_halve(rows)}, or {RAISE_BETA}; warmup_steps: 5 limits the first steps",
     )
 
 
@@ -161,7 +162,7 @@ def _clipped(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
 
 
 def _growing(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
-    """Before many are cut: from then on the reward says nothing of what they would have come to."""
+    """An early alarm: the reward says nothing about replies that are cut."""
     means, cap = _means(rows, "completions/mean_length", limits), _values(rows, "completions/cap")
     if not means or not cap:
         return None
@@ -170,19 +171,19 @@ def _growing(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
         return None
     return (
         f"replies grow to the longest length: {now:.0f} tokens in the mean, after {shortest:.0f}, of {cap[-1]:.0f}",
-        f"read some: if they say more, {_double(rows)}; if they ramble, {RAISE_BETA}, or set loss_type: dr_grpo "
+        f"read some: if they say more, {_double(rows)}; if they only grow, {RAISE_BETA}, or set loss_type: dr_grpo "
         "(grpo's mean over each reply makes long bad ones cheap)",
     )
 
 
 def _entropy(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
     means = _means(rows, "entropy", limits)
-    if not any("reward" in row for row in rows) or not means:  # a cold start's ought to fall
+    if not any("reward" in row for row in rows) or not means:  # in a cold start entropy should fall
         return None
     if means[-1] >= min(limits.entropy, limits.entropy_share * max(means)):
         return None
     return (
-        f"entropy fell from {max(means):.2f} to {means[-1]:.3f} nats a token: replies hardly differ any more",
+        f"entropy fell from {max(means):.2f} to {means[-1]:.3f} nats a token: replies are nearly the same",
         f"raise temperature (to 1.2) or epsilon_high (to 0.35), or {_halve(rows)}",
     )
 
@@ -225,7 +226,7 @@ def _values(rows: Sequence[LogRow], name: str) -> list[float]:
 
 
 def _means(rows: Sequence[LogRow], name: str, limits: Thresholds) -> list[float]:
-    """Running means of a figure, oldest first; empty while there are fewer values than one mean takes."""
+    """Running means of a figure, oldest first; empty if there are too few values."""
     values, width = _values(rows, name), _width(rows, name, limits)
     return [math.fsum(values[end - width : end]) / width for end in range(width, len(values) + 1)]
 

@@ -23,18 +23,18 @@ from aesr1.training.resume import complete_checkpoints
 
 FIGURES, ALARMS = "figures.jsonl", "alarms.jsonl"
 MODEL_CARD = "README.md"
-"""PEFT's blank form for a model card, put beside every adapter."""
+"""PEFT's empty model card, which it writes next to every adapter."""
 
 
 def drop_rows_after(path: Path, step: int) -> None:
-    """Cut the rows of later steps off a file that a killed run appended to: whole, or not at all."""
+    """Remove rows after a step from a file that a killed run appended to."""
     rows = read_json_lines(path) if path.exists() else []
     write_text(path, _lines(row for row in rows if row["step"] <= step))
 
 
 @dataclass
 class ProgressBar(TrainerCallback):  # type: ignore[misc]  # transformers' callbacks are untyped
-    """A rich bar with time left on stderr; marks every checkpoint as whole once all of it is written."""
+    """A progress bar on stderr. Stamps every checkpoint when all of it is written."""
 
     stage: str
 
@@ -58,11 +58,11 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]  # transformers' callb
             self.bar.start()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Move on by a step."""
+        """Advance by a step."""
         self.bar.update(self.task, completed=state.global_step)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Show the figures that say how the run goes."""
+        """Show the main figures."""
         row = state.log_history[-1]
         shown = ("loss", "reward", "readable", "validation/srcc")
         note = "  ".join(f"{key} {row[key]:.3f}" for key in shown if isinstance(row.get(key), float))
@@ -70,7 +70,7 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]  # transformers' callb
             self.bar.update(self.task, note=note)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Called after this process's last file of a checkpoint: it is whole when all have come here."""
+        """Called after this process's last file of a checkpoint. It is complete when all processes are here."""
         wait_for_all()
         if state.is_world_process_zero:
             folder = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
@@ -80,10 +80,10 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]  # transformers' callb
 
 @dataclass
 class RunLog(TrainerCallback):  # type: ignore[misc]
-    """Writes every row of the log to figures.jsonl as it comes, raises alarms, ends a run whose loss is no number.
+    """Writes every row of the log to figures.jsonl, raises alarms, and ends a run whose loss is NaN.
 
-    The first process writes and warns. Every process gets the same mean loss, so all of them end together: an error
-    on one alone would leave the others waiting for it.
+    The first process writes and warns. All processes get the same mean loss, so all end together: after an error on one
+    process the others would wait forever.
     """
 
     output: Path
@@ -92,8 +92,8 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self.standing: set[str] = set()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Begin the files; of a killed run they keep what the checkpoint knows."""
-        args.logging_nan_inf_filter = False  # else an earlier loss is logged in the place of a NaN
+        """Start the files; those of a killed run keep the rows up to its checkpoint."""
+        args.logging_nan_inf_filter = False  # else an earlier loss is logged instead of a NaN
         if state.is_world_process_zero:
             write_text(self.output / FIGURES, _lines(state.log_history))
             drop_rows_after(self.output / ALARMS, state.global_step)
@@ -102,15 +102,15 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Log before each checkpoint.
 
-        No mean then reaches over one, so that a resumed run logs what an uninterrupted one does, and no checkpoint is
-        written whose loss was not looked at.
+        Then no mean covers steps before and after one, a resumed run logs the same as an uninterrupted one, and no
+        checkpoint is written with an unchecked loss.
         """
         control.should_log |= control.should_save
 
     on_epoch_end = on_step_end
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Take a row down, look at the curve so far. AesError where the loss is NaN or infinite."""
+        """Write the row and check the alarms. AesError where the loss is NaN or infinite."""
         if state.is_world_process_zero:
             _append(self.output / FIGURES, state.log_history[-1])
             self._raise_alarms(state.log_history)
@@ -119,12 +119,12 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
             whole = complete_checkpoints(self.output)
             start = f"--model {whole[-1]}, its last whole checkpoint" if whole else "the same model"
             raise AesError(
-                f"{alarm.problem} at step {alarm.step}: training cannot go on",
-                fix=f"{alarm.advice}; begin again in another output folder, from {start}",
+                f"{alarm.problem} at step {alarm.step}: training cannot continue",
+                fix=f"{alarm.advice}; start again in another output folder, from {start}",
             )
 
     def _raise_alarms(self, rows: Sequence[LogRow]) -> None:
-        """Say and write down each alarm when it begins to hold."""
+        """Print and write each alarm when it becomes active."""
         alarms = active_alarms(rows)
         for alarm in alarms:
             if alarm.name not in self.standing:

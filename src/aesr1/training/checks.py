@@ -41,9 +41,9 @@ MINIMUM: dict[str, float] = {
 """The smallest value of a setting. TRL divides by some of them."""
 WHY = {
     "lora_rank": ", 0 to train all weights",
-    "max_pixels": " (32 × 32: nothing can be judged in less)",
-    "num_generations": ": a reply is judged against others to the same picture",
-    "validate_images": "; validate_every: 0 goes without",
+    "max_pixels": " (32 × 32)",
+    "num_generations": ": a reply is compared with others to the same picture",
+    "validate_images": "; validate_every: 0 turns validation off",
 }
 CHOICES = {
     "attention": ("sdpa", "eager", "flash_attention_2"),
@@ -52,14 +52,14 @@ CHOICES = {
 NOT_SUPPORTED = {
     "packing": "TRL cannot pack rows that hold pictures",
     "padding_free": "TRL cannot leave out the padding of rows that hold pictures",
-    "remove_unused_columns": "TRL would drop the columns that pictures, prompts and rewards are made of",
+    "remove_unused_columns": "TRL would drop the columns of pictures, prompts and rewards",
     "use_transformers_continuous_batching": "it takes no pictures",
 }
-"""What must not be set, and why."""
+"""Settings that must not be set, and why."""
 
 
 def check_settings(settings: Any) -> None:
-    """AesError for a value that cannot be, of settings of ours, of TRL's, or of both as they were given."""
+    """AesError for a value that is not possible, in our settings or TRL's."""
     given = vars(settings)
     for name, least in MINIMUM.items():
         value = given.get(name)
@@ -67,7 +67,7 @@ def check_settings(settings: Any) -> None:
             raise AesError(f"{name} is {value:g}", fix=f"give {least:,} or more{WHY.get(name, '')}")
     if not given.get("temperature", 1.0) > 0:
         raise AesError(
-            f"temperature is {given['temperature']:g}", fix="give one above 0: replies that are all alike teach nothing"
+            f"temperature is {given['temperature']:g}", fix="give one above 0: equal replies have no advantage"
         )
     for name, choices in CHOICES.items():
         if given.get(name, choices[0]) not in choices:
@@ -83,18 +83,18 @@ def check_settings(settings: Any) -> None:
         )
     if str(getattr(given.get("eval_strategy"), "value", given.get("eval_strategy") or "no")) != "no":
         raise AesError(
-            "eval_strategy is set, and there is no data set for TRL to evaluate on",
-            fix="leave it out; RAPO judges held-out pictures by validate_every, and `aesr1 eval` any checkpoint",
+            "eval_strategy is set, but TRL has no data set to evaluate on",
+            fix="leave it out; RAPO validates every validate_every steps, and `aesr1 eval` evaluates any checkpoint",
         )
     if str(getattr(given.get("save_strategy"), "value", given.get("save_strategy"))) == "best":
         raise AesError(
-            "save_strategy is best, which TRL finds out by an evaluation that there is none of",
+            "save_strategy is best, which needs TRL's own evaluation",
             fix="set save_strategy: steps; `aesr1 eval` compares the checkpoints",
         )
 
 
 def check_parsed(settings: Namespace) -> None:
-    """The same of settings as they come from recipe and flags, with what TRL would stumble over in making its own."""
+    """As `check_settings`, for all settings of a recipe and flags before TRL's objects are made."""
     check_settings(settings)
     if getattr(settings, "deepspeed", None):
         _check_package("deepspeed", "--deepspeed", fix="pip install deepspeed, or leave --deepspeed out")
@@ -120,9 +120,9 @@ def check_trainer(training: TrainingArguments, launch: Launch, *, dtype: str, lo
 
 
 def check_vllm(training: Any) -> None:
-    """AesError where rollouts are to come from vLLM and it is not there.
+    """AesError where rollouts use vLLM and it is not installed.
 
-    A server needs it here as well: the trainer hands its weights over by vLLM's own code.
+    A vLLM server needs it here as well: the trainer sends its weights with vLLM's code.
     """
     if training.use_vllm:
         _check_package(
@@ -139,17 +139,17 @@ def _check_package(module: str, what: str, *, fix: str) -> None:
 
 
 LOGGER_MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}
-"""The loggers whose module has another name; kubeflow has none."""
+"""Loggers whose module has another name; kubeflow has none."""
 
 
 def check_loggers(report_to: str | Sequence[str] | None) -> None:
-    """AesError that says what to install where a logger of `report_to` is unknown or not there."""
+    """AesError where a logger of `report_to` is unknown or not installed; the fix names the package."""
     for name in [report_to] if isinstance(report_to, str) else report_to or []:
         if name in ("none", "all", "kubeflow"):
             continue
         if name not in INTEGRATION_TO_CALLBACK:
             raise AesError(
-                f"report_to names {name!r}, which is no logger",
+                f"report_to names {name!r}, which is not a logger",
                 fix=f"choose from none, {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
             )
         module = LOGGER_MODULES.get(name, name)

@@ -25,30 +25,28 @@ from aesr1.training.settings import ModelSettings
 
 @dataclass(frozen=True)
 class DryRun:
-    """Say what the run would be, and do nothing."""
+    """Print what the run would be, and stop."""
 
     _argument_group_name = "instead of a run"
 
-    dry_run: bool = field(default=False, metadata={"help": "Say what the run would be, and do nothing."})
+    dry_run: bool = field(default=False, metadata={"help": "Print what the run would be, and stop."})
     accelerate_config: str | None = field(
         default=None,
-        metadata={
-            "help": "For --dry_run: the file that `accelerate launch` is to have, such as one of recipes/accelerate."
-        },
+        metadata={"help": "For --dry_run: the file for `accelerate launch`, such as one of recipes/accelerate."},
     )
 
     def __post_init__(self) -> None:
         if self.accelerate_config and not self.dry_run:
             raise AesError(
-                "accelerate_config is for a dry run alone",
+                "accelerate_config is only for a dry run",
                 fix="add --dry_run, or launch with `accelerate launch --config_file … -m aesr1 …`",
             )
 
 
 def adapt_settings(settings: Namespace) -> int | None:
-    """For `parse_recipe`: refuse what cannot be, and have a dry run judged as the run that it tells of would be.
+    """For `parse_recipe`: check the settings; a dry run is checked as the run that it describes.
 
-    A dry run needs no GPU, whatever the recipe says of its arithmetic. The number of processes of its launch file.
+    A dry run needs no GPU. Returns the number of processes of its launch file, or None.
     """
     check_parsed(settings)
     if not getattr(settings, "dry_run", False):
@@ -58,7 +56,7 @@ def adapt_settings(settings: Namespace) -> int | None:
 
 
 class PromptTokens(NamedTuple):
-    """Tokens of a question."""
+    """Tokens of a prompt."""
 
     picture: int  # of one of max_pixels
     text: int  # of the prompt, template and all
@@ -74,21 +72,21 @@ class ModelSummary(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """How long a run is and what it writes on the way."""
+    """The number of steps and of checkpoints."""
 
     steps: int
     checkpoints: int
 
 
 def planned_launch(dry: DryRun, training: TrainingArguments) -> Launch:
-    """The processes that a run would have."""
+    """The processes of the run."""
     if dry.accelerate_config:
         return launch_with_flags(launch_from_file(Path(dry.accelerate_config)), training)
     return launch_from_environment(training)
 
 
 def count_prompt_tokens(config: Any, processor: Any, *, max_pixels: int, shape: float = 1.0) -> PromptTokens:
-    """What the prompt about one picture, so many times as wide as high, costs a model of this config and processor."""
+    """Tokens of the prompt about one picture of `max_pixels`; `shape` is its width by its height."""
     height = int((max_pixels / shape) ** 0.5)
     size = (int(height * shape), height)
     message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PROMPT}]}]
@@ -99,10 +97,7 @@ def count_prompt_tokens(config: Any, processor: Any, *, max_pixels: int, shape: 
 
 
 def summarize_model(settings: ModelSettings, training: TrainingArguments, launch: Launch) -> ModelSummary:
-    """Count parameters and a picture's tokens from a config and a processor, by a stage's settings.
-
-    AesError as `vlm.load`.
-    """
+    """Count parameters and a picture's tokens from a config and a processor. AesError as `model.load.load`."""
     max_pixels, lora_rank = settings.max_pixels, settings.lora_rank
     config, processor = load_config(settings.model, max_pixels=max_pixels)
     with torch.device("meta"):
@@ -144,7 +139,10 @@ def bytes_of_a_weight(dtype: str, training: TrainingArguments, launch: Launch) -
 
 
 def schedule(training: TrainingArguments, passes: int) -> Schedule:
-    """Of a run whose processes each do so many micro-batches an epoch; as transformers counts."""
+    """Steps and checkpoints of a run; `passes` are micro-batches of a process in an epoch.
+
+    Counts as transformers does.
+    """
     an_epoch: int = max(1, math.ceil(passes / training.gradient_accumulation_steps))
     steps = training.max_steps if training.max_steps > 0 else math.ceil(float(training.num_train_epochs) * an_epoch)
     if training.save_strategy == "epoch":
@@ -185,7 +183,7 @@ def format_plan(
     planned: Schedule,
     lines: Sequence[str],
 ) -> str:
-    """The plan as text; `lines` are what the stage itself has to say."""
+    """The plan as text; `lines` are the stage's own."""
     shape = model.shape
     need = estimate_memory(shape, work, launch)
     saves = planned.checkpoints

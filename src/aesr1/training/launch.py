@@ -29,21 +29,21 @@ STRATEGIES = {
 
 @dataclass(frozen=True)
 class Launch:
-    """Processes (one a GPU) and what they divide among them."""
+    """Processes (one for each GPU) and what they divide."""
 
     processes: int = 1
     shards: str = SHARD_NOTHING  # nothing; optimizer (with gradients: ZeRO-2); all (ZeRO-3, FSDP)
-    offload: bool = False  # optimizer and weights rest in the computer's memory
+    offload: bool = False  # optimizer and weights are kept in the computer's memory
     deepspeed: bool = False  # which keeps float32 copies of 16-bit weights
-    fsdp: bool = False  # which wraps the weights, whatever it divides
+    fsdp: bool = False  # which wraps the weights
 
     def device(self, training: TrainingArguments) -> str:
-        """Where weights are loaded to: where they are to be divided, the trainer brings each GPU its part."""
+        """The device that weights are loaded to. If they are divided, the trainer moves the parts to the GPUs."""
         return "cpu" if self.shards == SHARD_ALL or self.fsdp else str(training.device)
 
 
 def launch_from_environment(training: TrainingArguments) -> Launch:
-    """As accelerate says in the environment of the processes that it launches, and the flags --deepspeed and --fsdp."""
+    """The launch by accelerate's environment variables and the flags --deepspeed and --fsdp."""
     launch = Launch(training.world_size)
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         launch = _by_deepspeed(launch.processes, _environment("ACCELERATE_DEEPSPEED_"))
@@ -53,7 +53,7 @@ def launch_from_environment(training: TrainingArguments) -> Launch:
 
 
 def launch_with_flags(launch: Launch, training: TrainingArguments) -> Launch:
-    """What the Trainer's own --deepspeed or --fsdp makes of a launch."""
+    """The launch changed by the Trainer's flags --deepspeed or --fsdp."""
     if training.deepspeed:
         return _by_deepspeed(launch.processes, {"config_file": training.deepspeed})
     if training.fsdp:  # the Trainer's names: version 2 unless another is given, strategies under reshard_after_forward
@@ -65,7 +65,7 @@ def launch_with_flags(launch: Launch, training: TrainingArguments) -> Launch:
 
 
 def launch_from_file(path: Path) -> Launch:
-    """As a file for `accelerate launch --config_file` says. AesError where it is none."""
+    """The launch by a file for `accelerate launch --config_file`. AesError where the file is not one."""
     try:
         settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         kind = str(settings["distributed_type"])
@@ -74,11 +74,11 @@ def launch_from_file(path: Path) -> Launch:
         deepspeed, fsdp = (dict(settings.get(name) or {}) for name in ("deepspeed_config", "fsdp_config"))
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise AesError(
-            f"{path} is no file of accelerate's: {type(error).__name__} {error}",
+            f"{path} is not one of accelerate's files: {type(error).__name__} {error}",
             fix="give one of recipes/accelerate/, or what `accelerate config` wrote",
         ) from error
     if processes < 1:
-        raise AesError(f"{path} says num_processes: {processes}", fix="write there how many processes there will be")
+        raise AesError(f"{path} says num_processes: {processes}", fix="write the number of processes")
     if kind == "DEEPSPEED":
         return _by_deepspeed(processes, {key.removeprefix("deepspeed_"): value for key, value in deepspeed.items()})
     if kind == "FSDP":
@@ -87,12 +87,12 @@ def launch_from_file(path: Path) -> Launch:
 
 
 def _environment(prefix: str) -> dict[str, str]:
-    """What accelerate exports under a prefix, by the names that its files use."""
+    """The variables that accelerate exports under a prefix, by their names in its files."""
     return {name.removeprefix(prefix).lower(): value for name, value in os.environ.items() if name.startswith(prefix)}
 
 
 def _by_deepspeed(processes: int, said: Mapping[str, Any]) -> Launch:
-    """By accelerate's settings for DeepSpeed; a file of DeepSpeed's own goes before all but what it leaves "auto"."""
+    """The launch by accelerate's DeepSpeed settings. A DeepSpeed file overrides them, except for its "auto" values."""
     stage, offload = said.get("zero_stage", 2), said.get("offload_optimizer_device", "none")
     file = said.get("config_file")
     if file and file != "none":
@@ -115,14 +115,14 @@ def _zero_of(file: Any) -> dict[str, Any]:
         return {**zero, "offload_optimizer": dict(zero.get("offload_optimizer") or {})}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AesError(
-            f"{file} does not tell DeepSpeed what to divide: {type(error).__name__} {error}",
+            f"{file} does not set DeepSpeed's zero_optimization: {type(error).__name__} {error}",
             fix="give a JSON file with zero_optimization.stage in it (its path counts from the working folder), or one "
             "of recipes/accelerate/, which need none",
         ) from error
 
 
 def _by_fsdp(processes: int, said: Mapping[str, Any]) -> Launch:
-    """By accelerate's settings for FSDP: version 2 says whether to reshard, version 1 names a strategy."""
+    """The launch by accelerate's FSDP settings: version 2 has a flag to reshard, version 1 a strategy."""
     if str(said.get("version", 1)) == "2":
         shards = SHARD_ALL if _true(said.get("reshard_after_forward", True)) else SHARD_OPTIMIZER
     else:

@@ -12,11 +12,11 @@ HALF_LORA = "train by LoRA in 16 bits (lora_rank: 32, dtype: bfloat16), which ne
 DIVIDE = "divide the model among more GPUs (recipes/accelerate/zero3.yaml)"
 
 
-DRY = "--dry_run says how much a run needs"
+DRY = "--dry_run prints how much a run needs"
 
 
 def advice_for_loading(model: ModelSettings, training: Any) -> str:
-    """What to lower so that the model, and the reference beside it, find room."""
+    """What to lower so that the model and the reference fit."""
     ways = []
     if getattr(training, "beta", 0) and not model.lora_rank:
         ways.append("set beta: 0, which keeps no second copy of the model")
@@ -27,21 +27,21 @@ def advice_for_loading(model: ModelSettings, training: Any) -> str:
     else:
         ways.append("take a smaller --model")
     return (
-        f"{', or '.join(ways)}, with another --output_dir (this one is bound to its settings); nvidia-smi shows what "
+        f"{', or '.join(ways)}, with another --output_dir (this one has recorded its settings); nvidia-smi shows what "
         f"else is on the GPU, and {DRY}"
     )
 
 
 def advice_for_host_loading(model: ModelSettings) -> str:
-    """What to do where the computer cannot hold the model that each of its processes reads."""
+    """What to do where the computer cannot hold a model for each process."""
     half = " dtype: bfloat16 under DeepSpeed or LoRA halves it," if model.dtype == "float32" else ""
     return f"each process reads the whole model:{half} launch fewer on this machine, or end what else runs there; {DRY}"
 
 
 def advice_for_step(training: Any) -> str:
-    """What to lower so that a step fits: first what changes nothing but the time it takes."""
+    """What to lower so that a step fits; first settings that only change the time."""
     micro_batch, rounds = training.per_device_train_batch_size, training.gradient_accumulation_steps
-    where = "the same command then goes on from the last checkpoint"
+    where = "the same command then resumes from the last checkpoint"
     if not training.gradient_checkpointing:
         return f"set gradient_checkpointing: true; {where}"
     if micro_batch > 1:
@@ -57,18 +57,18 @@ def advice_for_step(training: Any) -> str:
 
 
 def advice_for_host_step(training: Any) -> str:
-    """What to do where it is the computer's memory that training on GPUs fills."""
+    """What to do where training on GPUs fills the computer's memory."""
     workers = training.dataloader_num_workers
     fewer = f"lower dataloader_num_workers from {workers} to {workers // 2}, " if workers else ""
     return (
         f"{fewer}launch without offloading (recipes/accelerate/zero3.yaml) or with fewer processes a machine, or end "
-        "what else runs there; the same command then goes on from the last checkpoint"
+        "what else runs there; the same command then resumes from the last checkpoint"
     )
 
 
 def advice_for_validation(batch: int) -> str:
     """What to lower so that a validation fits."""
-    where = "the same command then goes on from the last checkpoint"
+    where = "the same command then resumes from the last checkpoint"
     if batch > 1:
         return f"lower validate_batch from {batch} to {batch // 2}; {where}"
-    return f"set validate_every: 0 and judge checkpoints with `aesr1 eval`; {where}"
+    return f"set validate_every: 0 and evaluate checkpoints with `aesr1 eval`; {where}"

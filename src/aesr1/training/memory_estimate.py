@@ -1,7 +1,7 @@
 """Estimates the GPU memory of a run before anything is loaded. Pure arithmetic.
 
-Weights, gradients, optimizer and reference are counted exactly; activations by the rule below, which no GPU has
-confirmed yet. What CUDA, NCCL and fragmentation take (2 to 4 GiB) comes on top.
+Weights, gradients, optimizer and reference are counted exactly; activations by the rule below, which has not been
+checked on a GPU. CUDA, NCCL and fragmentation need 2 to 4 GiB more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MASTER = 4  # bytes: the float32 copy that DeepSpeed keeps of 16-bit weights
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What of a model decides its memory."""
+    """The dimensions of a model that determine its memory."""
 
     parameters: int
     trained: int
@@ -32,7 +32,7 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class StepWork:
-    """What one process works on at a time."""
+    """The work of one process at a time."""
 
     at_once: int  # tokens in one forward and backward pass
     tokens: int  # of one prompt, picture and reply
@@ -56,7 +56,7 @@ class MemoryEstimate(NamedTuple):
 
     @property
     def peak(self) -> float:
-        """What must fit at once: rollouts, backward passes and validations take turns."""
+        """The memory needed at the same time: rollout, backward pass and validation run one after another."""
         turns = (self.activations, self.rollout, self.validation)
         return sum(self) - sum(turns) + max(turns)
 
@@ -68,7 +68,7 @@ def estimate_memory(shape: ModelShape, work: StepWork, launch: Launch) -> Memory
     states = shared if launch.shards in (SHARD_ALL, SHARD_OPTIMIZER) else 1
     at_work = (
         2.0 * shape.largest_layer * shape.weight_bytes if launch.shards == SHARD_ALL else 0.0
-    )  # gathered for the moment
+    )  # gathered temporarily
     weights = shape.parameters * shape.weight_bytes / divided
     master = MASTER * shape.trained if launch.deepspeed and shape.weight_bytes == 2 else 0
     optimizer = (ADAM * shape.trained + master) / states
@@ -111,7 +111,7 @@ def _rollout(shape: ModelShape, work: StepWork, launch: Launch) -> float:
 
 
 def _replies(shape: ModelShape, work: StepWork, replies: int) -> float:
-    """Bytes of the key-value cache of so many replies, and of one layer of the prefill."""
+    """Bytes of the key-value cache of `replies` replies, and of one layer of the prefill."""
     cache = replies * work.tokens * shape.layers * 2 * shape.cache_width * 2
     prefill = replies * work.tokens * (4 * shape.hidden + 2 * shape.intermediate) * 2
     return float(cache + prefill)

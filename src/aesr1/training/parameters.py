@@ -21,7 +21,7 @@ VISION_PARTS = (
     "vision_embed",
     "image_newline",
 )
-"""How the model families name their vision tower and projector (LLaVA's mark of a row's end is the projector's)."""
+"""Names of the vision tower and projector in the model families (image_newline is LLaVA's end of a row)."""
 
 
 def freeze_vision(model: Any) -> int:
@@ -30,7 +30,7 @@ def freeze_vision(model: Any) -> int:
     for name, parameter in model.named_parameters():
         if any(part in VISION_PARTS for part in name.split(".")):
             parameter.requires_grad_(False)
-            frozen += getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3 leaves an empty tensor in its place
+            frozen += getattr(parameter, "ds_numel", parameter.numel())  # under ZeRO-3 the tensor itself is empty
     if not frozen:
         raise AesError(
             "no vision part was found in this model",
@@ -38,8 +38,8 @@ def freeze_vision(model: Any) -> int:
         )
     for name, module in model.named_modules():
         if isinstance(module, PreTrainedModel) and any(part in VISION_PARTS for part in name.split(".")):
-            # Gradient checkpointing makes the output of all "input embeddings" require gradients, a tower's patch
-            # embedding among them: a frozen tower would be computed again and gradients sent through it for nothing.
+            # Gradient checkpointing makes the output of "input embeddings" require gradients, also of a tower's patch
+            # embedding. A frozen tower would then be computed again, with useless gradients.
             module.get_input_embeddings = _nothing_to_train
     return frozen
 
@@ -49,7 +49,7 @@ def _nothing_to_train() -> None:
 
 
 def lora_targets(model: Any) -> list[str]:
-    """The language model's linear layers by full name: no eyes, no output head."""
+    """Full names of the language model's linear layers, without the vision tower and the output head."""
     head = model.get_output_embeddings()
     return [
         name
@@ -68,7 +68,7 @@ def lora_config(model: Any, *, rank: int, alpha: int) -> LoraConfig | None:
 
 
 def unwrap_lora(model: Any) -> Any:
-    """The model itself, LoRA's layers in it but not its wrapper around it."""
+    """The model with LoRA's layers but without PEFT's wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -79,7 +79,7 @@ def count_lora_parameters(model: Any, rank: int) -> int:
 
 
 def check_lora(rank: int, launch: Launch) -> None:
-    """AesError where LoRA's weights are divided or wrapped: no adapter could be merged into them."""
+    """AesError where the weights are divided or wrapped: an adapter could not be merged into them."""
     if rank and (launch.shards == SHARD_ALL or launch.fsdp):
         raise AesError(
             "lora_rank is set and the weights are divided among the processes (ZeRO-3) or wrapped to be (FSDP)",
@@ -88,16 +88,16 @@ def check_lora(rank: int, launch: Launch) -> None:
 
 
 def save_merged(model: Any, output: Path) -> None:
-    """Write the adapter to output/adapter, and the model with it merged in to output, where any tool can load it.
+    """Write the adapter to output/adapter and the merged model to output.
 
-    Merged and written in float32: in bfloat16 the rounding would swallow most of a small update.
+    Merged and written in float32: bfloat16 would round most of a small update away.
     """
     model.save_pretrained(output / "adapter")
     model.to(device="cpu", dtype=torch.float32).merge_and_unload().save_pretrained(output)
 
 
 def check_dtype(dtype: str, rank: int, launch: Launch) -> None:
-    """AesError where 16-bit weights would be trained directly: steps of 1e-6 vanish in their rounding."""
+    """AesError where 16-bit weights would be trained directly: updates of 1e-6 vanish in rounding."""
     if dtype in ("bfloat16", "float16") and not rank and not launch.deepspeed:
         raise AesError(
             f"dtype is {dtype}, and nothing keeps a float32 copy of the trained weights",

@@ -15,9 +15,9 @@ from aesr1.images.load import open_image
 
 
 def picture_dataset(rows: Sequence[dict[str, Any]], *, max_pixels: int) -> Dataset:
-    """A data set for TRL: each row's `image` path is opened and shrunk when it is fetched, never stored.
+    """A data set for TRL: the picture of each row is opened and shrunk when the row is fetched.
 
-    GRPO fetches an image K times in a row, and again for every micro-batch: the last pictures are kept.
+    GRPO fetches a picture K times in a row and again for every micro-batch, so the last pictures are cached.
     """
 
     @lru_cache(maxsize=1024)
@@ -36,17 +36,17 @@ def picture_dataset(rows: Sequence[dict[str, Any]], *, max_pixels: int) -> Datas
 
 
 def check_images(paths: Sequence[str]) -> None:
-    """AesError that counts the pictures that are missing or are none and names the first, before a model loads."""
+    """AesError that counts missing and broken pictures and names the first, before a model loads."""
     bad = [path for path in paths if not _is_picture(path)]
     if bad:
         raise AesError(
-            f"{len(bad)} of {len(paths):,} images are missing or no pictures, first: {bad[0]}",
+            f"{len(bad)} of {len(paths):,} images are missing or not pictures, first: {bad[0]}",
             fix="put them back, or make the file of rows again without them",
         )
 
 
 def _is_picture(path: str) -> bool:
-    """Only the head is read: decoding 15,000 pictures would take minutes."""
+    """Reads only the header: decoding 15,000 pictures would take minutes."""
     try:
         with Image.open(path):
             return True

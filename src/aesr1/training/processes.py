@@ -8,14 +8,14 @@ from typing import Any
 
 
 def is_first_process() -> bool:
-    """Whether this is the run's first process, or its only one."""
+    """Whether this is the first or only process of the run."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def should_print_error(text: str) -> bool:
-    """Whether this process should print an error: of several that fail alike one does, one that fails alone does too.
+    """Whether this process should print an error. Of several equal errors one is printed; a single one always.
 
-    Before the processes are joined they can only fail alike, and the first of each machine speaks.
+    Before the processes are joined their errors are equal, and the first process of each machine prints.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return True
@@ -24,20 +24,20 @@ def should_print_error(text: str) -> bool:
         return os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         store = distributed.distributed_c10d._get_default_store()
-        return int(store.add(f"aesr1 said: {text}", 1)) == 1
-    except RuntimeError:  # the process that holds the store is gone: better twice than never
+        return int(store.add(f"aesr1 error: {text}", 1)) == 1
+    except RuntimeError:  # the process with the store has ended: better printed twice than never
         return True
 
 
 def wait_for_all() -> None:
-    """Come back when every process of the run has come here."""
+    """Wait until all processes of the run are here."""
     distributed = _joined()
     if distributed is not None:
         distributed.barrier()
 
 
 def _joined() -> Any | None:
-    """torch.distributed where it is in use. It is not imported for this: an error should not cost seconds."""
+    """torch.distributed if it is in use. It is not imported here, because that takes seconds."""
     distributed = sys.modules.get("torch.distributed")
     joined = distributed is not None and distributed.is_available() and distributed.is_initialized()
     return distributed if joined else None

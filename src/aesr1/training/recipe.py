@@ -36,13 +36,13 @@ def parse_recipe(
     derive: Callable[[Namespace], int | None] | None = None,
     **defaults: Any,
 ) -> tuple[Any, ...]:
-    """Settings from `--config recipe.yaml` and flags that override it, into one object of each dataclass.
+    """Parse `--config recipe.yaml` and the flags that override it; returns one object of each dataclass.
 
-    `defaults` replace TRL's own. `derive` may set some from others before the objects are made; where it returns a
-    number of processes, TRL's settings are checked as for so many. Unknown keys, keys that stand twice and values of
-    a wrong kind are an AesError that names them.
+    `defaults` replace TRL's. `derive` may set some settings from others before the objects are made; if it returns a
+    number of processes, TRL's settings are checked for that number. AesError for unknown and repeated keys and for
+    values of a wrong type.
     """
-    # TRL still uses the names that transformers has deprecated; nobody who runs a recipe can act on that.
+    # TRL uses names that transformers has deprecated; a user cannot change that.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
     parser = _Parser(
         list(kinds),
@@ -63,14 +63,15 @@ def parse_recipe(
     try:
         *settings, unknown = parser.parse_args_and_config(_with_recipe(arguments), return_remaining_strings=True)
     except FileNotFoundError as error:
-        raise AesError(f"a file that a setting names is not there: {error}", fix="mend the path") from error
+        raise AesError(f"a file that a setting names does not exist: {error}", fix="correct the path") from error
     except ImportError as error:
         raise AesError(
             f"a setting needs a package that is not installed: {error}", fix="install it, or leave the setting out"
         ) from error
     except (ValueError, TypeError) as error:
         raise AesError(
-            f"the settings contradict each other or are of the wrong kind: {error}", fix="mend the recipe or the flag"
+            f"the settings contradict each other or are of the wrong kind: {error}",
+            fix="correct the recipe or the flag",
         ) from error
     if unknown:
         names = [text for text in unknown if text.startswith("--")] or unknown
@@ -90,7 +91,7 @@ class _HelpAll(Action):
 
 
 class _Parser(TrlParser):  # type: ignore[misc]  # TRL is untyped
-    """TRL's parser, which looks at a recipe's values and lets settings follow from others before TRL checks them."""
+    """TRL's parser. It also checks a recipe's values and derives settings from others before TRL checks them."""
 
     derive: Callable[[Namespace], int | None] | None = None
     dataclass_types: list[type]
@@ -111,7 +112,7 @@ class _Parser(TrlParser):  # type: ignore[misc]  # TRL is untyped
         return str(formatter.format_help())
 
     def set_defaults_with_config(self, **values: Any) -> list[str]:
-        """As TRL's, whose defaults argparse would take unseen."""
+        """As TRL's, but values are checked: argparse does not check defaults."""
         kinds = {name: kind for owner in self.dataclass_types for name, kind in get_type_hints(owner).items()}
         fitted = {
             name: coerce_value(name, value, kinds[name]) if name in kinds else value for name, value in values.items()
@@ -128,12 +129,15 @@ class _Parser(TrlParser):  # type: ignore[misc]  # TRL is untyped
 
 
 def _for_processes(kind: type, processes: int) -> type:
-    """TRL's settings as they are in a run of so many processes, without one: batch sizes are checked against it."""
+    """TRL's settings class for a number of processes, because it checks batch sizes against that number."""
     return type(kind.__name__, (kind,), {"world_size": processes}) if issubclass(kind, TrainingArguments) else kind
 
 
 def _with_recipe(arguments: Sequence[str]) -> list[str]:
-    """The arguments, `--config=FILE` as `--config FILE`: TRL knows no other spelling. AesError for a bad recipe."""
+    """The arguments with `--config=FILE` as `--config FILE`, the only form that TRL knows.
+
+    AesError for a bad recipe.
+    """
     spelled = [
         part
         for argument in arguments
@@ -143,7 +147,7 @@ def _with_recipe(arguments: Sequence[str]) -> list[str]:
     if len(recipes) > 1:
         raise AesError("--config is given twice", fix="write one recipe, and what differs from it as flags")
     if recipes and not "".join(spelled[recipes[0] : recipes[0] + 1]):
-        raise AesError("--config names no recipe", fix="pass --config a YAML file; the project's lie in recipes/")
+        raise AesError("--config names no recipe", fix="pass --config a YAML file; the project's own are in recipes/")
     _refuse_old_names(part[2:].partition("=")[0] for part in spelled if part.startswith("--"))
     if recipes:
         _check_recipe(Path(spelled[recipes[0]]))
@@ -157,16 +161,16 @@ def _refuse_old_names(names: Iterable[str]) -> None:
 
 
 def _check_recipe(path: Path) -> None:
-    """AesError for a file that cannot be read, is no list of settings, or says a thing twice (YAML takes the last)."""
+    """AesError for a file that cannot be read, has no settings, or has a key twice (YAML takes the last)."""
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise AesError(
             f"there is no such recipe: {path} ({error.strerror})",
-            fix="pass --config a YAML file; the project's lie in recipes/",
+            fix="pass --config a YAML file; the project's own are in recipes/",
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AesError(f"the recipe is no YAML: {error}", fix="mend the line it names") from error
+        raise AesError(f"the recipe is not YAML: {error}", fix="correct the line that it names") from error
     if not isinstance(node, yaml.MappingNode):
         what = {type(None): "is empty", yaml.SequenceNode: "is a list"}.get(type(node), "is a single value")
         raise AesError(f"the recipe {path} {what}", fix="write one `setting: value` a line, as those in recipes/")
@@ -174,17 +178,17 @@ def _check_recipe(path: Path) -> None:
     counts = Counter(key.value for key, _ in node.value)
     doubled = [key for key, count in counts.items() if count > 1]
     if doubled:
-        raise AesError(f"{path} says {doubled[0]} twice", fix="remove one of the two lines")
+        raise AesError(f"{path} has {doubled[0]} twice", fix="remove one of the two lines")
     nameless = [key.value for key, _ in node.value if key.tag.rpartition(":")[2] not in ("str", "merge")]
     if nameless:
         raise AesError(f"{path} has {nameless[0]!r} where a setting's name belongs", fix="see `--help` for every name")
 
 
 def coerce_value(name: str, value: Any, kind: Any) -> Any:
-    """A recipe's value as the setting's annotation wants it; AesError for one of another kind.
+    """A recipe's value as the type of the setting; AesError for another type.
 
-    A whole number may stand for a number, and so may the text "1e-6", as which YAML 1.1 reads what has no point in
-    it; one value may stand for a list of one, and no (YAML's false) for a choice of that name.
+    A number may be a whole number or the text "1e-6" (to YAML 1.1 a text, because it has no point). A list may be one
+    value. A choice "no" may be YAML's false.
     """
     try:
         return _fitted(value, kind)
@@ -194,11 +198,11 @@ def coerce_value(name: str, value: Any, kind: Any) -> Any:
         if str in _options(kind) and not isinstance(value, list | dict | None):
             fix = f'put it in quotes: {name}: "{value}"'
         shown = json.dumps(value, default=str)
-        raise AesError(f"the recipe says {name}: {shown}, and {name} is {wanted}", fix=fix) from error
+        raise AesError(f"the recipe says {name}: {shown}, but {name} is {wanted}", fix=fix) from error
 
 
 def _fitted(value: Any, kind: Any) -> Any:
-    """The value as of one of the annotation's kinds, or as of one that it can stand for. TypeError."""
+    """The value as one of the annotation's types. TypeError."""
     options = _options(kind)
     for loosely, option in [(False, option) for option in options] + [(True, option) for option in options]:
         try:
@@ -236,7 +240,7 @@ def _options(kind: Any) -> tuple[Any, ...]:
 
 
 def _choices(kind: Any) -> list[Any]:
-    """All that a Literal or an Enum may be; nothing for other annotations."""
+    """The values of a Literal or an Enum; none for other annotations."""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return [member.value for member in kind]
     return list(get_args(kind)) if get_origin(kind) is Literal else []

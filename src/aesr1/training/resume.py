@@ -20,7 +20,7 @@ from aesr1.outputs import require_same_settings
 from aesr1.training.launch import Launch
 
 MAY_CHANGE = frozenset({"validate_on", "validate_every", "validate_images", "validate_batch"})
-"""Those of a stage that only watch."""
+"""Settings of a stage that do not change its result."""
 
 LOGGING = """
     output_dir run_name project report_to disable_tqdm logging_strategy logging_steps logging_first_step
@@ -48,25 +48,25 @@ MACHINE = """
     vllm_tensor_parallel_size
 """
 TRAINER_MAY_CHANGE = frozenset((LOGGING + SAVING + EVALUATION + MACHINE).split())
-"""Those of TRL and transformers: what is written and shown, when checkpoints are, TRL's own evaluation (not used here),
-machines, memory and speed. A list of what may change, so that a setting that is new there may not."""
+"""Settings of TRL and transformers that may change: logging, checkpoints, TRL's own evaluation (not used here),
+machines, memory and speed. All others must stay the same, also new ones."""
 
 RUN_LENGTH = ("max_steps", "num_train_epochs")
 MICRO_BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation")
 
 
 def require_same_run(output: Path, settings: Mapping[str, Any], training: TrainingArguments) -> None:
-    """Bind a run's folder to its settings, ours and TRL's. AesError where a resumed run's are others."""
+    """Record the settings of a run, ours and TRL's. AesError where a resumed run has other ones."""
     flat = _is_constant_rate(settings, training)
     fixed = {name: value for name, value in _as_json(training).items() if name not in TRAINER_MAY_CHANGE}
     if flat:
         fixed = {name: value for name, value in fixed.items() if name not in RUN_LENGTH}
-    if fixed.get("loss_type") != "bnpo":  # which weighs replies by the micro-batch that they are in
+    if fixed.get("loss_type") != "bnpo":  # which weights replies by their micro-batch
         micro, rounds = (int(fixed[name]) for name in MICRO_BATCH[:2])
         fixed = {name: value for name, value in fixed.items() if name not in MICRO_BATCH}
         fixed[f"{MICRO_BATCH[0]} × {MICRO_BATCH[1]}"] = micro * rounds
     planned = (
-        "the learning rate (or sigma) is planned ahead to the run's end: give the same length to go on, or train on "
+        "the learning rate (or sigma) depends on the run's length: give the same length to resume, or train on "
         "from its weights (--model the finished run, another --output_dir); a run's length may change under "
         "lr_scheduler_type: constant alone"
     )
@@ -74,7 +74,7 @@ def require_same_run(output: Path, settings: Mapping[str, Any], training: Traini
 
 
 def _is_constant_rate(settings: Mapping[str, Any], training: TrainingArguments) -> bool:
-    """Whether no step depends on how long the run is to be."""
+    """Whether no step depends on the length of the run."""
     kind = str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type))
     warmup_is_share = kind == "constant_with_warmup" and 0 < training.warmup_steps < 1
     moving = settings.get("sigma_end") is not None
@@ -90,10 +90,10 @@ NOT_DIVIDED = "neither FSDP nor DeepSpeed"
 
 
 def resume_point(output: Path, launch: Launch) -> str | None:
-    """The last whole checkpoint of an unfinished run, None for a new one.
+    """The last complete checkpoint of an unfinished run; None for a new run.
 
-    AesError for a finished run, for one of another number of processes (its images would come in another order), and
-    for one whose weights were divided by other means.
+    AesError for a finished run, for another number of processes (the order of images would change), and for weights
+    that were divided in another way.
     """
     if (output / STAMP).is_file():
         raise AesError(f"{output} holds a finished run", fix="choose another output folder; nothing is overwritten")
@@ -105,12 +105,12 @@ def resume_point(output: Path, launch: Launch) -> str | None:
     last = get_last_checkpoint(str(output))
     newest = whole[-1]
     check_stamp(newest)
-    anew = f"begin anew from its weights: --model {newest} and another --output_dir"
+    anew = f"start a new run from its weights: --model {newest} and another --output_dir"
     before = len(list(newest.glob("rng_state*.pth")))
     if not before:
         raise AesError(
-            f"{newest} holds weights alone (save_only_model: true): the optimizer's state is lost",
-            fix=f"{anew}; without save_only_model a run can go on",
+            f"{newest} holds weights alone (save_only_model: true): it has no optimizer state",
+            fix=f"{anew}; without save_only_model a run can resume",
         )
     if before != launch.processes:
         raise AesError(
@@ -121,38 +121,38 @@ def resume_point(output: Path, launch: Launch) -> str | None:
     if _engine(newest) != engine:
         raise AesError(
             f"{newest} was written under {_engine(newest)}, and this run is under {engine}",
-            fix=f"launch it as it was begun, or {anew}",
+            fix=f"launch it as before, or {anew}",
         )
     if last is not None and Path(last) != newest:
-        print(f"{last} is unfinished and left out; going on from {newest}", file=sys.stderr)
+        print(f"{last} is unfinished and ignored; resuming from {newest}", file=sys.stderr)
     return str(newest)
 
 
 def _engine(checkpoint: Path) -> str:
-    """What divided the weights of a checkpoint: each leaves files of its own, and reads no other's."""
+    """How the weights of a checkpoint were divided, by its files."""
     if (checkpoint / "latest").is_file():
         return "DeepSpeed"
     return "FSDP" if any(checkpoint.glob("pytorch_model_fsdp*")) else NOT_DIVIDED
 
 
 class ResumableTrainer:
-    """For a Trainer: a checkpoint's weights under their saved names.
+    """For a Trainer: resumes with the weights of a checkpoint.
 
-    transformers saves Qwen2.5-VL under the names of its hub repository but resumes by the names in memory, so that
-    nothing matches and training silently goes on from the first weights (QwenLM/Qwen3-VL#1763, ms-swift#7947).
+    transformers saves Qwen2.5-VL with the names of its hub repository but resumes with the names in memory. Nothing
+    matches, and training silently continues from the first weights (QwenLM/Qwen3-VL#1763, ms-swift#7947).
     """
 
     is_fsdp_enabled: bool
     model: Any
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
-        """None: TRL's would say of a run what is TRL's, and nothing of ours; `run.json` tells all."""
+        """Write none: TRL's model card would lack our settings; run.json has all."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         target = self.model if model is None else model
         if (
             self.is_fsdp_enabled or not (Path(resume_from_checkpoint) / "config.json").is_file()
-        ):  # sharded, or an adapter
+        ):  # sharded weights, or an adapter
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
             return
         saved = AutoModelForImageTextToText.from_pretrained(resume_from_checkpoint, dtype=target.dtype)
@@ -160,6 +160,6 @@ class ResumableTrainer:
 
 
 def complete_checkpoints(output: Path) -> list[Path]:
-    """The checkpoints of a run that were written to their end, oldest first."""
+    """The complete checkpoints of a run, oldest first."""
     whole = (path for path in output.glob("checkpoint-*") if (path / STAMP).is_file())
     return sorted(whole, key=lambda path: int(path.name.split("-")[1]))

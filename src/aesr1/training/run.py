@@ -36,8 +36,8 @@ def begin_run(model: ModelSettings, training: TrainingArguments, launch: Launch,
     """
     if launch.shards == SHARD_ALL and is_lora_checkpoint(model.model):
         raise AesError(
-            f"{model.model} is a LoRA adapter, and the weights are to be divided among the processes (ZeRO-3 or FSDP)",
-            fix="begin from a finished run's folder, a whole model, or launch with recipes/accelerate/zero2.yaml",
+            f"{model.model} is a LoRA adapter, and the launch divides the weights among the processes (ZeRO-3 or FSDP)",
+            fix="start from a finished run's folder, a whole model, or launch with recipes/accelerate/zero2.yaml",
         )
     read = load_config(model.model, max_pixels=model.max_pixels)  # before the folder is bound: the name may be wrong
     require_same_run(Path(training.output_dir or "."), settings, training)
@@ -59,7 +59,7 @@ def begin_run(model: ModelSettings, training: TrainingArguments, launch: Launch,
 
 
 def train(trainer: Any, progress: ProgressBar, *, resume: str | None) -> None:
-    """Train with our bar in place of the stock ones, and watched; the bar is taken away whatever happens."""
+    """Train with our progress bar and log. The bar is stopped in any case."""
     if trainer.args.device.type == "cpu":
         _keep_freed_memory()
     trainer.remove_callback(PrinterCallback)
@@ -75,17 +75,17 @@ def train(trainer: Any, progress: ProgressBar, *, resume: str | None) -> None:
         last = complete_checkpoints(Path(trainer.args.output_dir))
         where = f"; {last[-1]} is the last whole checkpoint" if last else ""
         raise AesError(
-            "the model gives no probabilities any more (NaN): training has diverged",
-            fix=f"begin again with half the learning_rate in another output folder{where}",
+            "the model's probabilities are NaN: training has diverged",
+            fix=f"start again with half the learning_rate in another output folder{where}",
         ) from error
     finally:
         progress.bar.stop()
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what a step frees for the next one: 7 % faster, 17 % more memory (bench/freed_memory.py).
+    """Let glibc keep freed memory for the next step: 7 % faster, 17 % more memory (bench/freed_memory.py).
 
-    By default it hands every large tensor back to the kernel, which has to clear each page again at the next use.
+    By default it returns every large tensor to the kernel, which must clear the pages at the next use.
     """
     trim_threshold, mmap_max, never = -1, -4, 2**31 - 1  # malloc.h
     try:
@@ -97,11 +97,11 @@ def _keep_freed_memory() -> None:
 
 
 def finish_run(trainer: Any, processor: Any, settings: Mapping[str, Any], *, stage: str, started: float) -> Path:
-    """Write the trained model, its processor and `run.json`; stamped last. The folder."""
+    """Write the trained model, its processor and run.json, then the stamp. Returns the folder."""
     output = Path(trainer.args.output_dir)
     model = trainer.accelerator.unwrap_model(trainer.model)
     last = complete_checkpoints(output)
-    again = f"; the same command then goes on from {last[-1]} and does the end alone" if last else ""
+    again = f"; the same command then resumes from {last[-1]} and only writes the end" if last else ""
     size = sum(parameter.numel() for parameter in model.parameters()) * 4 / GIB
     with explain_out_of_memory("writing the model", f"free {size:.1f} GiB of the computer's memory{again}"):
         if not hasattr(model, "merge_and_unload"):

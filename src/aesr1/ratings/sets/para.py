@@ -50,7 +50,7 @@ def load(root: Path) -> Iterator[Rating]:
         for where, cells in read_table(table, columns=columns):
             votes = tuple(parse_count(cells[vote], vote, where) for vote in VOTES)
             if not sum(votes):
-                raise AesError(f"{where}: nobody voted", fix="remove the row")
+                raise AesError(f"{where}: there are no votes", fix="remove the row")
             score = parse_score(cells["aestheticScore_mean"], "aestheticScore_mean", where, low=1, high=5)
             voted = mean_and_std(votes, MARKS)[0]
             if abs(voted - (1 + 4 * score)) > 0.08:
