@@ -96,7 +96,7 @@ def _paragraph(stats: Overview) -> str:
         f"  0 |{blocks(stats.histogram)}| 1",
     ]
     if stats.rater_std is not None:
-        lines.append(f"  raters' std  {stats.rater_std:.3f} (standard deviation of single votes, mean over images)")
+        lines.append(f"  rater_std  {stats.rater_std:.3f} (standard deviation of single votes, mean over images)")
     if stats.raters is not None:
         lines.append(f"  raters  {stats.raters:g} an image (median)")
     if stats.attributes:

@@ -45,7 +45,7 @@ def load(root: Path) -> Iterator[Rating]:
                 raise AesError(f"{where}: {name} is in {seen[name]} too", fix="keep each image in one list")
             seen[name] = split
             if name not in marks:
-                raise AesError(f"{where}: nobody rated {name}", fix=f"check that {table.name} is complete")
+                raise AesError(f"{where}: there is no rating of {name}", fix=f"check that {table.name} is complete")
             yield _rating(name, marks[name], split)
 
 
