@@ -14,7 +14,7 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from aesr1.demo import READING
+from aesr1.demo import PREDICT_SETTINGS
 from aesr1.evaluation.run import EvalConfig, evaluate_models
 from aesr1.outputs import write_json
 from aesr1.rapo import train
@@ -72,7 +72,7 @@ def run_arm(demo: Path, output: Path, arm: str, *, seed: int, steps: int, scenes
         recipe = ["--config", str(files("aesr1.tiny") / "rapo.yaml")]
         train.main([*recipe, "--ratings", str(ratings), *model, *pace, *flags])
     if not (output / "eval" / f"predictions-{arm}.jsonl").exists():
-        evaluate_models(EvalConfig(test, ((arm, str(target)),), output / f"eval-{arm}", reading=READING))
+        evaluate_models(EvalConfig(test, ((arm, str(target)),), output / f"eval-{arm}", reading=PREDICT_SETTINGS))
         (output / "eval").mkdir(exist_ok=True)
         (output / f"eval-{arm}" / f"predictions-{arm}.jsonl").rename(output / "eval" / f"predictions-{arm}.jsonl")
 

@@ -19,7 +19,7 @@ import numpy as np
 from aesr1 import cold_start
 from aesr1.aescot.build import build
 from aesr1.aescot.settings import CotConfig
-from aesr1.demo import READING
+from aesr1.demo import PREDICT_SETTINGS
 from aesr1.evaluation.compare import compare, to_markdown, to_results
 from aesr1.evaluation.run import EvalConfig, evaluate_models
 from aesr1.images.load import open_image
@@ -88,7 +88,7 @@ def main() -> None:
         place = ["--output_dir", str(trained), "--seed", seed]
         train.main(["--config", str(recipes / "rapo.yaml"), *data, *place])
     models = (("backbone", BACKBONE), ("cold_start", str(started)), ("rapo", str(trained)))
-    evaluate_models(EvalConfig(ratings, models, output / "eval", split="val", reading=READING))
+    evaluate_models(EvalConfig(ratings, models, output / "eval", split="val", reading=PREDICT_SETTINGS))
     rows = read_rows(ratings, Rating)
     known, asked = ratings_of_split(rows, "train", where=ratings), ratings_of_split(rows, "val", where=ratings)
     predictions = {name: read_rows(output / "eval" / f"predictions-{name}.jsonl", Prediction) for name, _ in models}

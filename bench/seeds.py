@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aesr1.demo import READING, DemoConfig, run_demo
+from aesr1.demo import PREDICT_SETTINGS, DemoConfig, run_demo
 from aesr1.evaluation.compare import compare, to_results
 from aesr1.evaluation.reasons import distinct_texts, template_rate, text_follows_picture, text_predicts_score
 from aesr1.evaluation.run import EvalConfig, evaluate_models
@@ -40,7 +40,7 @@ def ablate(folder: Path, seed: int) -> dict[str, dict[str, object]]:
             recipe = ["--config", str(files("aesr1.tiny") / "rapo.yaml"), "--seed", str(seed), "--rewards", *rewards]
             data = ["--ratings", str(folder / "train" / "ratings.jsonl"), "--model", str(folder / "cold_start")]
             train.main([*recipe, *data, "--output_dir", str(target)])
-    evaluate_models(EvalConfig(test, tuple(models), folder / "ablation", reading=READING))
+    evaluate_models(EvalConfig(test, tuple(models), folder / "ablation", reading=PREDICT_SETTINGS))
     rows = {name: read_rows(folder / "ablation" / f"predictions-{name}.jsonl", Prediction) for name, _ in models}
     rows["both"] = read_rows(folder / "eval" / "predictions-rapo.jsonl", Prediction)
     return to_results(compare(read_rows(test, Rating), rows))
@@ -72,7 +72,7 @@ def gains(folders: list[Path], before: str, after: str) -> dict[str, dict[str, o
 def sample(folder: Path) -> dict[str, dict[str, object]]:
     """Cold start and RAPO as the paper reads a score: one reply at temperature 0.6."""
     models = tuple((name, str(folder / name)) for name in ("cold_start", "rapo"))
-    reading = replace(READING, samples=1)
+    reading = replace(PREDICT_SETTINGS, samples=1)
     evaluate_models(EvalConfig(folder / "test" / "ratings.jsonl", models, folder / "sampled", reading=reading))
     return dict(json.loads((folder / "sampled" / "results.json").read_text()))
 

@@ -64,16 +64,16 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "score"), GOOD)
-def test_a_whole_reply_is_read(text, score):
+def test_a_complete_reply_is_parsed(text, score):
     assert parse_reply(text).score == score
 
 
 @pytest.mark.parametrize(("text", "reason"), BAD, ids=[reason for _, reason in BAD])
-def test_anything_else_is_none(text, reason):
+def test_a_reply_that_breaks_the_grammar_is_none(text, reason):
     assert parse_reply(text) is None
 
 
-def test_every_score_text_comes_back():
+def test_every_score_text_is_parsed_to_its_score():
     for text in contract.SCORE_TEXTS:
         assert parse_reply(f"<think>x</think><answer>{text}</answer>").score == float(text)
     assert len(contract.SCORE_TEXTS) == 101
@@ -97,7 +97,7 @@ def test_render_and_parse_are_inverse():
         Judgement(0.5, "</think>"),
     ],
 )
-def test_render_refuses_what_could_not_be_read_back(judgement):
+def test_render_refuses_a_judgement_that_would_be_unreadable(judgement):
     with pytest.raises(AesError):
         render_reply(judgement)
 
@@ -115,6 +115,6 @@ def test_levels_have_the_papers_bounds(score, level):
     assert level_of(score) == level
 
 
-def test_another_version_is_refused():
+def test_another_contract_version_is_refused():
     with pytest.raises(AesError, match="version 0"):
         contract.check_version("0", where="x")

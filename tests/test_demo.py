@@ -1,4 +1,4 @@
-"""The whole loop, small: every stage's files, the table, the page, and going on after an interruption."""
+"""A small demo: the files of every stage, the table, the page, and resuming after an interruption."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from aesr1.demo import READING, DemoConfig, run_demo
+from aesr1.demo import PREDICT_SETTINGS, DemoConfig, run_demo
 from aesr1.evaluation.run import EvalConfig, evaluate_models
 from aesr1.records import Prediction, read_rows
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn o
 SHORT = ("--max_steps", "2", "--per_device_train_batch_size", "8", "--num_generations", "4", "--validate_images", "4")
 
 
-def test_the_loop_runs_resumes_and_leaves_its_numbers(tmp_path):
+def test_a_small_demo_runs_resumes_and_writes_its_numbers(tmp_path):
     config = DemoConfig(tmp_path / "demo", train=60, test=12, rationales=12, shown=6, rapo_settings=SHORT)
     table = run_demo(config)
     assert "rapo" in table and "report.html" in table
@@ -29,7 +29,7 @@ def test_the_loop_runs_resumes_and_leaves_its_numbers(tmp_path):
     assert "<html" in (config.output / "report.html").read_text()
     models = (("rapo", str(config.output / "rapo")),)
     test = config.output / "test" / "ratings.jsonl"
-    evaluate_models(EvalConfig(test, models, tmp_path / "sampled", reading=replace(READING, samples=2)))
+    evaluate_models(EvalConfig(test, models, tmp_path / "sampled", reading=replace(PREDICT_SETTINGS, samples=2)))
     sampled = read_rows(tmp_path / "sampled" / "predictions-rapo.jsonl", Prediction)
     assert len(sampled) == 12 and all("mean of 2 at temperature 0.6" in row.decoding for row in sampled)
     weights = (config.output / "rapo" / "model.safetensors").read_bytes()

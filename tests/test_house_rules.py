@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,17 @@ def test_no_stage_imports_another(path):
 def test_the_reply_grammar_stands_in_the_contract_alone():
     tags = ("<answer>", "</answer>", "<think>", "</think>")
     assert [p.name for p in MODULES if any(tag in p.read_text() for tag in tags)] == ["contract.py"]
+
+
+def test_the_pixel_cap_is_written_in_the_contract_alone():
+    files = (path for path in sorted(SOURCE.rglob("*")) if path.suffix in (".py", ".yaml", ".j2"))
+    lines = [
+        f"{path.name}: {line.strip()}"
+        for path in files
+        for line in path.read_text().splitlines()
+        if re.search("262_?144", line)
+    ]
+    assert lines == ["contract.py: MAX_PIXELS = 262_144"]
 
 
 def test_importing_the_package_is_instant_and_brings_no_model_library():

@@ -1,10 +1,12 @@
+"""Rows on disk: what is written comes back, broken and old files are handled."""
+
 import json
 import pickle
 
 import pytest
 
 from aesr1.errors import AesError
-from aesr1.records import Appender, Prediction, Rating, ratings_of_split, read_rows, write_rows
+from aesr1.records import Appender, Prediction, Rating, Rationale, ratings_of_split, read_rows, write_rows
 
 RATING = Rating("a.jpg", 0.5, "mine", "train", 0.1, 3, (1, 1, 1))
 
@@ -16,7 +18,7 @@ def test_rows_come_back_with_absolute_paths(tmp_path):
     assert row.votes == (1, 1, 1)
 
 
-def test_a_whole_last_line_without_its_break_counts_and_stays(tmp_path):
+def test_a_complete_last_line_without_line_break_is_read_and_kept(tmp_path):
     path = tmp_path / "r.jsonl"
     write_rows(path, [RATING, RATING])
     path.write_text(path.read_text().rstrip("\n"))
@@ -26,25 +28,25 @@ def test_a_whole_last_line_without_its_break_counts_and_stays(tmp_path):
     assert len(read_rows(path, Rating)) == 3
 
 
-def test_a_file_that_is_not_ours_is_left_as_it_is(tmp_path):
+def test_a_file_that_holds_no_rows_is_not_changed(tmp_path):
     (tmp_path / "notes.txt").write_text("remember the milk")
     with pytest.raises(AesError, match="not a file of rows"):
         Appender(tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_text() == "remember the milk"
 
 
-def test_a_name_that_is_no_unicode_comes_back(tmp_path):
+def test_a_file_name_that_is_not_unicode_is_kept(tmp_path):
     name = b"caf\xe9.jpg".decode(errors="surrogateescape")
     write_rows(tmp_path / "r.jsonl", [Rating(name, 0.5, "mine", "train")])
     assert read_rows(tmp_path / "r.jsonl", Rating)[0].image.endswith(name)
 
 
-def test_an_error_survives_the_way_back_from_a_worker():
+def test_an_error_can_be_pickled():
     error = pickle.loads(pickle.dumps(AesError("a", fix="b")))
     assert (error.problem, error.fix) == ("a", "b")
 
 
-def test_a_torn_last_line_is_left_out_and_cut_off_before_appending(tmp_path):
+def test_a_torn_last_line_is_not_read_and_is_removed_before_appending(tmp_path):
     path = tmp_path / "r.jsonl"
     write_rows(path, [RATING])
     with path.open("a") as file:
@@ -53,6 +55,51 @@ def test_a_torn_last_line_is_left_out_and_cut_off_before_appending(tmp_path):
     with Appender(path) as rows:
         rows.append(RATING)
     assert len(read_rows(path, Rating)) == 2
+
+
+def test_a_ratings_file_of_an_earlier_version_is_read(tmp_path):
+    path = tmp_path / "ratings.jsonl"
+    path.write_text(
+        '{"image": "a.jpg", "score": 0.5, "domain": "ava", "split": "train", "spread": 0.14, "raters": 3, '
+        '"votes": [1, 1, 1]}\n'
+        '{"image": "b.jpg", "score": 0.25, "domain": "ava", "split": "val", "spread": null}\n'
+    )
+    first, second = read_rows(path, Rating)
+    assert (first.rater_std, first.raters, first.votes) == (0.14, 3, (1, 1, 1))
+    assert second.rater_std is None
+
+
+OLD_PREDICTION = (
+    '{"image": "/photos/a.jpg", "score": 0.61, "spread": 0.08, "readable": true, "reasoning": "Soft light.", '
+    '"reply": "raw text", "model": "m", "revision": "r", "decoding": "expectation", "error": null, '
+    '"contract": "1", "aesr1": "0.0.9"}\n'
+)
+
+
+def test_a_predictions_file_of_an_earlier_version_is_read(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(OLD_PREDICTION)
+    (row,) = read_rows(path, Prediction)
+    assert (row.image, row.score, row.score_std, row.aesr1) == ("/photos/a.jpg", 0.61, 0.08, "0.0.9")
+
+
+def test_new_rows_can_follow_those_of_an_earlier_version(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(OLD_PREDICTION)
+    new = Prediction("/photos/b.jpg", 0.4, 0.05, True, None, "", "m", "r", "expectation")
+    with Appender(path) as rows:
+        rows.append(new)
+    assert json.loads(path.read_text().splitlines()[1])["score_std"] == 0.05
+    assert [row.score_std for row in read_rows(path, Prediction)] == [0.08, 0.05]
+
+
+def test_an_old_name_is_read_only_for_the_kind_of_row_that_had_it(tmp_path):
+    path = tmp_path / "rationales.jsonl"
+    path.write_text(
+        '{"image": "a.jpg", "score": 0.5, "domain": "d", "reasoning": "x", "critic": "embedded", "spread": 0.1}\n'
+    )
+    with pytest.raises(AesError, match="spread"):
+        read_rows(path, Rationale)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Worker processes and the death of their parent."""
+"""Worker processes end when their parent ends."""
 
 import os
 import signal

@@ -17,14 +17,14 @@ from aesr1.model.predict import PredictSettings
 from aesr1.outputs import require_same_settings, write_json
 from aesr1.records import Prediction, read_rows, write_rows
 
-READING = PredictSettings(batch_size=64, max_new_tokens=96)
+PREDICT_SETTINGS = PredictSettings(batch_size=64, max_new_tokens=96)
 HELD_OUT_SEED = 1_000_000
 """The seeds of held-out scenes differ from those of all training scenes."""
 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Where, from which seed, and how much of everything."""
+    """Output folder, seed and sizes of a demo run."""
 
     output: Path
     seed: int = 0
@@ -45,14 +45,14 @@ def run_demo(config: DemoConfig) -> str:
         if done.exists():
             print(f"{name}: done before", file=sys.stderr)
             return
-        begun = time.time()
+        start = time.time()
         try:
             run(config)
         finally:  # a stage that stops and resumes counts both times
-            seconds[name] = round(seconds.get(name, 0.0) + time.time() - begun, 1)
+            seconds[name] = round(seconds.get(name, 0.0) + time.time() - start, 1)
             write_json(output / "seconds.json", seconds)
 
-    stage("scenes", output / "test" / "ratings.jsonl", _draw)
+    stage("scenes", output / "test" / "ratings.jsonl", _make_scenes)
     stage("aescot", output / "cot" / "rationales.jsonl", _write_rationales)
     stage("cold_start", output / "cold_start" / "aesr1.json", _cold_start)
     stage("rapo", output / "rapo" / "aesr1.json", _rapo)
@@ -70,19 +70,19 @@ def run_demo(config: DemoConfig) -> str:
 
 
 def _peak_memory() -> dict[str, float]:
-    """Resident memory at its largest in GiB (Linux counts in KiB), of this process and of its largest worker.
+    """Peak resident memory in GiB (Linux reports KiB), of this process and of its largest worker.
 
     Do not add them: a worker shares most of its memory pages with this process.
     """
-    who = {"peak_memory_gib": resource.RUSAGE_SELF, "peak_worker_memory_gib": resource.RUSAGE_CHILDREN}
-    return {name: round(resource.getrusage(of).ru_maxrss / 2**20, 2) for name, of in who.items()}
+    processes = {"peak_memory_gib": resource.RUSAGE_SELF, "peak_worker_memory_gib": resource.RUSAGE_CHILDREN}
+    return {name: round(resource.getrusage(which).ru_maxrss / 2**20, 2) for name, which in processes.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
-def _draw(config: DemoConfig) -> None:
+def _make_scenes(config: DemoConfig) -> None:
     from aesr1.tiny.album import AlbumConfig, make_album
 
     if not (config.output / "train" / "ratings.jsonl").exists():
@@ -102,21 +102,21 @@ def _cold_start(config: DemoConfig) -> None:
     from aesr1.cold_start import main
 
     rationales = str(config.output / "cot" / "rationales.jsonl")
-    main(["--config", _recipe("cold_start.yaml"), "--rationales", rationales, *_into(config, "cold_start")])
+    main(["--config", _recipe("cold_start.yaml"), "--rationales", rationales, *_output_flags(config, "cold_start")])
 
 
 def _rapo(config: DemoConfig) -> None:
     from aesr1.rapo.train import main
 
     data = ["--ratings", str(config.output / "train" / "ratings.jsonl"), "--model", str(config.output / "cold_start")]
-    main(["--config", _recipe("rapo.yaml"), *data, *_into(config, "rapo"), *config.rapo_settings])
+    main(["--config", _recipe("rapo.yaml"), *data, *_output_flags(config, "rapo"), *config.rapo_settings])
 
 
 def _recipe(name: str) -> str:
     return str(files("aesr1.tiny") / name)
 
 
-def _into(config: DemoConfig, folder: str) -> list[str]:
+def _output_flags(config: DemoConfig, folder: str) -> list[str]:
     return ["--output_dir", str(config.output / folder), "--seed", str(config.seed)]
 
 
@@ -126,7 +126,7 @@ def _evaluate(config: DemoConfig) -> None:
     trained = tuple((name, str(config.output / name)) for name in ("cold_start", "rapo"))
     models = (("backbone", BACKBONE), *trained)
     test = config.output / "test" / "ratings.jsonl"
-    evaluate_models(EvalConfig(test, models, config.output / "eval", reading=READING))
+    evaluate_models(EvalConfig(test, models, config.output / "eval", reading=PREDICT_SETTINGS))
 
 
 def _report(config: DemoConfig) -> None:

@@ -14,11 +14,11 @@ class AesError(Exception):
         self.fix = fix
 
     def __reduce__(self) -> tuple[Callable[[str, str], AesError], tuple[str, str]]:
-        return _rebuilt, (self.problem, self.fix)  # worker processes return it pickled
+        return _rebuild, (self.problem, self.fix)  # worker processes return it pickled
 
     def __str__(self) -> str:
         return f"{self.problem}\n  → {self.fix}"
 
 
-def _rebuilt(problem: str, fix: str) -> AesError:
+def _rebuild(problem: str, fix: str) -> AesError:
     return AesError(problem, fix=fix)

@@ -29,7 +29,7 @@ def staged_output(folder: Path, *names: str) -> Iterator[Path]:
     for name in names:
         if (folder / name).exists():
             raise AesError(f"{folder / name} exists", fix="choose another output folder; nothing is overwritten")
-    made = not folder.exists()
+    is_new = not folder.exists()
     part = folder / f".{names[0]}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -39,7 +39,7 @@ def staged_output(folder: Path, *names: str) -> Iterator[Path]:
             (part / name).replace(folder / name)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        if made and not any(folder.iterdir()):
+        if is_new and not any(folder.iterdir()):
             folder.rmdir()
 
 
@@ -51,9 +51,9 @@ def write_text(path: Path, text: str) -> None:
 def _temporary_copy(path: Path, text: str) -> Path:
     """The text in a new file next to `path`. The name is random: process ids of two machines may be equal."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f"{path.suffix}.{uuid4().hex}.part")
-    aside.write_text(text, encoding="utf-8")
-    return aside
+    temporary = path.with_suffix(f"{path.suffix}.{uuid4().hex}.part")
+    temporary.write_text(text, encoding="utf-8")
+    return temporary
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -79,30 +79,32 @@ def require_same_settings(
 ) -> None:
     """Record the settings of an output folder, or check that they are the same as before.
 
-    AesError names the one that differs.
+    AesError names the setting that differs.
 
     `training`: settings of the trainer. `free`: settings that may change. `fixes`: fixes for some settings. Settings
     that an older version did not record are not compared. Of several processes the first records, the others are
     checked.
     """
     path = folder / "settings.json"
-    given = dict(settings) if isinstance(settings, Mapping) else asdict(settings)
-    ours = json.loads(json.dumps(given, default=str))
-    spelt = {name: ours[name] for name, value in given.items() if isinstance(value, Path) or name in PATH_SETTINGS}
-    places = {name: place for name, value in spelt.items() if (place := _resolved_path(value))}
+    values = dict(settings) if isinstance(settings, Mapping) else asdict(settings)
+    current = json.loads(json.dumps(values, default=str))
+    path_texts = {
+        name: current[name] for name, value in values.items() if isinstance(value, Path) or name in PATH_SETTINGS
+    }
+    paths = {name: path_now for name, value in path_texts.items() if (path_now := _resolved_path(value))}
     if not path.exists():
-        _write_first(path, _json({**ours, "training": training, "places": places} if training else ours))
-    before = json.loads(path.read_text(encoding="utf-8"))
-    theirs = before.get("training") or {}
-    for name, value in {**ours, **(training or {})}.items():
-        bound = before if name in ours else theirs
-        if name in free or name not in bound:
+        _write_first(path, _json({**current, "training": training, "places": paths} if training else current))
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    recorded_training = recorded.get("training") or {}
+    for name, value in {**current, **(training or {})}.items():
+        section = recorded if name in current else recorded_training
+        if name in free or name not in section:
             continue
-        was, now = before.get("places", {}).get(name) or _resolved_path(bound[name]), places.get(name)
-        if was == now if was and now else bound[name] == value:
+        old_path, new_path = recorded.get("places", {}).get(name) or _resolved_path(section[name]), paths.get(name)
+        if old_path == new_path if old_path and new_path else section[name] == value:
             continue
         raise AesError(
-            f"{folder} was started with {name} = {bound[name]!r}, now it is {value!r}",
+            f"{folder} was started with {name} = {section[name]!r}, now it is {value!r}",
             fix=(fixes or {}).get(name) or "use the same settings to resume, or choose another output folder",
         )
 
@@ -117,15 +119,15 @@ def _resolved_path(value: Any) -> str | None:
 
 def _write_first(path: Path, text: str) -> None:
     """Write a file, unless another process has written it before."""
-    aside = _temporary_copy(path, text)
+    temporary = _temporary_copy(path, text)
     try:
-        os.link(aside, path)
+        os.link(temporary, path)
     except FileExistsError:
         pass
     except OSError:  # a file system without hard links
-        aside.replace(path)
+        temporary.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_run(folder: Path, stage: str, config: Any, *, started: float, **results: Any) -> None:

@@ -139,10 +139,10 @@ def iterate_rows(path: Path, kind: type[Row]) -> Iterator[Row]:
                 values["votes"] = tuple(values["votes"])
             row = kind(**{**values, "image": os.path.join(folder, values["image"])})  # noqa: PTH118  # ten times faster
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            wanted = ", ".join(field.name for field in fields(kind))
+            keys = ", ".join(field.name for field in fields(kind))
             raise AesError(
                 f"{path}, line {number} is not a {kind.__name__.lower()}: {error}",
-                fix=f"each line must be a JSON object with the keys {wanted}; make the file again or delete the line",
+                fix=f"each line must be a JSON object with the keys {keys}; make the file again or delete the line",
             ) from error
         if isinstance(row, Draft | Rationale):
             check_version(row.contract, where=f"{path}, line {number},")
@@ -193,11 +193,11 @@ def _is_json(line: str) -> bool:
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write a file under a temporary name, then rename it, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(path.suffix + ".part")
-    with aside.open("w", encoding="utf-8") as file:
+    temporary = path.with_suffix(path.suffix + ".part")
+    with temporary.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(_line(row))
-    aside.replace(path)
+    temporary.replace(path)
 
 
 def _line(row: Record) -> str:
@@ -271,9 +271,9 @@ def ratings_of_split(ratings: list[Rating], split: str, *, where: Path) -> list[
     """The ratings of one split. AesError where there are none."""
     chosen = [rating for rating in ratings if rating.split == split]
     if not chosen:
-        have = sorted({rating.split for rating in ratings})
+        splits = sorted({rating.split for rating in ratings})
         raise AesError(
-            f"{where} holds no ratings of split {split!r}; it has {', '.join(have) or 'no rows at all'}",
+            f"{where} holds no ratings of split {split!r}; it has {', '.join(splits) or 'no rows at all'}",
             fix="choose one of those, or import the ratings again with a split column",
         )
     return chosen

@@ -94,7 +94,7 @@ class Scripted(WatchedRapo):
         rows = [
             (row["sample"], reward, advantage)
             for row, reward, advantage in zip(
-                inputs, self._own_rewards.tolist(), batch["advantages"].tolist(), strict=True
+                inputs, self._local_rewards.tolist(), batch["advantages"].tolist(), strict=True
             )
         ]
         SEEN.append({"rows": gather_object(rows), "images": len({row["sample"] for row in inputs})})

@@ -21,7 +21,7 @@ def test_exif_orientation_is_applied(tmp_path):
     assert upright.getpixel((19, 0)) == (0, 0, 255)
 
 
-def test_the_type_is_sniffed_and_not_believed(tmp_path):
+def test_the_file_type_is_read_from_the_content_not_the_name(tmp_path):
     picture().save(tmp_path / "a.png")
     (tmp_path / "a.png").rename(tmp_path / "a.jpg")
     assert open_image(tmp_path / "a.jpg").size == (40, 20)
@@ -35,12 +35,12 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
     assert open_image(path).mode == "RGB"
 
 
-def test_what_is_transparent_is_white(tmp_path):
+def test_transparent_areas_become_white(tmp_path):
     Image.new("RGBA", (20, 20), (255, 0, 0, 0)).save(tmp_path / "a.png")
     assert open_image(tmp_path / "a.png").getpixel((5, 5)) == (255, 255, 255)
 
 
-def test_a_cap_keeps_the_shape(tmp_path):
+def test_max_pixels_keeps_the_aspect_ratio(tmp_path):
     picture(2000, 1000).save(tmp_path / "a.jpg")
     small = open_image(tmp_path / "a.jpg", max_pixels=20_000)
     assert small.width * small.height <= 20_000
@@ -70,7 +70,7 @@ def test_a_cut_off_picture_is_a_clear_error(tmp_path):
         open_image(tmp_path / "a.jpg")
 
 
-def test_a_strip_is_refused_before_a_model_chokes_on_it(tmp_path):
+def test_a_very_thin_picture_is_refused(tmp_path):
     picture(2200, 9).save(tmp_path / "strip.png")
     with pytest.raises(AesError, match="too thin"):
         open_image(tmp_path / "strip.png")

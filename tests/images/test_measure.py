@@ -1,4 +1,4 @@
-"""Measures against pictures whose answers are known, and the steps that are read from them."""
+"""Measures of pictures with known properties, and the facts that are derived from them."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_leaning_edge_is_measured_in_both_directions(degrees: float) -> None:
     assert measured.tilt_confidence > 0.6
 
 
-def test_a_steep_diagonal_is_no_horizon() -> None:
+def test_a_steep_diagonal_is_not_a_horizon() -> None:
     measured = measure(leaning(40))
     assert (measured.tilt, measured.tilt_confidence) == (0, 0)
 
@@ -162,7 +162,7 @@ def test_sharpness_falls_and_grain_vanishes_with_blur() -> None:
     assert sharpness[-1] < 0.15
 
 
-def test_the_subject_is_found_where_it_stands() -> None:
+def test_the_position_of_the_subject_is_measured() -> None:
     for x in (0.2, 0.5, 0.8):
         assert measure(draw_scene(replace(SCENE, x=x))).subject_x == pytest.approx(x, abs=0.12)
 
@@ -196,7 +196,7 @@ def test_the_same_picture_gives_the_same_numbers_as_array_and_as_image() -> None
     assert measure(picture) == measure(np.asarray(picture)) == measure(picture)
 
 
-def test_a_large_picture_is_measured_at_the_size_it_is_seen() -> None:
+def test_a_large_picture_is_shrunk_before_it_is_measured() -> None:
     small = draw_scene(SCENE)
     large = small.resize((1120, 1120), Image.Resampling.BICUBIC)
     assert measure(large).exposure == pytest.approx(measure(small).exposure, abs=0.02)
@@ -247,7 +247,7 @@ def test_every_step_is_reached_by_a_scene_made_for_it(finding: str, step: object
     assert getattr(seen, finding) == step
 
 
-def test_a_doubtful_line_is_not_called_crooked() -> None:
+def test_a_tilt_of_low_confidence_is_not_reported() -> None:
     nothing = Measurements(*[0.0] * len(MEASURE_NAMES))
     assert facts_of(replace(nothing, tilt=9.0, tilt_confidence=0.4)).tilt == 0
     assert facts_of(replace(nothing, tilt=9.0, tilt_confidence=0.9)).tilt == 2

@@ -72,7 +72,7 @@ def test_samples_are_seeded_and_differ(vlm, pictures):
         generate(vlm, pictures[:1], samples=2)
 
 
-def test_a_prediction_of_an_unreadable_reply_says_so(vlm, scene_folder):
+def test_a_prediction_of_an_unreadable_reply_is_marked_unreadable(vlm, scene_folder):
     row, gone = predict(vlm, [scene_folder / "00.png", scene_folder / "none.png"], PredictSettings(max_new_tokens=8))
     assert not row.readable and row.reasoning is None and 0 <= row.score <= 1 and row.reply
     assert gone.score is None and "does not exist" in gone.error
@@ -80,7 +80,7 @@ def test_a_prediction_of_an_unreadable_reply_says_so(vlm, scene_folder):
     assert sampled.score is None and "none of 2 replies" in sampled.error
 
 
-def test_every_row_says_what_made_it(vlm, scene_folder, random_model):
+def test_every_prediction_names_model_revision_and_decoding(vlm, scene_folder, random_model):
     (row,) = predict(vlm, [scene_folder / "00.png"], PredictSettings(max_new_tokens=4))
     assert (row.model, row.contract, len(row.revision)) == (str(random_model), VERSION, 12)
     again = load(str(random_model), device="cpu")
@@ -112,7 +112,7 @@ def test_pictures_are_capped(random_model):
         ("Gemma3", {"size": {"height": 896, "width": 896}}, {262_144: 1, 1_048_576: 1}),
     ],
 )
-def test_no_family_cuts_a_picture_into_more_tiles_than_the_pixels_warrant(family, published, views):
+def test_no_family_cuts_a_picture_into_more_tiles_than_max_pixels_allow(family, published, views):
     """Tiles and overview of a square picture, by the pixels allowed; LLaVA-NeXT's smallest grid is two tiles."""
     for pixels, count in views.items():
         image_processor = getattr(transformers, f"{family}ImageProcessorPil")(**published)
@@ -121,7 +121,7 @@ def test_no_family_cuts_a_picture_into_more_tiles_than_the_pixels_warrant(family
         assert seen.reshape(-1, *seen.shape[-3:]).shape[0] == count
 
 
-def test_a_picture_that_comes_several_times_is_prepared_once(vlm, pictures, monkeypatch):
+def test_equal_pictures_of_a_batch_are_processed_once(vlm, pictures, monkeypatch):
     sizes, kind = [], type(vlm.processor.image_processor)
     real = kind.__call__
     monkeypatch.setattr(
@@ -140,11 +140,11 @@ def test_a_picture_that_comes_several_times_is_prepared_once(vlm, pictures, monk
 
 def test_a_text_model_is_refused_before_its_weights_load(tmp_path):
     transformers.Qwen2Config(num_hidden_layers=1).save_pretrained(tmp_path)
-    with pytest.raises(AesError, match="no vision-language model: qwen2 does not take a picture"):
+    with pytest.raises(AesError, match="not a vision-language model: qwen2 does not take a picture"):
         load(str(tmp_path))
 
 
-def test_a_checkpoint_that_says_right_is_padded_left(random_model, tmp_path):
+def test_a_checkpoint_with_right_padding_is_padded_left(random_model, tmp_path):
     folder = copied(random_model, tmp_path)
     settings = json.loads((folder / "tokenizer_config.json").read_text()) | {"padding_side": "right"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -152,14 +152,14 @@ def test_a_checkpoint_that_says_right_is_padded_left(random_model, tmp_path):
     assert tokenizer(["a", "a b c"], padding=True)["attention_mask"][0][0] == 0
 
 
-def test_a_tokenizer_that_pads_right_all_the_same_is_refused(random_model, monkeypatch):
+def test_a_tokenizer_that_cannot_pad_left_is_refused(random_model, monkeypatch):
     stubborn = property(lambda _: "right", lambda *_: None)
     monkeypatch.setattr(transformers.PreTrainedTokenizerFast, "padding_side", stubborn, raising=False)
     with pytest.raises(AesError, match="pads right"):
         load(str(random_model), device="cpu")
 
 
-def test_settings_for_video_outlive_a_save(random_model, tmp_path):
+def test_video_settings_are_saved_with_the_processor(random_model, tmp_path):
     """transformers' own processor asks for them where torchvision is."""
     folder = copied(random_model, tmp_path)
     settings = json.loads((folder / "processor_config.json").read_text())
@@ -170,7 +170,7 @@ def test_settings_for_video_outlive_a_save(random_model, tmp_path):
     assert json.loads((tmp_path / "again" / "processor_config.json").read_text())["video_processor"] == video
 
 
-def test_a_hub_folders_own_processor_settings_load_without_video(random_model, tmp_path):
+def test_processor_settings_of_a_hub_folder_load_without_video(random_model, tmp_path):
     """As Qwen's repository has it: the image processor's file alone, in its published name."""
     folder = copied(random_model, tmp_path)
     settings = json.loads((folder / "processor_config.json").read_text())["image_processor"]
@@ -191,8 +191,8 @@ def test_a_missing_model_is_a_clear_error(name, message):
         load(name)
 
 
-def test_a_folder_that_is_no_checkpoint_is_a_clear_error(tmp_path):
-    with pytest.raises(AesError, match="no checkpoint"):
+def test_a_folder_without_a_checkpoint_is_a_clear_error(tmp_path):
+    with pytest.raises(AesError, match="not a checkpoint"):
         load(str(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""A LoRA run's checkpoint, an adapter alone, is a model like any other: to score with, and to begin from."""
+"""A checkpoint that holds only a LoRA adapter can be scored with and trained further like a whole model."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def assert_same(ours, theirs):
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0, msg=name)
 
 
-def test_the_last_checkpoint_is_the_finished_model(adapted, scene_folder):
+def test_the_last_checkpoint_has_the_weights_of_the_finished_model(adapted, scene_folder):
     checkpoint = adapted / "checkpoint-2"
     assert not (checkpoint / "config.json").exists()
     on_the_way, finished = (load(str(folder), device="cpu", max_pixels=4096) for folder in (checkpoint, adapted))
@@ -67,14 +67,14 @@ def test_the_last_checkpoint_is_the_finished_model(adapted, scene_folder):
     assert rows[0][0].model == str(checkpoint) and rows[0][0].revision
 
 
-def test_it_is_loaded_in_the_precision_that_is_asked_for(adapted):
+def test_a_lora_checkpoint_loads_in_the_given_dtype(adapted):
     checkpoint = str(adapted / "checkpoint-2")
     half, whole = (load(checkpoint, device="cpu", dtype=dtype).model for dtype in ("bfloat16", "auto"))
     assert (half.dtype, whole.dtype) == (torch.bfloat16, torch.float32)
     assert_same(weights(half), {name: tensor.bfloat16() for name, tensor in weights(whole).items()})
 
 
-def test_rapo_of_all_weights_from_a_lora_checkpoint_refers_to_what_it_began_with(adapted, scene_folder, tmp_path):
+def test_the_kl_reference_of_a_run_from_a_lora_checkpoint_is_that_checkpoint(adapted, scene_folder, tmp_path):
     output = rapo(scene_folder, adapted / "checkpoint-2", tmp_path / "run", "--learning_rate", "0")
     kl = [row["kl"] for row in map(json.loads, (output / "figures.jsonl").open()) if "kl" in row]
     assert kl == [pytest.approx(0, abs=1e-6)]
@@ -82,7 +82,7 @@ def test_rapo_of_all_weights_from_a_lora_checkpoint_refers_to_what_it_began_with
     assert_same(ours, load_file(adapted / "model.safetensors"))
 
 
-def test_lora_on_a_lora_checkpoint_finds_its_base_again(adapted, scene_folder, tmp_path):
+def test_lora_trained_on_a_lora_checkpoint_loads_again(adapted, scene_folder, tmp_path):
     output = rapo(scene_folder, adapted / "checkpoint-2", tmp_path / "run", *LORA)
     second = load(str(output / "checkpoint-1"), device="cpu").model
     assert_same(weights(second), weights(load(str(output), device="cpu").model))
@@ -103,7 +103,7 @@ def test_lora_on_a_lora_checkpoint_finds_its_base_again(adapted, scene_folder, t
         ("{", "is broken", "copy the checkpoint again"),
     ],
 )
-def test_a_base_that_is_not_to_be_had_is_a_clear_error(adapted, tmp_path, text, problem, fix):
+def test_a_missing_base_model_is_a_clear_error(adapted, tmp_path, text, problem, fix):
     shutil.copytree(adapted / "checkpoint-2", tmp_path / "checkpoint-2")
     (tmp_path / "checkpoint-2" / "adapter_config.json").write_text(text)
     for read in (load, load_config):
@@ -126,9 +126,9 @@ def test_an_adapter_for_another_model_is_a_clear_error(adapted, tmp_path):
         load(str(tmp_path / "checkpoint-2"), device="cpu")
 
 
-def test_divided_weights_do_not_begin_from_an_adapter(adapted, tmp_path):
+def test_sharded_training_refuses_a_lora_checkpoint(adapted, tmp_path):
     model = ModelSettings(str(adapted / "checkpoint-2"))
-    with pytest.raises(AesError, match="are to be divided") as error:
+    with pytest.raises(AesError, match="divides the weights") as error:
         training = cold_start.SFTConfig(str(tmp_path / "x"), use_cpu=True, bf16=False)
         begin_run(model, training, Launch(2, SHARD_ALL), settings={})
     assert "zero2" in error.value.fix and not (tmp_path / "x").exists()

@@ -1,4 +1,4 @@
-"""One prefill and many replies: token for token what `generate` writes, and drawn from the same distribution."""
+"""Replies sampled from one prefill equal those of transformers' `generate`, token for token or in distribution."""
 
 from __future__ import annotations
 
@@ -48,12 +48,14 @@ def both(vlm, pictures, *, eos, **settings):
     config = GenerationConfig(max_new_tokens=24, eos_token_id=eos, pad_token_id=0, **settings)
     theirs = vlm.model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1] :].tolist()
     cut = [row[: 1 + next((place for place, id_ in enumerate(row) if id_ in eos), len(row))] for row in theirs]
-    drawing = sampling_settings(config, vlm.model)
-    ours = sample_replies(vlm.model, prefill(vlm.model, inputs), replies=1, drawing=drawing, max_new_tokens=24, eos=eos)
+    sampling = sampling_settings(config, vlm.model)
+    ours = sample_replies(
+        vlm.model, prefill(vlm.model, inputs), replies=1, sampling=sampling, max_new_tokens=24, eos=eos
+    )
     return cut, ours
 
 
-def test_greedy_replies_are_generates_in_every_family(family, pictures):
+def test_greedy_replies_equal_those_of_generate_in_every_family(family, pictures):
     """With end tokens that the replies meet at different places, so that rows leave the batch early and late."""
     assert can_repeat_cache(family.model)
     whole, ours = both(family, pictures, eos=[family.processor.tokenizer.eos_token_id])
@@ -66,13 +68,13 @@ def test_greedy_replies_are_generates_in_every_family(family, pictures):
 @pytest.mark.parametrize(
     "settings", [{"repetition_penalty": 1.7}, {"min_new_tokens": 6}, {"suppress_tokens": [3, 4, 5, 6]}], ids=str
 )
-def test_settings_mean_what_they_mean_to_generate(family, pictures, settings):
+def test_sampling_settings_give_the_replies_that_generate_gives(family, pictures, settings):
     whole, _ = both(family, pictures, eos=[family.processor.tokenizer.eos_token_id])
     theirs, ours = both(family, pictures, eos=sorted({row[2] for row in whole}), **settings)
     assert ours == theirs
 
 
-def test_scores_from_the_same_prefill_are_those_of_reading_again(family, pictures):
+def test_scores_from_a_shared_prefill_equal_those_from_a_new_one(family, pictures):
     """Unequal prefixes, two a picture; also where a layer sees a window alone, which padding would narrow."""
     reading = prefill_pictures(family, pictures)
     prefixes = [reply_until_score("x " * length) for length in (1, 9, 3, 3, 14, 0)]
@@ -96,7 +98,7 @@ def test_scores_from_the_same_prefill_are_those_of_reading_again(family, picture
     ids=str,
 )
 @torch.inference_mode()
-def test_samples_have_the_distribution_that_generate_draws_from(vlm, pictures, settings):
+def test_samples_have_the_distribution_of_generate(vlm, pictures, settings):
     """First and second tokens of 4,000 draws a picture, their counts against generate's own scores.
 
     A χ² of d degrees of freedom exceeds d + 5 √2d less than once in a million times.
@@ -108,10 +110,12 @@ def test_samples_have_the_distribution_that_generate_draws_from(vlm, pictures, s
     made = vlm.model.generate(**inputs, generation_config=config)
     exact = torch.softmax(made.scores[0], dim=-1)
     config.update(output_scores=False, return_dict_in_generate=False)
-    drawing = sampling_settings(config, vlm.model)
+    sampling = sampling_settings(config, vlm.model)
     source = torch.Generator().manual_seed(1)
     start = prefill(vlm.model, inputs)
-    rows = sample_replies(vlm.model, start, replies=4000, drawing=drawing, max_new_tokens=2, eos=[2], source=source)
+    rows = sample_replies(
+        vlm.model, start, replies=4000, sampling=sampling, max_new_tokens=2, eos=[2], generator=source
+    )
     for picture, expected in enumerate(exact):
         drawn = rows[4000 * picture : 4000 * (picture + 1)]
         agrees(torch.tensor([row[0] for row in drawn]), expected)
@@ -142,7 +146,7 @@ def agrees(drawn, expected):
     assert ((counts - means) ** 2 / means.clamp(min=1e-9)).sum() < degrees + 5 * (2 * degrees) ** 0.5 + 10
 
 
-def test_a_roomy_cache_holds_what_transformers_own_would():
+def test_a_preallocated_cache_holds_the_same_keys_and_values_as_transformers_own():
     """Over several growths, with rows that are repeated and leave, and two that go on from one apart."""
     torch.manual_seed(0)
     ours, theirs = PreallocatedLayer(), DynamicLayer()
@@ -154,7 +158,7 @@ def test_a_roomy_cache_holds_what_transformers_own_would():
 
     for tokens in (5, 1, SPARE_COLUMNS - 2, 1, 1, 3 * SPARE_COLUMNS, 1):
         read(ours, theirs, 2, tokens)
-    apart, copied = ours.apart(), copy.copy(theirs)
+    apart, copied = ours.fork(), copy.copy(theirs)
     for _ in range(3):
         read(ours, theirs, 2, 1)
         read(apart, copied, 2, 1)
@@ -167,17 +171,17 @@ def test_a_roomy_cache_holds_what_transformers_own_would():
 
 
 @torch.inference_mode()
-def test_a_prefill_can_be_drawn_from_again(vlm, pictures):
+def test_a_prefill_is_unchanged_by_sampling(vlm, pictures):
     start = prefill(vlm.model, model_inputs(vlm, pictures, [""] * 3, PROMPT))
-    settings = {"drawing": SamplingSettings(temperature=1.0), "max_new_tokens": 6, "eos": [2]}
+    settings = {"sampling": SamplingSettings(temperature=1.0), "max_new_tokens": 6, "eos": [2]}
     first, again, other = (
-        sample_replies(vlm.model, start, replies=3, source=torch.Generator().manual_seed(seed), **settings)
+        sample_replies(vlm.model, start, replies=3, generator=torch.Generator().manual_seed(seed), **settings)
         for seed in (0, 0, 1)
     )
     assert first == again != other and len(first) == 9
 
 
-def test_what_a_drawing_cannot_say_is_left_to_generate(vlm, pictures, monkeypatch):
+def test_settings_that_sampling_does_not_support_are_left_to_generate(vlm, pictures, monkeypatch):
     assert sampling_settings(GenerationConfig(no_repeat_ngram_size=2), vlm.model) is None
     assert sampling_settings(GenerationConfig(num_beams=3), vlm.model) is None
     reading = prefill_pictures(vlm, pictures)

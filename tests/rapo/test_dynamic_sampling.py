@@ -1,4 +1,4 @@
-"""Other images for groups without spread: whole groups change places, padding and pictures with them."""
+"""Dynamic sampling replaces zero-advantage groups by groups of other images, with padding and pictures."""
 
 import json
 
@@ -13,8 +13,8 @@ from aesr1.model.generate import model_inputs
 from aesr1.model.load import load
 from aesr1.rapo import train, trainer
 from aesr1.rapo.dynamic_sampling import replace_groups, replacement_rows, zero_advantage_groups
-from aesr1.rapo.shared_prefix_batch import PICTURES
-from aesr1.rapo.trainer import collapsed
+from aesr1.rapo.shared_prefix_batch import PICTURE_INPUTS
+from aesr1.rapo.trainer import collapse_picture_tokens
 from aesr1.records import Rating, write_rows
 from conftest import CPU
 
@@ -43,16 +43,16 @@ def batch(first, prompt, reply, grids):
     }
 
 
-def test_groups_are_flat_where_all_replies_earned_the_same():
+def test_groups_with_equal_rewards_have_zero_advantage():
     rewards = torch.tensor([1.0, 1.0, 0.5, 0.7, 0.3, 0.3 + 1e-7])
     assert zero_advantage_groups(rewards, 2) == [0, 2]
     assert zero_advantage_groups(rewards, 3) == []
 
 
-def test_rows_change_places_with_their_padding_and_pictures():
+def test_rows_are_replaced_with_their_padding_and_pictures():
     mine = batch(0, prompt=2, reply=3, grids=[(2, 2), (2, 2), (4, 2), (4, 2)])
     other = batch(10, prompt=4, reply=1, grids=[(2, 4), (2, 4)])
-    mixed = replace_groups(mine, other, leave=[0, 1], enter=[0, 1], pad=PAD)
+    mixed = replace_groups(mine, other, old_rows=[0, 1], new_rows=[0, 1], pad=PAD)
     assert mixed["prompt_ids"].tolist() == [[10] * 4, [11] * 4, [PAD, PAD, 2, 2], [PAD, PAD, 3, 3]]
     assert mixed["prompt_mask"].tolist() == [[1] * 4, [1] * 4, [0, 0, 1, 1], [0, 0, 1, 1]]
     assert mixed["completion_ids"].tolist() == [[10, PAD, PAD], [11, PAD, PAD], [2] * 3, [3] * 3]
@@ -71,7 +71,7 @@ TILED = ["smolvlm", "idefics3", "llava-onevision", "llava-next"]
 
 
 @pytest.mark.parametrize("family", TILED)
-def test_pictures_of_other_numbers_of_tiles_change_places(family, tmp_path):
+def test_groups_with_other_numbers_of_tiles_are_replaced(family, tmp_path):
     vlm = load(str(BUILDERS[family](tmp_path)), device="cpu", max_pixels=10_000)
     wide, wider, square, large = (
         Image.effect_noise(size, 90).convert("RGB") for size in ((64, 20), (60, 20), (40, 40), (96, 96))
@@ -86,11 +86,11 @@ def test_pictures_of_other_numbers_of_tiles_change_places(family, tmp_path):
             "completion_ids": rows,
             "completion_mask": rows,
             "num_images": [1] * len(pictures),
-            **{name: inputs[name] for name in PICTURES if name in inputs},
+            **{name: inputs[name] for name in PICTURE_INPUTS if name in inputs},
         }
 
     def logits(batch):
-        pictures = {name: batch[name] for name in PICTURES if name in batch}
+        pictures = {name: batch[name] for name in PICTURE_INPUTS if name in batch}
         with torch.no_grad():
             return vlm.model(input_ids=batch["prompt_ids"], attention_mask=batch["prompt_mask"], **pictures).logits
 
@@ -98,7 +98,7 @@ def test_pictures_of_other_numbers_of_tiles_change_places(family, tmp_path):
     few, many = read(wide, wider), read(square, large)
     assert few["pixel_values"].shape != many["pixel_values"].shape
     for mine, other, wanted in ((few, many, (large, wider)), (many, few, (wider, large))):
-        mixed = replace_groups(mine, other, leave=[0], enter=[1], pad=pad)
+        mixed = replace_groups(mine, other, old_rows=[0], new_rows=[1], pad=pad)
         torch.testing.assert_close(logits(mixed)[:, -1], logits(read(*wanted))[:, -1], atol=1e-5, rtol=1e-4)
 
 
@@ -110,17 +110,17 @@ def test_pictures_of_other_numbers_of_tiles_change_places(family, tmp_path):
         ({"advantages": torch.zeros(2, 4)}, "advantages have shapes (2,) and (2, 4)"),
     ],
 )
-def test_batches_of_different_kinds_are_not_mixed(change, words):
+def test_batches_that_do_not_fit_each_other_are_refused(change, words):
     mine = batch(0, prompt=1, reply=1, grids=[(2, 2), (2, 2)])
     del mine["image_grid_thw"]
     mine["pixel_values"] = torch.zeros(2, 3, 4)
     other = {name: value for name, value in {**mine, **change}.items() if value is not None}
-    with pytest.raises(AesError, match="cannot be exchanged") as error:
-        replace_groups(mine, other, leave=[0], enter=[0], pad=PAD)
+    with pytest.raises(AesError, match="cannot be replaced") as error:
+        replace_groups(mine, other, old_rows=[0], new_rows=[0], pad=PAD)
     assert words in error.value.problem and "dynamic_sampling_rounds: 0" in error.value.fix
 
 
-def test_other_rows_are_the_same_for_the_same_step_and_others_for_the_next():
+def test_replacement_rows_depend_on_the_step():
     assert replacement_rows(4, size=100, seed=(0, 5, 0)) == replacement_rows(4, size=100, seed=(0, 5, 0))
     assert replacement_rows(4, size=100, seed=(0, 5, 0)) != replacement_rows(4, size=100, seed=(0, 6, 0))
     assert len(replacement_rows(4, size=2, seed=(0,))) == 4
@@ -136,9 +136,9 @@ def test_other_rows_are_the_same_for_the_same_step_and_others_for_the_next():
         ([], []),
     ],
 )
-def test_a_run_of_picture_tokens_becomes_one(ids, once):
-    assert collapsed(ids, 7) == once
-    assert collapsed(ids, None) == ids
+def test_consecutive_picture_tokens_become_one(ids, once):
+    assert collapse_picture_tokens(ids, 7) == once
+    assert collapse_picture_tokens(ids, None) == ids
 
 
 def rapo(ratings, model, output, **settings):
@@ -150,7 +150,7 @@ def rapo(ratings, model, output, **settings):
 
 
 @pytest.mark.parametrize("family", TILED[1:3])
-def test_families_of_many_tiles_train_with_resampling(family, monkeypatch, tmp_path):
+def test_families_with_tiles_train_with_dynamic_sampling(family, monkeypatch, tmp_path):
     model, rows = BUILDERS[family](tmp_path / "model"), []
     for number, size in enumerate([(60, 20)] * 7 + [(64, 64)]):  # of 3 or 4 tiles, and one of 5 or 10
         Image.effect_noise(size, 90).convert("RGB").save(tmp_path / f"{number}.png")
@@ -168,7 +168,7 @@ def test_families_of_many_tiles_train_with_resampling(family, monkeypatch, tmp_p
     assert [row["resampled"] for row in logged] == [0.5, 0.5] and len(asked) == 4
 
 
-def test_the_figures_tell_of_the_replies_as_first_drawn(scene_folder, random_model, tmp_path):
+def test_logged_figures_describe_the_first_replies(scene_folder, random_model, tmp_path):
     """Random replies earn nothing, so that every group is flat and both rounds ask for other images."""
     more = {"beta": 0, "learning_rate": 0, "max_steps": 1, "log_completions": "true"}
     plain, resampled = (
@@ -186,7 +186,7 @@ def test_the_figures_tell_of_the_replies_as_first_drawn(scene_folder, random_mod
     pandas.testing.assert_frame_equal(*tables)
 
 
-def test_what_one_process_cannot_exchange_stops_all(monkeypatch, scene_folder, random_model, tmp_path):
+def test_an_error_of_one_process_stops_all_processes(monkeypatch, scene_folder, random_model, tmp_path):
     """The others come to the same gather and raise as well, where they would have waited for ever."""
     gathered = []
 

@@ -53,19 +53,19 @@ def test_ratings_may_be_a_column():
         np.testing.assert_array_equal(reward(scores, ratings), reward(scores, ratings[:, None]))
 
 
-def test_an_unreadable_reply_earns_nothing_and_moves_nobody():
+def test_an_unreadable_reply_earns_zero_and_changes_no_other_reward():
     broken = relative_reward([[0.4, 0.6, NAN], [0.1, 0.3, NAN]], [0.8, 0.3])
     np.testing.assert_array_equal(broken[:, 2], 0)
     np.testing.assert_allclose(broken[:, :2], relative_reward([[0.4, 0.6], [0.1, 0.3]], [0.8, 0.3]))
 
 
-def test_an_image_without_a_readable_reply_is_no_partner():
+def test_an_image_without_readable_replies_is_not_compared():
     reward = relative_reward([[NAN, NAN], [0.4, 0.6], [0.1, 0.3]], [0.5, 0.8, 0.3])
     np.testing.assert_array_equal(reward[0], 0)
     np.testing.assert_allclose(reward[1:], relative_reward([[0.4, 0.6], [0.1, 0.3]], [0.8, 0.3]))
 
 
-def test_domains_never_meet():
+def test_images_of_different_domains_are_not_compared():
     scores, ratings = np.random.default_rng(1).random((4, 3)), [0.1, 0.9, 0.4, 0.6]
     mixed = relative_reward(scores, ratings, domains=["a", "b", "a", "b"])
     np.testing.assert_allclose(mixed[[0, 2]], relative_reward(scores[[0, 2]], [0.1, 0.4]))
@@ -77,14 +77,14 @@ def test_an_image_alone_in_its_domain_earns_nothing():
     np.testing.assert_array_equal(reward, 0)
 
 
-def test_ties_win_in_both_directions_or_in_neither():
+def test_tied_images_use_the_tie_target_in_both_directions():
     scores = [[0.5, 0.7], [0.5, 0.3]]
     parity, half = relative_reward(scores, [0.5, 0.5]), relative_reward(scores, [0.5, 0.5], tie_target=0.5)
     assert parity[0, 1] > parity[0, 0] and parity[1, 0] > parity[1, 1]  # the paper: higher is better on both sides
     assert half[0, 0] > half[0, 1] and half[1, 0] > half[1, 1]  # ½: equal is best
 
 
-def test_soft_preferences_are_what_one_rater_of_each_would_say():
+def test_soft_targets_are_the_preference_of_one_rater_of_each_image():
     # d = .3 and .4: √(d² + d²) = .5, so t = Φ(.5 / .5) = .8413 for the better image and .1587 for the other.
     scores = [[0.4, 0.6], [0.1, 0.3]]
     soft = relative_reward(scores, [0.8, 0.3], rater_stds=[0.3, 0.4])
@@ -96,7 +96,7 @@ def test_soft_preferences_are_what_one_rater_of_each_would_say():
     assert soft[1, 1] == pytest.approx(math.sqrt(p * (1 - t) + 1e-6) + math.sqrt((1 - p) * t + 1e-6))
 
 
-def test_preferences_are_hard_where_a_spread_is_unknown_or_nought():
+def test_targets_are_hard_where_a_rater_std_is_unknown_or_zero():
     scores, ratings = [[0.4, 0.6], [0.1, 0.3], [0.5, 0.5]], [0.8, 0.3, 0.3]
     hard = relative_reward(scores, ratings)
     for stds in ([NAN] * 3, [0.0] * 3):
@@ -106,12 +106,12 @@ def test_preferences_are_hard_where_a_spread_is_unknown_or_nought():
 
 
 @pytest.mark.parametrize("stds", [[0.1], [0.1, -0.1], [[0.1, 0.1]]])
-def test_spreads_that_are_none_are_refused(stds):
+def test_invalid_rater_stds_are_refused(stds):
     with pytest.raises(AesError, match="rater_stds"):
         relative_reward([[0.4, 0.6], [0.1, 0.3]], [0.8, 0.3], rater_stds=stds)
 
 
-def test_agreeing_replies_make_a_step():
+def test_equal_replies_make_the_comparison_a_step():
     reward = relative_reward([[0.6, 0.6], [0.2, 0.2]], [0.8, 0.3])
     np.testing.assert_allclose(reward, math.sqrt(1 + 1e-6) + 1e-3, atol=1e-9)
 

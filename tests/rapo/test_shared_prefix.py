@@ -1,4 +1,4 @@
-"""The picture once for all replies: the log-probabilities, loss and gradients of TRL's own path."""
+"""Reading a picture once for all replies gives the log-probabilities, loss and gradients of TRL."""
 
 import json
 
@@ -21,7 +21,7 @@ from conftest import CPU
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
 
 
-def test_a_group_is_packed_as_by_hand():
+def test_a_group_is_packed_as_computed_by_hand():
     prompts, prompt_mask = torch.tensor([[9, 1, 2]]), torch.tensor([[0, 1, 1]])
     positions = torch.tensor([[7, 0, 1]])
     replies, reply_mask = torch.tensor([[3, 4], [5, 9]]), torch.tensor([[1, 1], [1, 0]])
@@ -29,7 +29,7 @@ def test_a_group_is_packed_as_by_hand():
     assert packed.input_ids.tolist() == [[1, 2, 3, 4, 2, 5]]
     assert packed.position_ids.tolist() == [[0, 1, 2, 3, 1, 2]]
     assert packed.labels.tolist() == [[-100, -100, 3, 4, -100, 5]]
-    assert packed.places.tolist() == [[2, 3], [5, 0]]
+    assert packed.columns.tolist() == [[2, 3], [5, 0]]
     assert packed.attention_mask[0, 0].int().tolist() == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -39,7 +39,7 @@ def test_a_group_is_packed_as_by_hand():
         [1, 0, 0, 0, 1, 1],
     ]
     values = torch.tensor([[10.0, 11, 12, 13, 14]])  # of the labels in columns 1 … 5
-    assert packed.of_replies(values, reply_mask).tolist() == [[11, 12], [14, 0]]
+    assert packed.by_reply(values, reply_mask).tolist() == [[11, 12], [14, 0]]
 
 
 def test_groups_of_unequal_length_and_three_axes():
@@ -128,7 +128,7 @@ def same(trainer, batch):
     return gradients
 
 
-def test_loss_and_gradients_are_those_of_trl(family, scene_folder, tmp_path, capsys):
+def test_loss_and_gradients_equal_those_of_trl(family, scene_folder, tmp_path, capsys):
     trainer = trainer_of(family, tmp_path)
     batch = batch_of(trainer, scene_folder)
     warned = capsys.readouterr().err
@@ -151,13 +151,13 @@ def test_loss_and_gradients_are_those_of_trl(family, scene_folder, tmp_path, cap
     ],
     ids=lambda more: ", ".join(map(str, more)),
 )
-def test_the_same_under_other_settings(random_model, scene_folder, tmp_path, more):
+def test_loss_and_gradients_equal_those_of_trl_under_other_settings(random_model, scene_folder, tmp_path, more):
     trainer = trainer_of(random_model, tmp_path, **more)
     gradients = same(trainer, batch_of(trainer, scene_folder))
     assert any("visual" in name for name in gradients) == ("rank" not in more and "frozen" not in more)
 
 
-def test_a_picture_goes_through_the_tower_once(random_model, scene_folder, tmp_path):
+def test_a_picture_passes_the_vision_tower_once(random_model, scene_folder, tmp_path):
     trainer = trainer_of(random_model, tmp_path)
     batch = batch_of(trainer, scene_folder)
     seen = []
@@ -167,13 +167,13 @@ def test_a_picture_goes_through_the_tower_once(random_model, scene_folder, tmp_p
     assert seen[0] == 4 * seen[1] == len(batch["pixel_values"])
 
 
-def test_a_model_that_reads_otherwise_is_read_as_trl_does(random_model, scene_folder, tmp_path, monkeypatch, capsys):
+def test_trls_way_is_used_where_log_probabilities_differ(random_model, scene_folder, tmp_path, monkeypatch, capsys):
     def other(self, *arguments, **more):
         found = original(self, *arguments, **more)
         return found._replace(log_probs=found.log_probs + 0.01)
 
-    original = SharedPrefix._once
-    monkeypatch.setattr(SharedPrefix, "_once", other)
+    original = SharedPrefix._shared_log_probs
+    monkeypatch.setattr(SharedPrefix, "_shared_log_probs", other)
     trainer = trainer_of(random_model, tmp_path)
     batch_of(trainer, scene_folder)
     assert trainer._agrees is False
@@ -181,13 +181,13 @@ def test_a_model_that_reads_otherwise_is_read_as_trl_does(random_model, scene_fo
 
 
 @pytest.mark.parametrize("micro_batch", [4, 8, 2])
-def test_micro_batches_are_whole_groups_where_they_can_be(scene_folder, fluent_model, tmp_path, micro_batch):
+def test_micro_batches_hold_whole_groups_where_their_size_allows(scene_folder, fluent_model, tmp_path, micro_batch):
     shapes = []
 
     class Spy(RapoTrainer):
-        def _once(self, model, input_ids, *rest, **more):
+        def _shared_log_probs(self, model, input_ids, *rest, **more):
             shapes.append(len(input_ids))
-            return super()._once(model, input_ids, *rest, **more)
+            return super()._shared_log_probs(model, input_ids, *rest, **more)
 
     train.RapoTrainer, kept = Spy, train.RapoTrainer
     try:

@@ -1,4 +1,4 @@
-"""A rollout that reads each picture once, against TRL's own."""
+"""The rollout that reads each picture once, compared with TRL's own."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def generated(trainer, *, once, given):
     return trainer._generate_single_turn(*given, REPLIES)
 
 
-def test_every_family_rolls_out_as_trl_does(trainer, shapes, monkeypatch):
+def test_the_rollout_of_every_family_equals_that_of_trl(trainer, shapes, monkeypatch):
     given = asked(trainer, shapes)
     theirs = generated(trainer, once=False, given=given)
     monkeypatch.setattr(trainer.model, "generate", lambda *_, **__: pytest.fail("TRL's own way was taken"))
@@ -84,7 +84,7 @@ def test_a_picture_is_read_once(trainer, shapes, monkeypatch):
     assert seen[0][0] == len(shapes) and all(shape[1] == 1 for shape in seen[1:])
 
 
-def test_replies_end_where_trls_end(trainer, shapes, monkeypatch):
+def test_replies_end_at_the_same_token_as_trls(trainer, shapes, monkeypatch):
     given = asked(trainer, shapes)
     (whole, _) = generated(trainer, once=False, given=given)
     ends = sorted({whole[0][2], whole[-1][7]})
@@ -94,7 +94,7 @@ def test_replies_end_where_trls_end(trainer, shapes, monkeypatch):
     assert ours == theirs and min(map(len, ours)) < 12
 
 
-def test_adapters_are_in_what_is_rolled_out(random_model, scene_folder, tmp_path, shapes):
+def test_the_rollout_uses_the_lora_adapter(random_model, scene_folder, tmp_path, shapes):
     trainer = trainer_of(random_model, scene_folder, tmp_path, lora=4, top_k=1, gradient_checkpointing=True)
     before = generated(trainer, once=True, given=asked(trainer, shapes))
     torch.manual_seed(0)
@@ -110,7 +110,9 @@ def test_adapters_are_in_what_is_rolled_out(random_model, scene_folder, tmp_path
     [({"generation_kwargs": {"no_repeat_ngram_size": 2}}, "kept"), ({}, None), ({}, "two in a row")],
     ids=["a setting that only generate knows", "no pictures", "two pictures"],
 )
-def test_what_cannot_be_read_once_is_trls(random_model, scene_folder, tmp_path, shapes, monkeypatch, settings, images):
+def test_trls_rollout_is_used_where_a_picture_cannot_be_read_once(
+    random_model, scene_folder, tmp_path, shapes, monkeypatch, settings, images
+):
     trainer = trainer_of(random_model, scene_folder, tmp_path, **settings)
     ids, pictures, fields = asked(trainer, shapes)
     if images is None:
@@ -121,10 +123,10 @@ def test_what_cannot_be_read_once_is_trls(random_model, scene_folder, tmp_path, 
     assert generated(trainer, once=True, given=(ids, pictures, fields)) == "TRL's"
 
 
-def test_rows_that_are_alone_or_come_in_uneven_numbers():
+def test_rows_without_groups_of_equal_size_are_not_merged():
     def found(*groups):
         ids = [[group] * 2 for group in groups]
-        return find_groups(ids, {"pixel_values": torch.tensor(groups)[:, None].float()}, marks={9})
+        return find_groups(ids, {"pixel_values": torch.tensor(groups)[:, None].float()}, picture_ids={9})
 
     assert found(1, 2, 3, 4) is None
     assert found(1, 1, 2, 3) is None
@@ -132,15 +134,15 @@ def test_rows_that_are_alone_or_come_in_uneven_numbers():
     assert [found(1, 1, 2, 2).replies, found(1, 1, 1, 1, 2, 2).replies, found(1, 1, 1).replies] == [2, 2, 3]
     assert found(1, 1, 1, 1, 2, 2).ids == [[1, 1], [1, 1], [2, 2]]
     same, other = [[1, 1]] * 4, torch.tensor([[0.0], [0.0], [0.0], [5.0]])
-    assert find_groups(same, {"pixel_values": other}, marks={9}) is None  # one prompt, two pictures
+    assert find_groups(same, {"pixel_values": other}, picture_ids={9}) is None  # one prompt, two pictures
 
 
-def test_tiles_and_patches_are_told_apart_by_row():
+def test_tiles_and_patches_are_split_by_row():
     tiles = torch.arange(3.0)[:, None]
-    first, second = split_rows([[9, 9, 1], [9, 9, 9, 9, 1]], {"pixel_values": tiles}, marks={9})
+    first, second = split_rows([[9, 9, 1], [9, 9, 9, 9, 1]], {"pixel_values": tiles}, picture_ids={9})
     assert [first["pixel_values"].tolist(), second["pixel_values"].tolist()] == [[[0]], [[1], [2]]]
-    assert split_rows([[9, 9, 9], [9, 9]], {"pixel_values": tiles}, marks={9}) is None
+    assert split_rows([[9, 9, 9], [9, 9]], {"pixel_values": tiles}, picture_ids={9}) is None
     grids = {"image_grid_thw": torch.tensor([[1, 2, 2], [1, 1, 2]]), "pixel_values": torch.arange(6.0)[:, None]}
-    first, second = split_rows([[1], [1]], grids, marks={9})
+    first, second = split_rows([[1], [1]], grids, picture_ids={9})
     assert [len(first["pixel_values"]), second["image_grid_thw"].tolist()] == [4, [[1, 1, 2]]]
-    assert split_rows([[1], [1]], {"other": torch.zeros(3)}, marks={9}) is None
+    assert split_rows([[1], [1]], {"other": torch.zeros(3)}, picture_ids={9}) is None

@@ -182,7 +182,7 @@ def test_a_model_and_ratings_may_be_spelt_otherwise(begun, scene_folder, random_
         f"../{scene_folder.name}/ratings.jsonl",
     )
     (tmp_path / "elsewhere").mkdir()
-    with pytest.raises(AesError, match="begun with model ="):
+    with pytest.raises(AesError, match="started with model ="):
         bind_rapo(folder, *arguments, "--model", str(tmp_path / "elsewhere"))
 
 
@@ -194,7 +194,7 @@ def test_the_same_relative_path_elsewhere_is_another_file(scene_folder, random_m
     monkeypatch.chdir(tmp_path / "one")
     bind_rapo(tmp_path / "run", *arguments)
     monkeypatch.chdir(tmp_path / "two")
-    with pytest.raises(AesError, match="begun with ratings ="):
+    with pytest.raises(AesError, match="started with ratings ="):
         bind_rapo(tmp_path / "run", *arguments)
 
 
@@ -259,6 +259,6 @@ def test_of_processes_that_claim_a_folder_at_once_one_binds_it(tmp_path, seeds):
     for process in processes:
         process.join()
     refused = 0 if seeds[0] == seeds[1] else 1
-    assert all(sum("begun with seed" in answer for answer in each) == refused for each in found.values())
-    assert all(answer == "bound" or "begun with seed" in answer for each in found.values() for answer in each)
+    assert all(sum("started with seed" in answer for answer in each) == refused for each in found.values())
+    assert all(answer == "bound" or "started with seed" in answer for each in found.values() for answer in each)
     assert [path.name for path in (tmp_path / "0").iterdir()] == ["settings.json"]  # nothing half-written is left

@@ -127,7 +127,7 @@ def test_a_logger_that_is_not_installed_is_refused_before_a_model_loads(
 def test_a_run_begun_with_other_settings_is_not_resumed(uninterrupted, fluent_model, scene_folder, tmp_path):
     shutil.copytree(uninterrupted, tmp_path / "rapo")
     (tmp_path / "rapo" / "aesr1.json").unlink()
-    with pytest.raises(AesError, match=r"begun with sigma = 0\.1"):
+    with pytest.raises(AesError, match=r"started with sigma = 0\.1"):
         train.main(rapo_arguments(scene_folder, fluent_model, tmp_path / "rapo", "--sigma", "0.2"))
 
 

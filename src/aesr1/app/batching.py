@@ -46,7 +46,7 @@ def generate_batch(vlm: Vlm, asks: Sequence[ReplyRequest], stopping: Callable[[]
     with torch.inference_mode():
         now = prefill(model, inputs)
         if shared:
-            now = now.repeated(1, torch.tensor(rows, device=model.device))
+            now = now.repeat(1, torch.tensor(rows, device=model.device))
         going = replies  # by the rows of `now`
         while True:
             scores = now.logits.float()
@@ -61,7 +61,7 @@ def generate_batch(vlm: Vlm, asks: Sequence[ReplyRequest], stopping: Callable[[]
                 return [reply.reply(lengths[row]) for reply, row in zip(replies, rows, strict=True)]
             if shared and len(left) < len(going):
                 kept = torch.tensor(left, device=model.device)
-                going, chosen, now = [going[row] for row in left], chosen[kept], now.repeated(1, kept)
+                going, chosen, now = [going[row] for row in left], chosen[kept], now.repeat(1, kept)
             now = extend(model, now, chosen[:, None], keep=1).after
 
 

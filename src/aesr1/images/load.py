@@ -79,17 +79,17 @@ def find_images(inputs: Iterable[str | Path]) -> list[Path]:
     A file given by name is kept whatever its suffix, so that its error is reported. AesError where an input
     matches nothing.
     """
-    found: dict[Path, None] = {}
-    for given in inputs:
-        path = Path(given)
+    paths: dict[Path, None] = {}
+    for entry in inputs:
+        path = Path(entry)
         if path.is_dir():
             matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        elif any(mark in str(given) for mark in "*?[") and not path.exists():
-            named = globbing.glob(str(given), recursive=True)  # noqa: PTH207  # the pattern may be absolute
-            matches = sorted(Path(match) for match in named if Path(match).is_file())
+        elif any(mark in str(entry) for mark in "*?[") and not path.exists():
+            names = globbing.glob(str(entry), recursive=True)  # noqa: PTH207  # the pattern may be absolute
+            matches = sorted(Path(match) for match in names if Path(match).is_file())
         else:
             matches = [path]
         if not matches:
-            raise AesError(f"{given} holds no pictures", fix=f"looked for {', '.join(sorted(SUFFIXES))}")
-        found.update(dict.fromkeys(match.absolute() for match in matches))
-    return list(found)
+            raise AesError(f"{entry} holds no pictures", fix=f"looked for {', '.join(sorted(SUFFIXES))}")
+        paths.update(dict.fromkeys(match.absolute() for match in matches))
+    return list(paths)

@@ -16,7 +16,7 @@ from aesr1.errors import AesError
 from aesr1.images.load import open_image, to_rgb
 from aesr1.worker_processes import worker_pool
 
-MIN_PREFETCHED, MANY_WORKERS = 32, 8
+MIN_PREFETCHED, MAX_WORKERS = 32, 8
 """For fewer pictures processes are not worth their start; more processes are faster than any model."""
 
 
@@ -26,7 +26,7 @@ def prefetch_pool(pictures: int) -> Iterator[Executor | None]:
     if pictures < MIN_PREFETCHED:
         yield None
         return
-    with worker_pool(min(MANY_WORKERS, os.cpu_count() or 1)) as pool:
+    with worker_pool(min(MAX_WORKERS, os.cpu_count() or 1)) as pool:
         try:
             yield pool
         finally:
@@ -34,43 +34,43 @@ def prefetch_pool(pictures: int) -> Iterator[Executor | None]:
 
 
 def prefetch_images(
-    images: Iterable[str | Path | Image.Image], *, max_pixels: int, pool: Executor | None, ahead: int
+    images: Iterable[str | Path | Image.Image], *, max_pixels: int, pool: Executor | None, depth: int
 ) -> Iterator[Image.Image | AesError]:
     """Each picture in order, or its error.
 
-    `pool` opens at most `ahead` pictures early; None opens each when it is needed.
+    `pool` opens at most `depth` pictures early; None opens each when it is needed.
     """
     if pool is None:
-        yield from (_opened(image, max_pixels) for image in images)
+        yield from (_open(image, max_pixels) for image in images)
         return
-    waiting: deque[Future[Image.Image | AesError]] = deque()
+    jobs: deque[Future[Image.Image | AesError]] = deque()
     try:
         for image in images:
-            waiting.append(_job(pool, image, max_pixels))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            jobs.append(_submit(pool, image, max_pixels))
+            if len(jobs) > depth:
+                yield jobs.popleft().result()
+        while jobs:
+            yield jobs.popleft().result()
     except BrokenProcessPool as error:
         raise AesError(
             "a process that opened pictures was killed, as happens where memory runs out",
             fix="free some memory, or leave the largest pictures out; the same command resumes from here",
         ) from error
     finally:
-        for job in waiting:
+        for job in jobs:
             job.cancel()
 
 
-def _job(pool: Executor, image: str | Path | Image.Image, max_pixels: int) -> Future[Image.Image | AesError]:
+def _submit(pool: Executor, image: str | Path | Image.Image, max_pixels: int) -> Future[Image.Image | AesError]:
     """A picture in memory is shrunk here: sending it to a process would take longer."""
     if not isinstance(image, Image.Image):
-        return pool.submit(_opened, str(image), max_pixels)
+        return pool.submit(_open, str(image), max_pixels)
     done: Future[Image.Image | AesError] = Future()
-    done.set_result(_opened(image, max_pixels))
+    done.set_result(_open(image, max_pixels))
     return done
 
 
-def _opened(image: str | Path | Image.Image, max_pixels: int) -> Image.Image | AesError:
+def _open(image: str | Path | Image.Image, max_pixels: int) -> Image.Image | AesError:
     try:
         if not isinstance(image, Image.Image):
             return open_image(image, max_pixels=max_pixels)

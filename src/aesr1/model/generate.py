@@ -56,7 +56,7 @@ def prefill_pictures(vlm: Vlm, images: Sequence[Image.Image], *, prompt: str = P
 @torch.inference_mode()
 def generate_replies(
     vlm: Vlm,
-    reading: PicturePrefill,
+    prefilled: PicturePrefill,
     *,
     samples: int = 1,
     temperature: float = 0.0,
@@ -71,31 +71,31 @@ def generate_replies(
         raise AesError(
             f"{samples} samples at temperature 0 would all be the same", fix="give a temperature, the paper's is 0.6"
         )
-    drawing: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if temperature > 0:
-        drawing = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+        options = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
     config = GenerationConfig(
-        **drawing,
+        **options,
         repetition_penalty=1.0,
         max_new_tokens=max_new_tokens,
         suppress_tokens=picture_tokens(vlm.model.config),
         pad_token_id=vlm.processor.tokenizer.pad_token_id,
     )
-    how = sampling_settings(config, vlm.model)
-    if reading.start is None or how is None:
+    sampling = sampling_settings(config, vlm.model)
+    if prefilled.start is None or sampling is None:
         torch.manual_seed(seed)
         config.num_return_sequences = samples
-        tokens = vlm.model.generate(**reading.inputs, generation_config=config)
-        replies = tokens[:, reading.inputs["input_ids"].shape[1] :].tolist()
+        tokens = vlm.model.generate(**prefilled.inputs, generation_config=config)
+        replies = tokens[:, prefilled.inputs["input_ids"].shape[1] :].tolist()
     else:
         replies = sample_replies(
             vlm.model,
-            reading.start,
+            prefilled.start,
             replies=samples,
-            drawing=how,
+            sampling=sampling,
             max_new_tokens=max_new_tokens,
             eos=end_tokens(vlm.model.generation_config),
-            source=torch.Generator(vlm.model.device).manual_seed(seed),
+            generator=torch.Generator(vlm.model.device).manual_seed(seed),
         )
     texts = vlm.processor.batch_decode(replies, skip_special_tokens=True)
     return [texts[start : start + samples] for start in range(0, len(texts), samples)]
@@ -112,9 +112,9 @@ def generate(
     prompt: str = PROMPT,
 ) -> list[list[str]]:
     """As `generate_replies`, with its own prefill."""
-    reading = prefill_pictures(vlm, images, prompt=prompt)
+    prefilled = prefill_pictures(vlm, images, prompt=prompt)
     return generate_replies(
-        vlm, reading, samples=samples, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed
+        vlm, prefilled, samples=samples, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed
     )
 
 

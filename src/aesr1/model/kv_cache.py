@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from transformers import (
-    DynamicCache,
-)
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 SPARE_COLUMNS = 64
@@ -31,7 +29,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
 
     keys: torch.Tensor
     values: torch.Tensor
-    _room: list[torch.Tensor] | None = None  # keys and values are its first columns
+    _buffers: list[torch.Tensor] | None = None  # keys and values are their first columns
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -39,69 +37,69 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         """As DynamicLayer's."""
         if not self.is_initialized:
             return super().update(key_states, value_states)  # type: ignore[no-any-return]
-        seen, new = self.keys.shape[-2], key_states.shape[-2]
-        room = self._room
-        if room is None or room[0].shape[-2] < seen + new:
-            room = [
-                old.new_empty(*old.shape[:2], seen + new + SPARE_COLUMNS, old.shape[3])
+        length, new = self.keys.shape[-2], key_states.shape[-2]
+        buffers = self._buffers
+        if buffers is None or buffers[0].shape[-2] < length + new:
+            buffers = [
+                old.new_empty(*old.shape[:2], length + new + SPARE_COLUMNS, old.shape[3])
                 for old in (self.keys, self.values)
             ]
-            for wide, old in zip(room, (self.keys, self.values), strict=True):
-                wide[..., :seen, :] = old
-        for wide, states in zip(room, (key_states, value_states), strict=True):
-            wide[..., seen : seen + new, :] = states
-        self._room, (self.keys, self.values) = room, (wide[..., : seen + new, :] for wide in room)
+            for buffer, old in zip(buffers, (self.keys, self.values), strict=True):
+                buffer[..., :length, :] = old
+        for buffer, states in zip(buffers, (key_states, value_states), strict=True):
+            buffer[..., length : length + new, :] = states
+        self._buffers, (self.keys, self.values) = buffers, (buffer[..., : length + new, :] for buffer in buffers)
         return self.keys, self.values
 
-    def apart(self) -> PreallocatedLayer:
+    def fork(self) -> PreallocatedLayer:
         """A copy that grows separately."""
-        other = copy.copy(self)
-        other._room = None
-        return other
+        copied = copy.copy(self)
+        copied._buffers = None
+        return copied
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """As DynamicLayer's."""
         super().batch_repeat_interleave(repeats)
-        self._room = None
+        self._buffers = None
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """As DynamicLayer's."""
         super().batch_select_indices(indices)
-        self._room = None
+        self._buffers = None
 
 
 @dataclass(frozen=True)
 class Prefill:
-    """What a model has read so far, for N rows.
+    """The state of a model after N rows of tokens: cache, logits of the last token, tokens and mask.
 
-    The cache grows in place; `repeated` returns a copy to continue from.
+    The cache grows in place; `repeat` returns a copy to continue from.
     """
 
     cache: Any
     logits: torch.Tensor  # (N, V), of the last token
     tokens: torch.Tensor  # (N, L)
     mask: torch.Tensor  # (N, L), 0 = padding
-    deltas: torch.Tensor | None  # (N, 1), offset of Qwen-VL's three-axis positions from the number of tokens
+    rope_deltas: torch.Tensor | None  # (N, 1), offset of Qwen-VL's three-axis positions from the number of tokens
 
-    def repeated(self, times: int, rows: torch.Tensor | None = None) -> Prefill:
+    def repeat(self, times: int, rows: torch.Tensor | None = None) -> Prefill:
         """These rows (None: all), each repeated `times` times. The copy shares nothing that a step changes."""
         cache = copy.copy(self.cache)
         cache.layers = [
-            layer.apart() if isinstance(layer, PreallocatedLayer) else copy.copy(layer) for layer in self.cache.layers
+            layer.fork() if isinstance(layer, PreallocatedLayer) else copy.copy(layer) for layer in self.cache.layers
         ]
         if rows is not None:
             cache.batch_select_indices(rows)
         if times > 1:
             cache.batch_repeat_interleave(times)
 
-        def repeat(tensor: torch.Tensor) -> torch.Tensor:
+        def repeat_rows(tensor: torch.Tensor) -> torch.Tensor:
             return (tensor if rows is None else tensor[rows]).repeat_interleave(times, dim=0)
 
-        deltas = None if self.deltas is None else repeat(self.deltas)
-        return Prefill(cache, repeat(self.logits), repeat(self.tokens), repeat(self.mask), deltas)
+        rope_deltas = None if self.rope_deltas is None else repeat_rows(self.rope_deltas)
+        return Prefill(cache, repeat_rows(self.logits), repeat_rows(self.tokens), repeat_rows(self.mask), rope_deltas)
 
     @property
-    def slides(self) -> bool:
+    def has_sliding_window(self) -> bool:
         """Whether a layer sees only a window of the last columns; padding between tokens would make it smaller."""
         return any(isinstance(layer, DynamicSlidingWindowLayer) for layer in self.cache.layers)
 
@@ -114,9 +112,9 @@ def prefill(model: Any, inputs: Any) -> Prefill:
     mrope = hasattr(getattr(model, "model", None), "rope_deltas")
     # most families count positions after the padding; Qwen-VL computes its own from mask and pictures
     positions = {} if mrope else {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
-    read = model(**inputs, **positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    deltas = model.model.rope_deltas if mrope else None
-    return Prefill(cache, read.logits[:, -1], inputs["input_ids"], mask, deltas)
+    outputs = model(**inputs, **positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    rope_deltas = model.model.rope_deltas if mrope else None
+    return Prefill(cache, outputs.logits[:, -1], inputs["input_ids"], mask, rope_deltas)
 
 
 class Extended(NamedTuple):
@@ -130,18 +128,18 @@ def extend(
     model: Any, before: Prefill, tokens: torch.Tensor, *, mask: torch.Tensor | None = None, keep: int
 ) -> Extended:
     """Read more tokens (N, T) and keep the logits of the last `keep`; the cache of `before` grows in place."""
-    seen = torch.ones_like(tokens) if mask is None else mask
-    whole = torch.cat([before.mask, seen], dim=1)
-    positions = (whole.cumsum(-1) - 1)[:, -tokens.shape[1] :]
-    if before.deltas is not None:
-        positions = (positions + before.deltas).expand(3, -1, -1)
+    new_mask = torch.ones_like(tokens) if mask is None else mask
+    full_mask = torch.cat([before.mask, new_mask], dim=1)
+    positions = (full_mask.cumsum(-1) - 1)[:, -tokens.shape[1] :]
+    if before.rope_deltas is not None:
+        positions = (positions + before.rope_deltas).expand(3, -1, -1)
     logits = model(
         input_ids=tokens,
-        attention_mask=whole,
+        attention_mask=full_mask,
         position_ids=positions,
         past_key_values=before.cache,
         use_cache=True,
         logits_to_keep=keep,
     ).logits
-    every = torch.cat([before.tokens, tokens], dim=1)
-    return Extended(replace(before, logits=logits[:, -1], tokens=every, mask=whole), logits)
+    all_tokens = torch.cat([before.tokens, tokens], dim=1)
+    return Extended(replace(before, logits=logits[:, -1], tokens=all_tokens, mask=full_mask), logits)

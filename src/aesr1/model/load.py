@@ -60,8 +60,8 @@ def load(
     """
     if name == PUBLISHED:
         first, second = (
-            partial(load, real, max_pixels=max_pixels, device=device, dtype=dtype, attention=attention)
-            for real in PUBLISHED_MODELS
+            partial(load, published, max_pixels=max_pixels, device=device, dtype=dtype, attention=attention)
+            for published in PUBLISHED_MODELS
         )
         try:
             return first()
@@ -69,17 +69,17 @@ def load(
             print(f"{error.problem}; using {PUBLISHED_MODELS[1]} instead", file=sys.stderr)
             return second()
     transformers_logging.disable_progress_bar()
-    where = _checkpoint_path(name)
+    path = _checkpoint_path(name)
     config, processor = read or load_config(name, max_pixels=max_pixels)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     precision = torch.float32 if dtype == "auto" and device == "cpu" else dtype
-    if base := base_model_of(where):
-        below = load(base, max_pixels=max_pixels, device="cpu", dtype="float32", attention=attention)
-        model = merge_lora(below.model, where, dtype=config.dtype if precision == "auto" else precision)
-        return Vlm(model.to(device).eval(), processor, name, weights_hash(Path(where)), max_pixels)
+    if base := base_model_of(path):
+        base_model = load(base, max_pixels=max_pixels, device="cpu", dtype="float32", attention=attention)
+        model = merge_lora(base_model.model, path, dtype=config.dtype if precision == "auto" else precision)
+        return Vlm(model.to(device).eval(), processor, name, weights_hash(Path(path)), max_pixels)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
-            where, config=config, dtype=precision, attn_implementation=attention
+            path, config=config, dtype=precision, attn_implementation=attention
         )
     except LOADING_ERRORS as error:
         if is_out_of_memory(error):
@@ -89,11 +89,11 @@ def load(
                 f"attention: {attention} is not available here: {str(error).splitlines()[0]}",
                 fix="leave attention out (sdpa needs no package), or install what is named",
             ) from error
-        raise _not_loaded(name, error) from error
+        raise _loading_error(name, error) from error
     if renamings := getattr(model, "_weight_conversions", None):
         # all are undone when saving; under ZeRO-3 transformers keeps unused ones: model.model.layers…
         model._weight_conversions = [renaming for renaming in renamings if renaming.was_used()]
-    revision = getattr(config, "_commit_hash", None) or weights_hash(Path(where))
+    revision = getattr(config, "_commit_hash", None) or weights_hash(Path(path))
     return Vlm(model.to(device).eval(), processor, name, revision, max_pixels)
 
 
@@ -106,22 +106,22 @@ class ConfigAndProcessor(NamedTuple):
 
 def load_config(name: str, *, max_pixels: int) -> ConfigAndProcessor:
     """A model's config and its processor, made to fit each other. Reads no weights. AesError as `load`."""
-    where = _checkpoint_path(name)
-    if base := base_model_of(where):
-        with explain_missing_base(where, base):
+    path = _checkpoint_path(name)
+    if base := base_model_of(path):
+        with explain_missing_base(path, base):
             return load_config(base, max_pixels=max_pixels)
     try:
-        config = AutoConfig.from_pretrained(where)
+        config = AutoConfig.from_pretrained(path)
         _require_vision_language(config, name)
-        processor = load_processor(where, config, max_pixels=max_pixels)
+        processor = load_processor(path, config, max_pixels=max_pixels)
     except LOADING_ERRORS as error:
-        raise _not_loaded(name, error) from error
+        raise _loading_error(name, error) from error
     if grid := getattr(processor.image_processor, "image_grid_pinpoints", None):
         config.image_grid_pinpoints = grid  # LLaVA's model computes the tiles again from its own list
     return ConfigAndProcessor(config, processor)
 
 
-def _not_loaded(name: str, error: Exception) -> AesError:
+def _loading_error(name: str, error: Exception) -> AesError:
     return AesError(
         f"no vision-language model could be loaded from {name}: {str(error).splitlines()[0]}",
         fix="pass --model a folder with config.json and weights, a hub id such as "

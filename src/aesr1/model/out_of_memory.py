@@ -21,7 +21,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def explain_out_of_memory(doing: str, fix: str, *, host_fix: str | None = None) -> Iterator[None]:
+def explain_out_of_memory(action: str, fix: str, *, host_fix: str | None = None) -> Iterator[None]:
     """Raise an AesError in place of an out-of-memory error.
 
     `host_fix`: the fix for the computer's memory, not a GPU's.
@@ -33,9 +33,9 @@ def explain_out_of_memory(doing: str, fix: str, *, host_fix: str | None = None) 
         if not is_out_of_memory(error):
             raise
         on_gpu = isinstance(error, torch.OutOfMemoryError) or GPU.search(text) is not None
-        wanted = REQUESTED.search(text)
-        much = f": {wanted[1].lower()} {wanted[2]}" if wanted else ""
+        requested = REQUESTED.search(text)
+        amount = f": {requested[1].lower()} {requested[2]}" if requested else ""
         raise AesError(
-            f"the {'GPU' if on_gpu else 'computer'}'s memory is full while {doing}{much}",
+            f"the {'GPU' if on_gpu else 'computer'}'s memory is full while {action}{amount}",
             fix=fix if on_gpu or host_fix is None else host_fix,
         ) from error

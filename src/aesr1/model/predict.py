@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any
 
 from PIL import Image
 
@@ -76,60 +75,60 @@ def predict(
     """
     settings = settings or PredictSettings()
     window = BATCHES_SORTED_TOGETHER * settings.batch_size
-    opened = prefetch_images(images, max_pixels=vlm.max_pixels, pool=pool, ahead=max(window, MIN_PREFETCHED))
+    opened = prefetch_images(images, max_pixels=vlm.max_pixels, pool=pool, depth=max(window, MIN_PREFETCHED))
     for start in range(0, len(images), window):
-        names = [_name(image) for image in images[start : start + window]]
-        pictures = list(islice(opened, len(names)))
+        paths = [_path_of(image) for image in images[start : start + window]]
+        pictures = list(islice(opened, len(paths)))
         rows = {
-            place: Prediction(**_unscored(vlm, settings, picture.problem), image=names[place])
-            for place, picture in enumerate(pictures)
+            index: replace(_prediction(vlm, settings, error=picture.problem), image=paths[index])
+            for index, picture in enumerate(pictures)
             if isinstance(picture, AesError)
         }
-        due = 0
+        next_index = 0
         for batch in _batches(vlm, pictures, settings.batch_size):
-            places, readable = zip(*batch, strict=True)
-            for place, row in zip(places, _scored(vlm, readable, settings), strict=True):
-                rows[place] = replace(row, image=names[place])
-            while due in rows:
-                yield rows[due]
-                due += 1
-        yield from (rows[place] for place in range(due, len(names)))
+            indices, readable = zip(*batch, strict=True)
+            for index, row in zip(indices, _score_batch(vlm, readable, settings), strict=True):
+                rows[index] = replace(row, image=paths[index])
+            while next_index in rows:
+                yield rows[next_index]
+                next_index += 1
+        yield from (rows[index] for index in range(next_index, len(paths)))
 
 
 def _batches(
     vlm: Vlm, pictures: Sequence[Image.Image | AesError], size: int
 ) -> Iterator[list[tuple[int, Image.Image]]]:
     """The opened pictures with their positions, shortest first, so that little is padded."""
-    readable = [(place, picture) for place, picture in enumerate(pictures) if not isinstance(picture, AesError)]
+    readable = [(index, picture) for index, picture in enumerate(pictures) if not isinstance(picture, AesError)]
     readable.sort(key=lambda pair: picture_length(vlm.processor, pair[1].size))
     yield from (readable[start : start + size] for start in range(0, len(readable), size))
 
 
-def _scored(vlm: Vlm, pictures: Sequence[Image.Image], settings: PredictSettings) -> list[Prediction]:
+def _score_batch(vlm: Vlm, pictures: Sequence[Image.Image], settings: PredictSettings) -> list[Prediction]:
     if settings.samples:
-        return _sampled(vlm, pictures, settings)
+        return _score_by_samples(vlm, pictures, settings)
     if settings.fast:
         replies, scores = [""] * len(pictures), expect_scores(vlm, pictures, [reply_until_score("")] * len(pictures))
-        return _expected(vlm, settings, replies, scores)
-    reading = prefill_pictures(vlm, pictures)
-    replies = [texts[0] for texts in generate_replies(vlm, reading, max_new_tokens=settings.max_new_tokens)]
+        return _score_by_expectation(vlm, settings, replies, scores)
+    prefilled = prefill_pictures(vlm, pictures)
+    replies = [texts[0] for texts in generate_replies(vlm, prefilled, max_new_tokens=settings.max_new_tokens)]
     prefixes = [reply_until_score("") if parse_reply(reply) is None else reply_prefix(reply) or "" for reply in replies]
-    return _expected(vlm, settings, replies, expect_scores_after(vlm, reading, prefixes))
+    return _score_by_expectation(vlm, settings, replies, expect_scores_after(vlm, prefilled, prefixes))
 
 
-def _expected(
+def _score_by_expectation(
     vlm: Vlm, settings: PredictSettings, replies: Sequence[str], scores: Sequence[Expectation]
 ) -> list[Prediction]:
     rows = []
-    for reply, (score, score_std) in zip(replies, scores, strict=True):
-        row = Prediction(**_unscored(vlm, settings, None, parse_reply(reply), reply), image="")
-        broken = math.isnan(score)
+    for reply, expectation in zip(replies, scores, strict=True):
+        broken = math.isnan(expectation.score)
         error = "the model gives no probabilities (NaN): its weights are broken" if broken else None
-        rows.append(replace(row, score=None if broken else score, score_std=None if broken else score_std, error=error))
+        row = _prediction(vlm, settings, reply, parse_reply(reply), error=error)
+        rows.append(row if broken else replace(row, score=expectation.score, score_std=expectation.score_std))
     return rows
 
 
-def _sampled(vlm: Vlm, pictures: Sequence[Image.Image], settings: PredictSettings) -> list[Prediction]:
+def _score_by_samples(vlm: Vlm, pictures: Sequence[Image.Image], settings: PredictSettings) -> list[Prediction]:
     rows = []
     for replies in generate_replies(
         vlm,
@@ -141,32 +140,38 @@ def _sampled(vlm: Vlm, pictures: Sequence[Image.Image], settings: PredictSetting
     ):
         readable = [(judgement, reply) for reply in replies if (judgement := parse_reply(reply)) is not None]
         if not readable:
-            problem = f"none of {len(replies)} replies was readable"
-            rows.append(Prediction(**_unscored(vlm, settings, problem, None, replies[0]), image=""))
+            error = f"none of {len(replies)} replies was readable"
+            rows.append(_prediction(vlm, settings, replies[0], error=error))
             continue
         scores = [judgement.score for judgement, _ in readable]
         mean = fmean(scores)
         judgement, reply = min(readable, key=lambda pair: abs(pair[0].score - mean))
-        row = Prediction(**_unscored(vlm, settings, None, judgement, reply), image="")
+        row = _prediction(vlm, settings, reply, judgement)
         rows.append(replace(row, score=mean, score_std=pstdev(scores)))
     return rows
 
 
-def _unscored(
-    vlm: Vlm, settings: PredictSettings, error: str | None, judgement: Judgement | None = None, reply: str = ""
-) -> dict[str, Any]:
-    """A prediction's fields without image and score."""
-    return {
-        "score": None,
-        "score_std": None,
-        "readable": judgement is not None,
-        "reasoning": judgement.reasoning if judgement else None,
-        "reply": reply,
-        "model": vlm.name,
-        "revision": vlm.revision,
-        "decoding": settings.describe(vlm.max_pixels),
-        "error": error,
-    }
+def _prediction(
+    vlm: Vlm,
+    settings: PredictSettings,
+    reply: str = "",
+    judgement: Judgement | None = None,
+    *,
+    error: str | None = None,
+) -> Prediction:
+    """A row without image and score."""
+    return Prediction(
+        image="",
+        score=None,
+        score_std=None,
+        readable=judgement is not None,
+        reasoning=judgement.reasoning if judgement else None,
+        reply=reply,
+        model=vlm.name,
+        revision=vlm.revision,
+        decoding=settings.describe(vlm.max_pixels),
+        error=error,
+    )
 
 
 def completed_rows(path: Path, vlm: Vlm, settings: PredictSettings) -> dict[str, Prediction]:
@@ -177,11 +182,11 @@ def completed_rows(path: Path, vlm: Vlm, settings: PredictSettings) -> dict[str,
     if not path.exists():
         return {}
     rows = read_rows(path, Prediction)
-    ours = (vlm.name, vlm.revision, settings.describe(vlm.max_pixels))
-    others = sorted({(row.model, row.revision, row.decoding) for row in rows} - {ours})
+    current = (vlm.name, vlm.revision, settings.describe(vlm.max_pixels))
+    others = sorted({(row.model, row.revision, row.decoding) for row in rows} - {current})
     if others:
         raise AesError(
-            f"{path} was written by {', '.join(others[0])}; now it is {', '.join(ours)}", fix="choose another file"
+            f"{path} was written by {', '.join(others[0])}; now it is {', '.join(current)}", fix="choose another file"
         )
     kept = [row for row in rows if row.error is None]
     if len(kept) < len(rows):
@@ -189,6 +194,6 @@ def completed_rows(path: Path, vlm: Vlm, settings: PredictSettings) -> dict[str,
     return {row.image: row for row in kept}
 
 
-def _name(image: str | Path | Image.Image) -> str:
+def _path_of(image: str | Path | Image.Image) -> str:
     """The path of a picture; a picture in memory has none unless it came from a file."""
     return str(getattr(image, "filename", "")) if isinstance(image, Image.Image) else str(Path(image).absolute())

@@ -15,7 +15,7 @@ from transformers.models.auto.video_processing_auto import get_video_processor_c
 from aesr1.errors import AesError
 
 VIDEO = "video_processor"
-_STAND_INS = {"SmolVLMProcessor": Idefics3Processor}
+_SUBSTITUTES = {"SmolVLMProcessor": Idefics3Processor}
 """SmolVLM's processor cannot be made without num2words, which spells the number of a video's frames; it reads
 pictures as Idefics3's does."""
 
@@ -51,19 +51,19 @@ class PictureProcessor:
 
         Only for families with a grid of patches; others arrange their tiles in different ways.
         """
-        every = make_flat_list_of_images(images)
-        order: dict[tuple[tuple[int, int], bytes], int] = {}
-        places = [order.setdefault((image.size, image.tobytes()), len(order)) for image in every]
-        if len(order) == len(every) or "image_grid_thw" not in self.image_processor.model_input_names:
+        pictures = make_flat_list_of_images(images)
+        index_of: dict[tuple[tuple[int, int], bytes], int] = {}
+        indices = [index_of.setdefault((image.size, image.tobytes()), len(index_of)) for image in pictures]
+        if len(index_of) == len(pictures) or "image_grid_thw" not in self.image_processor.model_input_names:
             return super()._process_images(images, **kwargs)  # type: ignore[misc, no-any-return]
-        different = [every[places.index(place)] for place in range(len(order))]
-        processed, texts = super()._process_images(different, **kwargs)  # type: ignore[misc]
+        distinct = [pictures[indices.index(index)] for index in range(len(index_of))]
+        processed, texts = super()._process_images(distinct, **kwargs)  # type: ignore[misc]
         grid = processed["image_grid_thw"]
         ends = np.cumsum(np.asarray(grid).prod(axis=-1))
         patches = [np.arange(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-        processed["image_grid_thw"] = grid[places]
-        processed["pixel_values"] = processed["pixel_values"][np.concatenate([patches[place] for place in places])]
-        return processed, [texts[place] for place in places]
+        processed["image_grid_thw"] = grid[indices]
+        processed["pixel_values"] = processed["pixel_values"][np.concatenate([patches[index] for index in indices])]
+        return processed, [texts[index] for index in indices]
 
     def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
         """As the family's, but with the same tokens in training (where TRL adds none) as in generation.
@@ -73,18 +73,18 @@ class PictureProcessor:
         would teach, and every reply would be unreadable.
         """
         render = super().apply_chat_template  # type: ignore[misc]
-        whole = render(conversation, *args, **kwargs)
-        if not isinstance(whole, str) or kwargs.get("continue_final_message"):
-            return whole
+        text = render(conversation, *args, **kwargs)
+        if not isinstance(text, str) or kwargs.get("continue_final_message"):
+            return text
         if len(conversation) > 1 and conversation[-1]["role"] == "assistant":
             content = conversation[-1]["content"]
             reply = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
             question = render(conversation[:-1], *args, **{**kwargs, "add_generation_prompt": True})
-            if reply and reply in whole:
-                whole = question + reply + whole.rpartition(reply)[2]
+            if reply and reply in text:
+                text = question + reply + text.rpartition(reply)[2]
         start = self.tokenizer.bos_token
         added = bool(start) and self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]
-        return start + whole if added and not whole.startswith(start) else whole
+        return start + text if added and not text.startswith(start) else text
 
     def to_dict(self) -> dict[str, Any]:
         """As the family's, with the video settings that transformers' own class needs."""
@@ -93,43 +93,43 @@ class PictureProcessor:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For data loader workers: a class made at run time cannot be pickled by name."""
-        return _blank, (self.family,), self.__dict__
+        return _without_init, (self.family,), self.__dict__
 
 
 @lru_cache
 def picture_processor(family: type) -> Any:
     """A family's processor class (transformers') with the changes of `PictureProcessor`, under the same name."""
-    parts = (PictureProcessor, _STAND_INS.get(family.__name__, family))
+    parts = (PictureProcessor, _SUBSTITUTES.get(family.__name__, family))
     has_video = VIDEO in family.get_attributes()  # type: ignore[attr-defined]
     return type(family.__name__, parts, {"family": family, "video_settings": {} if has_video else None})
 
 
-def _blank(family: type) -> Any:
-    made = picture_processor(family)
-    return made.__new__(made)
+def _without_init(family: type) -> Any:
+    processor_class = picture_processor(family)
+    return processor_class.__new__(processor_class)
 
 
-def load_processor(where: str, config: Any, *, max_pixels: int) -> Any:
+def load_processor(path: str, config: Any, *, max_pixels: int) -> Any:
     """A processor that pads left and limits picture tokens (see `limit_picture_tokens`).
 
     `config` is the model's. AesError where transformers has no processor for it, or where it still pads right.
     """
-    named = ProcessorMixin.get_processor_dict(where)[0].get("processor_class") or ""
-    family = getattr(transformers, named, None) or PROCESSOR_MAPPING.get(type(config), None)
+    class_name = ProcessorMixin.get_processor_dict(path)[0].get("processor_class") or ""
+    family = getattr(transformers, class_name, None) or PROCESSOR_MAPPING.get(type(config), None)
     if family is None:
         raise AesError(
-            f"transformers has no processor for {where}, whose model type is {config.model_type}",
+            f"transformers has no processor for {path}, whose model type is {config.model_type}",
             fix="choose a model whose pictures transformers itself prepares",
         )
-    processor = picture_processor(family).from_pretrained(where, padding_side="left")
+    processor = picture_processor(family).from_pretrained(path, padding_side="left")
     processor.tokenizer.padding_side = "left"
     if processor.tokenizer(["a", "a a a"], padding=True)["attention_mask"][0][-1] == 0:
         raise AesError(
-            f"the tokenizer of {where} always pads right, so that replies would start after padding",
+            f"the tokenizer of {path} always pads right, so that replies would start after padding",
             fix="choose another checkpoint of this model, or one whose tokenizer is of a class of transformers' own",
         )
     if processor.video_settings is not None:
-        processor.video_settings = get_video_processor_config(where)
+        processor.video_settings = get_video_processor_config(path)
     limit_picture_tokens(processor.image_processor, max_pixels=max_pixels)
     return processor
 
@@ -137,12 +137,11 @@ def load_processor(where: str, config: Any, *, max_pixels: int) -> Any:
 def limit_picture_tokens(image_processor: Any, *, max_pixels: int) -> None:
     """Limit the tokens of a picture by `max_pixels`, for each family in its own way.
 
-    Qwen-VL: pictures are shrunk to max_pixels. Families that cut a picture into square tiles of a fixed size, and
-    show an overview beside them: no more tiles than max_pixels hold, and at least one, or the smallest grid that
-    the model knows. At 262,144 pixels that is one view for SmolVLM (512², 64 tokens), Idefics3 (364², 169) and
-    InternVL (448², 256); a tile of 384² and an overview for LLaVA-OneVision (at most 1,485), two tiles of 336²
-    and an overview for LLaVA-NeXT (at most 1,776). Gemma 3 sees every picture as 896² in 256 tokens, and its
-    processor never pans and scans.
+    Qwen-VL: pictures are shrunk to max_pixels. Families that cut a picture into square tiles of a fixed size, with an
+    overview: no more tiles than fit into max_pixels, but at least one, or the smallest grid that the model has. At
+    262,144 pixels that is one view for SmolVLM (512², 64 tokens), Idefics3 (364², 169) and InternVL (448², 256); a
+    tile of 384² and an overview for LLaVA-OneVision (at most 1,485); two tiles of 336² and an overview for LLaVA-NeXT
+    (at most 1,776). Gemma 3 gets every picture as 896² in 256 tokens; its pan and scan is off.
     """
     size = getattr(image_processor, "size", None) or {}
     grid = getattr(image_processor, "image_grid_pinpoints", None)
@@ -162,14 +161,9 @@ def limit_picture_tokens(image_processor: Any, *, max_pixels: int) -> None:
 
 
 def picture_length(processor: Any, size: tuple[int, int]) -> int:
-    """The number of tokens of a picture of this width and height; its area where the processor cannot tell."""
+    """The number of tokens of a picture of this (width, height); its area where the processor has no such number."""
     try:
         (tokens,) = processor._get_num_multimodal_tokens(image_sizes=[size[::-1]])["num_image_tokens"]
-    except (
-        AttributeError,
-        NotImplementedError,
-        KeyError,
-        TypeError,
-    ):  # a method for inference engines; some families do not have it
+    except (AttributeError, NotImplementedError, KeyError, TypeError):  # some families do not have this method
         return size[0] * size[1]
     return int(tokens)

@@ -53,24 +53,26 @@ class SamplingSettings:
 
     def processors(self, start: Prefill, eos: Sequence[int]) -> LogitsProcessorList:
         """transformers' processors, in the order of `generate`; `start` is the prompt's rows."""
-        device, found = start.mask.device, LogitsProcessorList()
+        device, processors = start.mask.device, LogitsProcessorList()
         if self.repetition_penalty != 1.0:
             padding = start.mask.int().argmax(dim=1)
-            found.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty, prompt_ignore_length=padding))
+            processors.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty, prompt_ignore_length=padding))
         if self.min_new_tokens > 0 and eos:
             length = start.tokens.shape[1]
-            found.append(MinNewTokensLengthLogitsProcessor(length, self.min_new_tokens, [*eos], device=str(device)))
+            processors.append(
+                MinNewTokensLengthLogitsProcessor(length, self.min_new_tokens, [*eos], device=str(device))
+            )
         if self.suppress_tokens:
-            found.append(SuppressTokensLogitsProcessor([*self.suppress_tokens], device=str(device)))
+            processors.append(SuppressTokensLogitsProcessor([*self.suppress_tokens], device=str(device)))
         if self.temperature not in (0.0, 1.0):
-            found.append(TemperatureLogitsWarper(float(self.temperature)))
+            processors.append(TemperatureLogitsWarper(float(self.temperature)))
         if self.temperature and self.top_k:
-            found.append(TopKLogitsWarper(self.top_k))
+            processors.append(TopKLogitsWarper(self.top_k))
         if self.temperature and self.top_p < 1.0:
-            found.append(TopPLogitsWarper(self.top_p))
+            processors.append(TopPLogitsWarper(self.top_p))
         if self.temperature and self.min_p is not None:
-            found.append(MinPLogitsWarper(self.min_p))
-        return found
+            processors.append(MinPLogitsWarper(self.min_p))
+        return processors
 
 
 def sampling_settings(config: GenerationConfig, model: Any) -> SamplingSettings | None:
@@ -103,43 +105,43 @@ def sample_replies(
     start: Prefill,
     *,
     replies: int,
-    drawing: SamplingSettings,
+    sampling: SamplingSettings,
     max_new_tokens: int,
     eos: Sequence[int],
-    source: torch.Generator | None = None,
+    generator: torch.Generator | None = None,
 ) -> list[list[int]]:
     """`replies` token lists for each row of `start`, in row order, each up to its end token or `max_new_tokens`.
 
-    A finished reply leaves the batch. `source`: the random generator, None for torch's global one. `start` is not
+    A finished reply leaves the batch. `generator`: the random numbers, None for torch's global one. `start` is not
     changed, so that it can be used again.
     """
-    now = start.repeated(replies)
-    process = drawing.processors(now, eos)
-    rows = torch.arange(len(now.mask), device=now.mask.device)
-    ends = torch.tensor([*eos], dtype=torch.long, device=now.mask.device)
-    drawn = torch.zeros(len(rows), max_new_tokens, dtype=torch.long, device=now.mask.device)
+    state = start.repeat(replies)
+    process_logits = sampling.processors(state, eos)
+    rows = torch.arange(len(state.mask), device=state.mask.device)
+    end_ids = torch.tensor([*eos], dtype=torch.long, device=state.mask.device)
+    sampled = torch.zeros(len(rows), max_new_tokens, dtype=torch.long, device=state.mask.device)
     lengths = torch.full_like(rows, max_new_tokens)
     for step in range(max_new_tokens):
-        scores = process(now.tokens, now.logits.float())
-        if drawing.temperature:
-            chosen = torch.multinomial(torch.softmax(scores, dim=-1), 1, generator=source)
+        scores = process_logits(state.tokens, state.logits.float())
+        if sampling.temperature:
+            chosen = torch.multinomial(torch.softmax(scores, dim=-1), 1, generator=generator)
         else:
             chosen = scores.argmax(dim=-1, keepdim=True)
-        drawn[rows, step] = chosen[:, 0]
-        ended = torch.isin(chosen[:, 0], ends)
+        sampled[rows, step] = chosen[:, 0]
+        ended = torch.isin(chosen[:, 0], end_ids)
         if ended.any():
             lengths[rows[ended]] = step + 1
-            left = (~ended).nonzero()[:, 0]
-            if not len(left):
+            unfinished = (~ended).nonzero()[:, 0]
+            if not len(unfinished):
                 break
-            rows, chosen, now = rows[left], chosen[left], now.repeated(1, left)
-            process = drawing.processors(_prompt(now, start), eos)
+            rows, chosen, state = rows[unfinished], chosen[unfinished], state.repeat(1, unfinished)
+            process_logits = sampling.processors(_prompt_part(state, start), eos)
         if step + 1 < max_new_tokens:
-            now = extend(model, now, chosen, keep=1).after
-    return [row[:length] for row, length in zip(drawn.tolist(), lengths.tolist(), strict=True)]
+            state = extend(model, state, chosen, keep=1).after
+    return [row[:length] for row, length in zip(sampled.tolist(), lengths.tolist(), strict=True)]
 
 
-def _prompt(now: Prefill, start: Prefill) -> Prefill:
-    """The rows of `now`, with tokens and mask of the prompt only."""
+def _prompt_part(state: Prefill, start: Prefill) -> Prefill:
+    """The rows of `state`, with tokens and mask of the prompt only."""
     length = start.tokens.shape[1]
-    return replace(now, tokens=now.tokens[:, :length], mask=now.mask[:, :length])
+    return replace(state, tokens=state.tokens[:, :length], mask=state.mask[:, :length])

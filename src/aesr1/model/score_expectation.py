@@ -27,7 +27,7 @@ class Expectation(NamedTuple):
 def expect_scores(
     vlm: Vlm, images: Sequence[Image.Image], prefixes: Sequence[str], *, prompt: str = PROMPT
 ) -> list[Expectation]:
-    """The score's expectation after each prefix (a reply up to where its score is due); NaN from a broken model.
+    """The score's expectation after each prefix (a reply up to its score); NaN from a broken model.
 
     Every answer with two decimals, 0.00–1.00, is weighted by the product of its tokens' probabilities: one
     prefill, then one short forward pass over the tree of digits.
@@ -37,43 +37,44 @@ def expect_scores(
 
 
 @torch.inference_mode()
-def expect_scores_after(vlm: Vlm, reading: PicturePrefill, prefixes: Sequence[str]) -> list[Expectation]:
+def expect_scores_after(vlm: Vlm, prefilled: PicturePrefill, prefixes: Sequence[str]) -> list[Expectation]:
     """As `expect_scores`, after a prefill: K prefixes for each picture, in picture order."""
-    replies = len(prefixes) // len(reading.images)
-    tokens = _tokens_after(vlm, chat_prompt(vlm, reading.prompt), prefixes)
-    if reading.start is None or tokens is None:
-        images = [image for image in reading.images for _ in range(replies)]
-        return expect_scores(vlm, images, prefixes, prompt=reading.prompt)
+    replies = len(prefixes) // len(prefilled.images)
+    tokens = _prefix_tokens(vlm, chat_prompt(vlm, prefilled.prompt), prefixes)
+    if prefilled.start is None or tokens is None:
+        images = [image for image in prefilled.images for _ in range(replies)]
+        return expect_scores(vlm, images, prefixes, prompt=prefilled.prompt)
     tree = _score_tree(vlm.processor.tokenizer)
     lengths = [len(ids) for ids in tokens]
-    found: dict[int, Expectation] = {}
-    for length in sorted(set(lengths)) if reading.start.slides else [max(lengths)]:
-        rows = [row for row, own in enumerate(lengths) if own == length or not reading.start.slides]
-        device = reading.start.mask.device
+    by_row: dict[int, Expectation] = {}
+    sliding = prefilled.start.has_sliding_window  # padding before a prefix would then hide a part of the prompt
+    for length in sorted(set(lengths)) if sliding else [max(lengths)]:
+        rows = [row for row, own_length in enumerate(lengths) if own_length == length or not sliding]
+        device = prefilled.start.mask.device
         ids = torch.tensor([[0] * (length - lengths[row]) + tokens[row] for row in rows], device=device)
         mask = torch.tensor([[0] * (length - lengths[row]) + [1] * lengths[row] for row in rows], device=device)
-        start = reading.start.repeated(1, torch.tensor([row // replies for row in rows], device=device))
+        start = prefilled.start.repeat(1, torch.tensor([row // replies for row in rows], device=device))
         after = extend(vlm.model, start, ids, mask=mask, keep=1).after
-        found.update(zip(rows, _expectations(vlm.model, after, tree), strict=True))
-    return [found[row] for row in range(len(prefixes))]
+        by_row.update(zip(rows, _expectations(vlm.model, after, tree), strict=True))
+    return [by_row[row] for row in range(len(prefixes))]
 
 
-def _tokens_after(vlm: Vlm, question: str, prefixes: Sequence[str]) -> list[list[int]] | None:
+def _prefix_tokens(vlm: Vlm, question: str, prefixes: Sequence[str]) -> list[list[int]] | None:
     """The tokens of each prefix after the question; None where the tokenizer merges the two."""
-    asked, *whole = vlm.processor.tokenizer(
+    question_ids, *full_ids = vlm.processor.tokenizer(
         [question, *(question + prefix for prefix in prefixes)], add_special_tokens=False
     )["input_ids"]
-    if any(ids[: len(asked)] != asked or len(ids) == len(asked) for ids in whole):
+    if any(ids[: len(question_ids)] != question_ids or len(ids) == len(question_ids) for ids in full_ids):
         return None
-    return [ids[len(asked) :] for ids in whole]
+    return [ids[len(question_ids) :] for ids in full_ids]
 
 
 def _expectations(model: Any, start: Prefill, tree: _ScoreTree) -> list[Expectation]:
     batch, (paths, depth) = len(start.mask), tree.paths.shape
     tokens = torch.as_tensor(tree.paths, device=start.mask.device).repeat(batch, 1)
-    rest = extend(model, start.repeated(paths), tokens, keep=depth).logits
+    path_logits = extend(model, start.repeat(paths), tokens, keep=depth).logits
     root = torch.log_softmax(start.logits.float(), dim=-1)
-    inner = torch.log_softmax(rest.float(), dim=-1).reshape(batch, paths, depth, -1)
+    inner = torch.log_softmax(path_logits.float(), dim=-1).reshape(batch, paths, depth, -1)
     log_p = root[:, tree.tokens[:, 0]]
     for level in range(1, tree.tokens.shape[1]):
         step = inner[:, tree.path_of[:, level], level - 1, tree.tokens[:, level]]
@@ -95,16 +96,16 @@ class _ScoreTree(NamedTuple):
 
 
 def _score_tree(tokenizer: Any) -> _ScoreTree:
-    head = tokenizer(ANSWER_OPEN, add_special_tokens=False)["input_ids"]
+    tag_ids = tokenizer(ANSWER_OPEN, add_special_tokens=False)["input_ids"]
     answers = []
     for text in SCORE_TEXTS:
-        whole = tokenizer(ANSWER_OPEN + text, add_special_tokens=False)["input_ids"]
-        if whole[: len(head)] != head:
+        full_ids = tokenizer(ANSWER_OPEN + text, add_special_tokens=False)["input_ids"]
+        if full_ids[: len(tag_ids)] != tag_ids:
             raise AesError(
                 f"this model's tokenizer merges the answer tag and the score {text}: score tokens cannot be read",
                 fix="score with --samples 1 or more at a temperature instead of the expectation",
             )
-        answers.append(tuple(whole[len(head) :]))
+        answers.append(tuple(full_ids[len(tag_ids) :]))
     longest = max(map(len, answers))
     inner = {answer[:-1] for answer in answers}
     paths = sorted(path for path in inner if not any(other[: len(path)] == path for other in inner - {path}))

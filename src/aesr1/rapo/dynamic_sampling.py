@@ -13,7 +13,7 @@ import torch
 from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
 from aesr1.errors import AesError
-from aesr1.rapo.shared_prefix_batch import PICTURES
+from aesr1.rapo.shared_prefix_batch import PICTURE_INPUTS
 
 PADDED_LEFT = ("prompt_ids", "prompt_mask")
 PADDED_BOTH = ("token_type_ids", "mm_token_type_ids")  # for prompt and reply
@@ -25,68 +25,72 @@ Batch = dict[str, Any]
 
 def zero_advantage_groups(rewards: torch.Tensor, replies: int) -> list[int]:
     """Numbers of the groups whose rewards (rows,) are all equal; a group has `replies` rows."""
-    flat: list[int] = torch.nonzero(rewards.reshape(-1, replies).std(dim=1) < ZERO_STD).flatten().tolist()
-    return flat
+    groups: list[int] = torch.nonzero(rewards.reshape(-1, replies).std(dim=1) < ZERO_STD).flatten().tolist()
+    return groups
 
 
 def replacement_rows(count: int, *, size: int, seed: Sequence[int]) -> list[int]:
     """Rows of the training set to use instead; the same for the same seeds, so that a resumed run is equal."""
-    drawn: list[int] = np.random.default_rng(list(seed)).choice(size, size=count, replace=count > size).tolist()
-    return drawn
+    rows: list[int] = np.random.default_rng(list(seed)).choice(size, size=count, replace=count > size).tolist()
+    return rows
 
 
-def replace_groups(batch: Batch, other: Batch, *, leave: Sequence[int], enter: Sequence[int], pad: int) -> Batch:
-    """`batch` (TRL's dictionary of a generation batch) with rows `leave` replaced by rows `enter` of `other`.
+def replace_groups(batch: Batch, other: Batch, *, old_rows: Sequence[int], new_rows: Sequence[int], pad: int) -> Batch:
+    """`batch` (TRL's dictionary of a generation batch) with rows `old_rows` replaced by rows `new_rows` of `other`.
 
     Prompts are padded left and replies right to the wider of the two, with the tokenizer's `pad`; pictures to the same
     number of tiles. AesError where the two batches do not fit each other.
     """
     prompt = max(batch["prompt_ids"].shape[1], other["prompt_ids"].shape[1])
     reply = max(batch["completion_ids"].shape[1], other["completion_ids"].shape[1])
-    wide = _tiled(*(_widened(part, prompt, reply, pad) for part in (batch, other)))
-    ours, theirs = (dict(split_pixel_values_by_grid(part)) for part in wide)
-    if unlike := _unlike(ours, theirs):
+    padded = _with_equal_picture_shapes(*(_pad_columns(part, prompt, reply, pad) for part in (batch, other)))
+    ours, theirs = (dict(split_pixel_values_by_grid(part)) for part in padded)
+    if mismatch := _mismatch(ours, theirs):
         raise AesError(
-            f"groups of this model family cannot be replaced: {unlike}", fix="set dynamic_sampling_rounds: 0"
+            f"groups of this model family cannot be replaced: {mismatch}", fix="set dynamic_sampling_rounds: 0"
         )
     mixed: Batch = {}
     for name, rows in ours.items():
         if isinstance(rows, list):
             mixed[name] = list(rows)
-            for old, new in zip(leave, enter, strict=True):
+            for old, new in zip(old_rows, new_rows, strict=True):
                 mixed[name][old] = theirs[name][new]
         elif isinstance(rows, torch.Tensor) and rows.ndim > 0:
             mixed[name] = rows.clone()
-            mixed[name][list(leave)] = theirs[name][list(enter)]
+            mixed[name][list(old_rows)] = theirs[name][list(new_rows)]
         else:
             mixed[name] = rows
     return dict(unsplit_pixel_values_by_grid(mixed))
 
 
-def _tiled(batch: Batch, other: Batch) -> tuple[Batch, Batch]:
+def _with_equal_picture_shapes(batch: Batch, other: Batch) -> tuple[Batch, Batch]:
     """Both batches with pictures of one shape.
 
     Some processors (Idefics3, SmolVLM, LLaVA) pad each batch to its largest picture with zeros at the end of every
     axis, which the model ignores. Here the two batches are padded in the same way.
     """
     both = dict(batch), dict(other)
-    for name in PICTURES:
+    for name in PICTURE_INPUTS:
         if all(isinstance(part.get(name), torch.Tensor) for part in both):
             shapes = [part[name].shape[1:] for part in both]
             if len(shapes[0]) == len(shapes[1]):
                 shape = [max(sizes) for sizes in zip(*shapes, strict=True)]
                 for part in both:
-                    part[name] = _filled(part[name], shape)
+                    part[name] = _pad_to_shape(part[name], shape)
     return both
 
 
-def _filled(rows: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+def _pad_to_shape(rows: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """Rows padded with zeros at the end of their other axes, up to `shape`."""
-    missing = [size - have for size, have in zip(shape, rows.shape[1:], strict=True)]
-    return torch.nn.functional.pad(rows, [n for more in reversed(missing) for n in (0, more)]) if any(missing) else rows
+    padding = [size - current for size, current in zip(shape, rows.shape[1:], strict=True)]
+    return (
+        torch.nn.functional.pad(rows, [n for columns in reversed(padding) for n in (0, columns)])
+        if any(padding)
+        else rows
+    )
 
 
-def _unlike(ours: Batch, theirs: Batch) -> str:
+def _mismatch(ours: Batch, theirs: Batch) -> str:
     """Why two batches cannot be mixed; empty where they can."""
     for name, rows in ours.items():
         other: Any = theirs.get(name)
@@ -99,22 +103,22 @@ def _unlike(ours: Batch, theirs: Batch) -> str:
     return ""
 
 
-def _widened(batch: Batch, prompt: int, reply: int, pad: int) -> Batch:
+def _pad_columns(batch: Batch, prompt: int, reply: int, pad: int) -> Batch:
     """The batch with prompts `prompt` and replies `reply` columns wide."""
     left = prompt - batch["prompt_ids"].shape[1]
-    was = batch["completion_ids"].shape[1]
-    right = reply - was
-    wide = dict(batch)
+    reply_width = batch["completion_ids"].shape[1]
+    right = reply - reply_width
+    padded = dict(batch)
     for name, rows in batch.items():
         if not isinstance(rows, torch.Tensor) or rows.ndim != 2:
             continue
         value = pad if name in ("prompt_ids", "completion_ids") else 0
         if name in PADDED_LEFT:
-            wide[name] = torch.nn.functional.pad(rows, (left, 0), value=value)
+            padded[name] = torch.nn.functional.pad(rows, (left, 0), value=value)
         elif name in PADDED_BOTH:
-            wide[name] = torch.nn.functional.pad(rows, (left, right))
+            padded[name] = torch.nn.functional.pad(rows, (left, right))
         elif name.startswith(("completion_", "old_", "ref_", "sampling_")) or (
-            name == "importance_sampling_ratio" and rows.shape[1] == was
+            name == "importance_sampling_ratio" and rows.shape[1] == reply_width
         ):
-            wide[name] = torch.nn.functional.pad(rows, (0, right), value=value)
-    return wide
+            padded[name] = torch.nn.functional.pad(rows, (0, right), value=value)
+    return padded

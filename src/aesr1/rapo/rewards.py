@@ -44,29 +44,29 @@ def relative_reward(
     mean = filled.sum(axis=1) / np.maximum(count, 1)
     deviation = np.where(readable, grid - mean[:, None], 0.0)
     variance = (deviation**2).sum(axis=1) / np.maximum(count - 1, 1)
-    meets = (count > 0)[None, :] & ~np.eye(len(grid), dtype=bool)
+    compared = (count > 0)[None, :] & ~np.eye(len(grid), dtype=bool)
     if domains is not None:
         if len(domains) != len(grid):
             raise AesError(f"{len(domains)} domains for {len(grid)} images", fix="give one domain an image")
         names = np.asarray(domains)
-        meets &= names[:, None] == names[None, :]
-    wins = _preferences(human, tie_target, rater_stds)
+        compared &= names[:, None] == names[None, :]
+    targets = _preferences(human, tie_target, rater_stds)
     width = np.sqrt(variance[:, None] + variance[None, :] + GAMMA)
-    partners = np.maximum(meets.sum(axis=1), 1)
+    comparisons = np.maximum(compared.sum(axis=1), 1)
     reward = np.zeros_like(grid)
     for reply in range(grid.shape[1]):  # one (N, N) plane at a time: K planes would not fit the cache
-        better = ndtr((filled[:, reply, None] - mean[None, :]) / width)
-        fidelity = np.sqrt(better * wins + GAMMA) + np.sqrt((1 - better) * (1 - wins) + GAMMA)
-        reward[:, reply] = np.where(meets, fidelity, 0.0).sum(axis=1) / partners
+        p = ndtr((filled[:, reply, None] - mean[None, :]) / width)
+        fidelity = np.sqrt(p * targets + GAMMA) + np.sqrt((1 - p) * (1 - targets) + GAMMA)
+        reward[:, reply] = np.where(compared, fidelity, 0.0).sum(axis=1) / comparisons
     return np.where(readable, reward, 0.0)
 
 
 def _preferences(human: NDArray[np.float64], tie_target: float, rater_stds: ArrayLike | None) -> Grid:
     """t[i, j]: the target of the comparison of image i with image j. (N, N), 0–1."""
     difference = human[:, None] - human[None, :]
-    hard = np.where(difference > 0, 1.0, np.where(difference < 0, 0.0, tie_target))
+    hard_targets = np.where(difference > 0, 1.0, np.where(difference < 0, 0.0, tie_target))
     if rater_stds is None:
-        return hard
+        return hard_targets
     std = np.asarray(rater_stds, dtype=np.float64)
     if std.shape != human.shape or np.any(std < 0):
         raise AesError(
@@ -75,7 +75,7 @@ def _preferences(human: NDArray[np.float64], tie_target: float, rater_stds: Arra
         )
     width = np.hypot(std[:, None], std[None, :])
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(width > 0, ndtr(difference / width), hard)
+        return np.where(width > 0, ndtr(difference / width), hard_targets)
 
 
 def absolute_reward(scores: ArrayLike, ratings: ArrayLike, *, sigma: float = 0.1) -> Grid:

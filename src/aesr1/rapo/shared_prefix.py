@@ -9,10 +9,17 @@ import torch
 from accelerate.utils import gather_object
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from aesr1.rapo.shared_prefix_batch import COUNTS, PICTURES, group_inputs, pack_groups, prompt_positions, rows_of_groups
+from aesr1.rapo.shared_prefix_batch import (
+    PICTURE_COUNTS,
+    PICTURE_INPUTS,
+    pack_groups,
+    picture_inputs,
+    picture_rows,
+    prompt_positions,
+)
 from aesr1.training.parameters import unwrap_lora
 
-EXACT, ROUNDED = 1e-3, 5e-2
+FLOAT32_TOLERANCE, HALF_TOLERANCE = 1e-3, 5e-2
 """Largest difference of log-probabilities from TRL's: the maximum in float32, the mean in 16 bits."""
 
 Batch = dict[str, Any]
@@ -42,7 +49,7 @@ class SharedPrefix:
 
     def _prepare_inputs(self, generation_batch: Any) -> Batch:
         """As TRL's, but groups are shuffled as a whole, so that a micro-batch holds all replies to its pictures."""
-        if not self._whole_groups(self.args.per_device_train_batch_size):
+        if not self._has_whole_groups(self.args.per_device_train_batch_size):
             return super()._prepare_inputs(generation_batch)  # type: ignore[misc, no-any-return]
         passes = self.args.steps_per_generation
         if self._step % (passes * self.num_iterations) == 0 or self._buffered_inputs is None:  # type: ignore[attr-defined]
@@ -51,7 +58,7 @@ class SharedPrefix:
         micro_batch: Batch = self._buffered_inputs[self._step % passes]  # type: ignore[attr-defined]
         return micro_batch
 
-    def _whole_groups(self, rows: int) -> bool:
+    def _has_whole_groups(self, rows: int) -> bool:
         """Whether this many rows, and a process's share of a generation batch, are whole groups."""
         local = self.args.per_device_train_batch_size * self.args.steps_per_generation
         training = self.model.training  # type: ignore[attr-defined]
@@ -59,48 +66,58 @@ class SharedPrefix:
         return bool(self.read_once and self._agrees is not False and training and whole)
 
     def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **more: Any
+        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **kwargs: Any
     ) -> tuple[Any, Any, Any]:
         arguments = (model, input_ids, attention_mask, logits_to_keep)
-        if not self._whole_groups(len(input_ids)) or more.get("compute_aux_loss"):
-            return super()._get_per_token_logps_and_entropies(*arguments, **more)  # type: ignore[misc, no-any-return]
+        if not self._has_whole_groups(len(input_ids)) or kwargs.get("compute_aux_loss"):
+            return super()._get_per_token_logps_and_entropies(*arguments, **kwargs)  # type: ignore[misc, no-any-return]
         if self._agrees is None:
-            self._agrees = self._compare(*arguments, **more)
+            self._agrees = self._agrees_with_trl(*arguments, **kwargs)
         if not self._agrees:
-            return super()._get_per_token_logps_and_entropies(*arguments, **more)  # type: ignore[misc, no-any-return]
-        return self._once(*arguments, **more)
+            return super()._get_per_token_logps_and_entropies(*arguments, **kwargs)  # type: ignore[misc, no-any-return]
+        return self._shared_log_probs(*arguments, **kwargs)
 
-    def _once(self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **more: Any) -> LogProbs:
+    def _shared_log_probs(
+        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **kwargs: Any
+    ) -> LogProbs:
         """Log-probabilities and entropies (rows, R) of whole groups, in chunks of TRL's batch size."""
         replies = self.num_generations
         groups = len(input_ids) // replies
-        at_once = max(1, (more.get("batch_size") or len(input_ids)) // replies)
-        pictures = rows_of_groups({name: more.get(name) for name in (*PICTURES, *COUNTS)}, replies)
-        types, parts = more.get("mm_token_type_ids"), []
-        for start in range(0, groups, at_once):
-            chunk = slice(start, min(start + at_once, groups))
+        groups_per_chunk = max(1, (kwargs.get("batch_size") or len(input_ids)) // replies)
+        pictures = picture_rows({name: kwargs.get(name) for name in (*PICTURE_INPUTS, *PICTURE_COUNTS)}, replies)
+        token_types, parts = kwargs.get("mm_token_type_ids"), []
+        for start in range(0, groups, groups_per_chunk):
+            chunk = slice(start, min(start + groups_per_chunk, groups))
             rows = slice(chunk.start * replies, chunk.stop * replies)
-            seen, kinds = group_inputs(pictures, chunk), None if types is None else types[rows]
-            parts.append(self._of_groups(model, input_ids[rows], attention_mask[rows], logits_to_keep, seen, kinds))
+            parts.append(
+                self._log_probs_of_groups(
+                    model,
+                    input_ids[rows],
+                    attention_mask[rows],
+                    logits_to_keep,
+                    picture_inputs(pictures, chunk),
+                    None if token_types is None else token_types[rows],
+                )
+            )
         log_probs, entropies = zip(*parts, strict=True)
-        return LogProbs(torch.cat(log_probs), torch.cat(entropies) if more.get("compute_entropy") else None, None)
+        return LogProbs(torch.cat(log_probs), torch.cat(entropies) if kwargs.get("compute_entropy") else None, None)
 
-    def _of_groups(
-        self, model: Any, ids: Any, mask: Any, logits_to_keep: int, seen: dict[str, Any], types: Any
+    def _log_probs_of_groups(
+        self, model: Any, ids: Any, mask: Any, logits_to_keep: int, pictures: dict[str, Any], token_types: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities and entropies (rows, R) from one forward pass; `seen` are the picture inputs."""
-        replies, prompt = self.num_generations, ids.shape[1] - logits_to_keep
-        asked, there = ids[::replies, :prompt], mask[::replies, :prompt]
+        """Log-probabilities and entropies (rows, R) from one forward pass; `pictures` are the picture inputs."""
+        replies, prompt_length = self.num_generations, ids.shape[1] - logits_to_keep
+        prompts, prompt_mask = ids[::replies, :prompt_length], mask[::replies, :prompt_length]
         positions = prompt_positions(
             unwrap_lora(self.accelerator.unwrap_model(model)),
-            asked,
-            there,
-            image_grid_thw=seen.get("image_grid_thw"),
-            mm_token_type_ids=None if types is None else types[::replies, :prompt],
+            prompts,
+            prompt_mask,
+            image_grid_thw=pictures.get("image_grid_thw"),
+            mm_token_type_ids=None if token_types is None else token_types[::replies, :prompt_length],
         )
-        over = mask[:, prompt:]
+        reply_mask = mask[:, prompt_length:]
         pad = self._tokenizer.pad_token_id  # type: ignore[attr-defined]
-        packed = pack_groups(asked, there, positions, ids[:, prompt:], over, pad=pad)
+        packed = pack_groups(prompts, prompt_mask, positions, ids[:, prompt_length:], reply_mask, pad=pad)
         with self.accelerator.autocast():
             outputs = model(
                 input_ids=packed.input_ids,
@@ -108,28 +125,31 @@ class SharedPrefix:
                 position_ids=packed.position_ids,
                 labels=packed.labels,
                 fused_lm_head=True,
-                **seen,
+                **pictures,
             )
         entropy = outputs.log_probs if outputs.entropy is None else outputs.entropy  # the reference model has none
-        return packed.of_replies(outputs.log_probs, over), packed.of_replies(entropy, over)
+        return packed.by_reply(outputs.log_probs, reply_mask), packed.by_reply(entropy, reply_mask)
 
-    def _compare(self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **more: Any) -> bool:
+    def _agrees_with_trl(
+        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **kwargs: Any
+    ) -> bool:
         """Whether both ways agree on this batch; all processes get the same result."""
         arguments = (model, input_ids, attention_mask, logits_to_keep)
         mask = attention_mask[:, -logits_to_keep:].bool()
         problem = ""
         with torch.no_grad():
-            plain, _, _ = super()._get_per_token_logps_and_entropies(*arguments, **more)  # type: ignore[misc]
+            trl_log_probs, _, _ = super()._get_per_token_logps_and_entropies(*arguments, **kwargs)  # type: ignore[misc]
             try:
-                once, _, _ = self._once(*arguments, **more)
+                log_probs, _, _ = self._shared_log_probs(*arguments, **kwargs)
             except (RuntimeError, TypeError, ValueError, KeyError, IndexError, NotImplementedError) as error:
                 problem = f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
             else:
-                gap = (once - plain)[mask].abs().float()
-                exact = plain.dtype == torch.float32 and not self.args.bf16 and not self.args.fp16
-                far = gap.max().item() > EXACT if exact else gap.mean().item() > ROUNDED
-                problem = f"log-probabilities differ by up to {gap.max().item():.3g}" if far else ""
-        problems = [found for found in gather_object([problem]) if found]
+                difference = (log_probs - trl_log_probs)[mask].abs().float()
+                exact = trl_log_probs.dtype == torch.float32 and not self.args.bf16 and not self.args.fp16
+                largest, mean = difference.max().item(), difference.mean().item()
+                differs = largest > FLOAT32_TOLERANCE if exact else mean > HALF_TOLERANCE
+                problem = f"log-probabilities differ by up to {largest:.3g}" if differs else ""
+        problems = [text for text in gather_object([problem]) if text]
         if problems and self.accelerator.is_main_process:
             print(
                 f"this model cannot read the picture once for all replies ({problems[0]}): it is read for each of them",
@@ -143,11 +163,11 @@ def shuffle_groups(batch: Batch, replies: int, passes: int) -> list[Batch]:
     rows = split_pixel_values_by_grid(batch)
     count = len(batch["advantages"]) // replies
     order = (torch.randperm(count)[:, None] * replies + torch.arange(replies)).flatten()
-    mixed = {name: _ordered(value, order) for name, value in rows.items()}
+    mixed = {name: _reorder(value, order) for name, value in rows.items()}
     return [unsplit_pixel_values_by_grid(part) for part in split_tensor_dict(mixed, passes)]
 
 
-def _ordered(value: Any, order: torch.Tensor) -> Any:
+def _reorder(value: Any, order: torch.Tensor) -> Any:
     if value is None or (isinstance(value, torch.Tensor) and value.ndim == 0):
         return value
     return value[order.to(value.device)] if isinstance(value, torch.Tensor) else [value[i] for i in order.tolist()]

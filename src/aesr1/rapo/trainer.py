@@ -47,9 +47,9 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
         self._rounds: Counter[int] = Counter()  # of dynamic sampling, by step
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
-        stock = super()._get_train_sampler(dataset)
+        trl = super()._get_train_sampler(dataset)
         return EpochSampler(
-            stock.data_source, stock.mini_repeat_count, stock.batch_size, stock.repeat_count, stock.shuffle, stock.seed
+            trl.data_source, trl.mini_repeat_count, trl.batch_size, trl.repeat_count, trl.shuffle, trl.seed
         )
 
     def _generate_single_turn(self, prompt_ids: Any, images: Any, fields: Any, *args: Any, **kwargs: Any) -> Any:
@@ -57,53 +57,55 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
             return replies, None
         if images is not None and self.use_vllm and self.vllm_mode == "colocate":
             # vLLM expands the first picture token of a prompt, but TRL has already expanded it (TRL#6294)
-            prompt_ids = [collapsed(ids, self._image_pad_token_id) for ids in prompt_ids]
+            prompt_ids = [collapse_picture_tokens(ids, self._image_pad_token_id) for ids in prompt_ids]
         return super()._generate_single_turn(prompt_ids, images, fields, *args, **kwargs)
 
     def _calculate_rewards(self, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         parts: torch.Tensor = super()._calculate_rewards(inputs, *args, **kwargs)
         rewards = (parts * self.reward_weights.to(parts.device)).nansum(dim=1)
         start = self.accelerator.process_index * len(inputs)
-        self._own_rewards = rewards[start : start + len(inputs)]
+        self._local_rewards = rewards[start : start + len(inputs)]
         return parts
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
         batch: Batch = super()._generate_and_score_completions(inputs)
         if self.model.training and self.max_completion_length:
             self._metrics["train"]["completions/cap"].append(float(self.max_completion_length))  # for the alarms
-        return self._exchanged(batch) if self.dynamic_sampling_rounds and self.model.training else batch
+        return self._replace_zero_groups(batch) if self.dynamic_sampling_rounds and self.model.training else batch
 
-    def _exchanged(self, batch: Batch) -> Batch:
+    def _replace_zero_groups(self, batch: Batch) -> Batch:
         """The batch with zero-advantage groups replaced by groups of other images."""
         replies = self.num_generations
         groups = len(batch["advantages"]) // replies
-        zero = zero_advantage_groups(self._own_rewards, replies)
-        found = len(zero)
+        zero_groups = zero_advantage_groups(self._local_rewards, replies)
+        before = len(zero_groups)
         for _ in range(self.dynamic_sampling_rounds):
-            asked = max(gather_object([len(zero)]))  # all processes replace the same number, or none
-            if not asked:
+            needed = max(gather_object([len(zero_groups)]))  # all processes replace the same number, or none
+            if not needed:
                 break
-            with self._unlogged():
-                other = super()._generate_and_score_completions(self._others(max(2, asked)))
-            flat = set(zero_advantage_groups(self._own_rewards, replies))
-            fresh = [group for group in range(len(other["advantages"]) // replies) if group not in flat]
-            leave, enter = _rows_of(zero[: len(fresh)], replies), _rows_of(fresh[: len(zero)], replies)
+            with self._without_logging():
+                other = super()._generate_and_score_completions(self._replacement_inputs(max(2, needed)))
+            zero_again = set(zero_advantage_groups(self._local_rewards, replies))
+            new_groups = [group for group in range(len(other["advantages"]) // replies) if group not in zero_again]
+            old_rows = _rows_of_groups(zero_groups[: len(new_groups)], replies)
+            new_rows = _rows_of_groups(new_groups[: len(zero_groups)], replies)
             problem = ""
             try:
-                batch = replace_groups(batch, other, leave=leave, enter=enter, pad=self._tokenizer.pad_token_id)
+                pad = self._tokenizer.pad_token_id
+                batch = replace_groups(batch, other, old_rows=old_rows, new_rows=new_rows, pad=pad)
             except AesError as error:
                 problem = error.problem
-            if problems := [found for found in gather_object([problem]) if found]:
+            if problems := [text for text in gather_object([problem]) if text]:
                 # Raised by every process: after an error on one process the others would wait forever.
                 raise AesError(problems[0], fix="set dynamic_sampling_rounds: 0")
-            zero = zero[len(fresh) :]
+            zero_groups = zero_groups[len(new_groups) :]
         batch["num_items_in_batch"] = self.accelerator.gather(batch["completion_mask"].sum()).sum()
-        shares = gather_object([(found - len(zero)) / groups])
+        shares = gather_object([(before - len(zero_groups)) / groups])
         self._metrics["train"]["resampled"].append(sum(shares) / len(shares))
         return batch
 
     @contextmanager
-    def _unlogged(self) -> Iterator[None]:
+    def _without_logging(self) -> Iterator[None]:
         """Generate without changing the figures and the table of completions, except for the number of tokens.
 
         They describe the first replies, as without dynamic sampling, so that runs with and without it can be compared.
@@ -118,7 +120,7 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
             metrics["num_tokens"] = [self.state.num_input_tokens_seen]
             self._metrics["train"], self._logs = metrics, logs
 
-    def _others(self, images: int) -> list[dict[str, Any]]:
+    def _replacement_inputs(self, images: int) -> list[dict[str, Any]]:
         """Other images of the training set, one row for each reply."""
         step = self.state.global_step
         self._rounds[step] += 1
@@ -127,10 +129,10 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
         return [self.train_dataset[row] for row in rows for _ in range(self.num_generations)]
 
 
-def _rows_of(groups: Sequence[int], replies: int) -> list[int]:
+def _rows_of_groups(groups: Sequence[int], replies: int) -> list[int]:
     return [group * replies + reply for group in groups for reply in range(replies)]
 
 
-def collapsed(ids: Sequence[int], token: int | None) -> list[int]:
+def collapse_picture_tokens(ids: Sequence[int], token: int | None) -> list[int]:
     """Token ids with every run of the picture token joined into one, for an engine that expands it itself."""
-    return [id_ for place, id_ in enumerate(ids) if id_ != token or place == 0 or ids[place - 1] != token]
+    return [id_ for index, id_ in enumerate(ids) if id_ != token or index == 0 or ids[index - 1] != token]

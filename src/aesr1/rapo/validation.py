@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from aesr1.records import Appender, Prediction, Rating, SampledReply
 from aesr1.training.callbacks import drop_rows_after
 from aesr1.training.memory_advice import advice_for_validation
 
-SAMPLES = 6
+KEPT_REPLIES = 6
 """Number of images whose replies are kept at every validation."""
 
 
@@ -64,12 +63,11 @@ class Validation(TrainerCallback):  # type: ignore[misc]
         if state.global_step % self.every:
             return
         device = args.device
-        others = (
-            [] if device.type == "cpu" else [device]
-        )  # without a list torch keeps the state of every GPU, with a warning
+        # without a list torch keeps the state of every GPU, with a warning
+        gpus = [] if device.type == "cpu" else [device]
         kind = "cuda" if device.type == "cpu" else device.type
-        full = advice_for_validation(self.settings.batch_size)
-        with torch.random.fork_rng(others, device_type=kind), explain_out_of_memory("validating", full):
+        advice = advice_for_validation(self.settings.batch_size)
+        with torch.random.fork_rng(gpus, device_type=kind), explain_out_of_memory("validating", advice):
             self.vlm.model.eval()
             rows = list(predict(self.vlm, [rating.image for rating in self.ratings], self.settings))
             self.vlm.model.train()
@@ -77,21 +75,22 @@ class Validation(TrainerCallback):  # type: ignore[misc]
             "validation/readable": sum(row.readable for row in rows) / len(rows),
             **_agreement(rows, self.ratings),
         }
-        due = control.should_log
+        should_log = control.should_log
         Trainer.log(self.trainer, figures)  # not GRPOTrainer's, which would reset its averages
-        control.should_log = due  # a log resets this flag
+        control.should_log = should_log  # a log resets this flag
         if state.is_world_process_zero:
             with Appender(self.replies) as file:
-                file.append(*map(partial(_sample, state.global_step), rows[:SAMPLES], self.ratings[:SAMPLES]))
+                pairs = zip(rows[:KEPT_REPLIES], self.ratings[:KEPT_REPLIES], strict=True)
+                file.append(*(_sampled_reply(state.global_step, row, rating) for row, rating in pairs))
 
 
-def _sample(step: int, row: Prediction, rating: Rating) -> SampledReply:
+def _sampled_reply(step: int, row: Prediction, rating: Rating) -> SampledReply:
     return SampledReply(step, row.image, rating.score, row.score, row.readable, row.reasoning, row.reply)
 
 
 def _agreement(rows: Sequence[Prediction], ratings: Sequence[Rating]) -> dict[str, float]:
     """PLCC, SRCC and MAE, means over data sets. A set whose ratings are all equal is left out."""
-    found = []
+    by_domain = []
     for domain in sorted({rating.domain for rating in ratings}):
         pairs = [
             (row.score, r.score)
@@ -100,8 +99,8 @@ def _agreement(rows: Sequence[Prediction], ratings: Sequence[Rating]) -> dict[st
         ]
         if len({human for _, human in pairs}) > 1:
             predicted, human = zip(*pairs, strict=True)
-            found.append([measure(predicted, human) for measure in (plcc, srcc, mae)])
-    if not found:
+            by_domain.append([measure(predicted, human) for measure in (plcc, srcc, mae)])
+    if not by_domain:
         return {}
-    means = np.mean(found, axis=0)
+    means = np.mean(by_domain, axis=0)
     return {f"validation/{name}": float(mean) for name, mean in zip(("plcc", "srcc", "mae"), means, strict=True)}
