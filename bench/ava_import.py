@@ -1,8 +1,8 @@
-"""How long a file of AVA's size takes to become ratings.jsonl, and how much memory: made-up votes in AVA.txt's form.
+"""Time and memory of importing a label file of the size of AVA, with invented votes in the form of AVA.txt.
 
     python bench/ava_import.py [--rows 255530] [--pictures]
 
-With --pictures an empty file stands for each picture, so that looking for them is timed as well.
+With --pictures there is an empty file for each picture, so that the search for pictures is timed too.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ SHARES = [0.01, 0.02, 0.05, 0.12, 0.30, 0.26, 0.14, 0.06, 0.03, 0.01]
 
 
 def make(root: Path, rows: int, *, pictures: bool) -> None:
-    """AVA.txt with so many rows, a thirteenth of them on the test list."""
+    """Write AVA.txt with `rows` rows; a thirteenth of them are on the test list."""
     rng = np.random.default_rng(0)
     names = rng.choice(960_000, rows, replace=False) + 1
     raters = rng.integers(78, 549, rows)
     with (root / "AVA.txt").open("w") as file:
-        for number, (name, many) in enumerate(zip(names, raters, strict=True), start=1):
-            votes = " ".join(map(str, rng.multinomial(many, SHARES)))
-            file.write(f"{number} {name} {votes} 1 22 1396\n")
+        for number, (name, votes) in enumerate(zip(names, raters, strict=True), start=1):
+            counts = " ".join(map(str, rng.multinomial(votes, SHARES)))
+            file.write(f"{number} {name} {counts} 1 22 1396\n")
     (root / "generic_test.jpgl").write_text("".join(f"{name}\n" for name in names[: rows // 13]))
     if pictures:
         (root / "images").mkdir()
@@ -38,12 +38,14 @@ def make(root: Path, rows: int, *, pictures: bool) -> None:
 
 
 def timed(root: Path, *, labels_only: bool) -> None:
-    """In a process of its own, so that its memory is its own."""
-    began = time.perf_counter()
-    found = import_set(ImportConfig("ava", root, root / "out", labels_only=labels_only))
-    seconds = time.perf_counter() - began
+    """Import, and print time and memory. Runs in a new process, so that the memory is only that of the import."""
+    start = time.perf_counter()
+    imported = import_set(ImportConfig("ava", root, root / "out", labels_only=labels_only, subset=True))
+    seconds = time.perf_counter() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{sum(found.rows.values()):,} rows in {seconds:.1f} s ({time.process_time():.1f} s of CPU), {memory:.0f} MB")
+    print(
+        f"{sum(imported.rows.values()):,} rows in {seconds:.1f} s ({time.process_time():.1f} s of CPU), {memory:.0f} MB"
+    )
 
 
 def main() -> None:

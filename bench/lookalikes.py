@@ -1,8 +1,8 @@
-"""Does `ratings check` find altered copies, and take different pictures for one? On a folder, or on drawn scenes.
+"""How many altered copies `ratings check` finds, and how many different pictures it confuses, in a folder or on scenes.
 
     python bench/lookalikes.py [FOLDER]
 
-Beside ours stands the usual 64-bit difference hash, copies within 6 bits.
+Compared with the usual 64-bit difference hash (copies within 6 bits).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def compressed(picture: Image.Image, quality: int, scale: float) -> Image.Image:
 
 
 def cropped(picture: Image.Image, share: float) -> Image.Image:
-    """So much of each side's length cut off in all."""
+    """Crop this share of the width and of the height."""
     x, y = picture.width * share / 2, picture.height * share / 2
     return picture.crop((round(x), round(y), round(picture.width - x), round(picture.height - y)))
 
@@ -45,8 +45,8 @@ ALTERED: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def seen(pictures: list[Image.Image]) -> np.ndarray:
-    """Thumbnails, as check keeps them."""
+def thumbnails_of(pictures: list[Image.Image]) -> np.ndarray:
+    """Thumbnails as `ratings check` makes them (n, values)."""
     return np.frombuffer(b"".join(map(grey_fingerprint, pictures)), dtype=np.uint8).reshape(len(pictures), -1)
 
 
@@ -57,7 +57,7 @@ def hashes(pictures: list[Image.Image]) -> np.ndarray:
 
 
 def main() -> None:
-    """Print the share of copies found, and pairs of different pictures taken for one."""
+    """Print the share of copies that are found, and the number of different pictures that count as the same."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?")
     folder = parser.parse_args().folder
@@ -67,23 +67,23 @@ def main() -> None:
     else:
         pictures = [draw_scene(sample_scene(rng)) for _ in range(600)]
     n = len(pictures)
-    ours, theirs = seen(pictures), hashes(pictures)
+    thumbnails, bits = thumbnails_of(pictures), hashes(pictures)
     different = n * (n - 1) // 2
-    apart = (theirs[:, None, :] != theirs[None, :, :]).sum(axis=2)
-    alike = sum(1 for _ in look_alikes_of_all(ours))
-    close = int((np.triu(apart <= BITS, 1)).sum())
-    print(f"{n} pictures; of {different:,} different pairs taken for one: ours {alike}, difference hash {close}")
+    distance = (bits[:, None, :] != bits[None, :, :]).sum(axis=2)
+    ours = len(look_alikes_of_all(thumbnails))
+    hashed = int((np.triu(distance <= BITS, 1)).sum())
+    print(f"{n} pictures; of {different:,} different pairs counted as the same: ours {ours}, difference hash {hashed}")
     for name, alter in ALTERED.items():
         copies = [alter(picture) for picture in pictures]
         splits = np.repeat([0, 1], n)
-        found = {(a, b - n) for a, b in look_alikes(np.concatenate([ours, seen(copies)]), splits)}
-        mine = sum((i, i) in found for i in range(n)) / n
-        other = float(((theirs != hashes(copies)).sum(axis=1) <= BITS).mean())
-        print(f"{name:20} found: ours {mine:.3f}, difference hash {other:.3f}")
+        found = {(a, b - n) for a, b in look_alikes(np.concatenate([thumbnails, thumbnails_of(copies)]), splits)}
+        share = sum((i, i) in found for i in range(n)) / n
+        share_hashed = float(((bits != hashes(copies)).sum(axis=1) <= BITS).mean())
+        print(f"{name:20} found: ours {share:.3f}, difference hash {share_hashed:.3f}")
 
 
 def look_alikes_of_all(thumbnails: np.ndarray) -> set[tuple[int, int]]:
-    """Pairs among all the pictures: each one alone in a split would be slow, so halves by each bit of the index."""
+    """Look-alikes among all pictures: one comparison of two halves for each bit of the index, which is fast."""
     index = np.arange(len(thumbnails))
     return {pair for bit in range(len(thumbnails).bit_length()) for pair in look_alikes(thumbnails, index >> bit & 1)}
 

@@ -61,7 +61,7 @@ def gains(folders: list[Path], before: str, after: str) -> dict[str, dict[str, o
         each.append(compare(read_rows(folder / "test" / "ratings.jsonl", Rating), rows).differences[0].gain)
     found: dict[str, dict[str, object]] = {}
     for name in ("plcc", "srcc", "mae"):
-        intervals = [getattr(gain, name) for gain in each]
+        intervals = [gain.values[name] for gain in each]
         mean = float(np.mean([interval.value for interval in intervals]))
         half = float(np.linalg.norm([(interval.high - interval.low) / 2 for interval in intervals])) / len(intervals)
         seeds = [[interval.value, interval.low, interval.high] for interval in intervals]

@@ -1,10 +1,10 @@
-"""Rebuild the backbone from nothing: it learns to see and describe scenes, and is never shown a rating.
+"""Trains the embedded backbone from random weights to see and describe scenes. It never uses a rating.
 
-    python -m pretrain_backbone -o DIR [--looking N] [--counting N] [--describing N]
+    python scripts/pretrain_backbone.py -o DIR [--looking N] [--counting N] [--describing N]
 
-Three lessons: the eyes alone learn what is where (`eyes`); then the whole model writes thirteen facts as two-digit
-numbers, dense, so that words begin with something to say; then half of every batch is four sentences in the embedded
-critic's words, without mood or verdict. Stopped and given again, it goes on from the last save.
+Three lessons. Looking: the vision tower learns the content of each image cell (`backbone_vision`). Counting: the whole
+model writes thirteen facts as two-digit numbers. Describing: half of every batch is four sentences in the words of the
+embedded critic, without mood or verdict. The same command continues a stopped run from its last save.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from aesr1.errors import AesError
 from aesr1.outputs import require_same_settings
 from aesr1.tiny.scenes import Scene, facts
 from backbone_scenes import Pool, draw_pool
-from backbone_vision import EyeTest, facts_srcc, open_eyes
+from backbone_vision import VisionTask, facts_srcc, initialise_vision
 from tiny_model import build_model, build_processor, save_half
 
 FACTS_PROMPT = "Write the facts of this picture as numbers."
@@ -37,22 +37,22 @@ DESCRIBE_PROMPT = "Describe this picture."
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """How long each lesson lasts, in steps. `pictures` are drawn once and met several times."""
+    """The steps of each lesson. `pictures` are drawn once and used several times."""
 
     pictures: int = 30_000
     held_out: int = 512
-    batch: int = 64  # pictures a step; half of it in the counting lesson
+    batch: int = 64  # pictures in one step; half as many in the counting lesson
     looking: int = 1_200
     counting: int = 500
     describing: int = 800
     learning_rate: float = 1.5e-3
     warmup: int = 100
     seed: int = 0
-    every: int = 200  # steps between validations and saves
+    every: int = 200  # steps between evaluations and saves
 
 
-def scene_findings(scene: Scene) -> PictureFacts:
-    """What a person would say of a scene: its properties in named steps."""
+def scene_facts(scene: Scene) -> PictureFacts:
+    """The properties of a scene in the steps that a person would name."""
 
     def step(value: float, *bounds: float) -> int:
         return sum(value > bound for bound in bounds)
@@ -79,7 +79,7 @@ def facts_text(scene: Scene) -> str:
 
 
 def corpus(rng: np.random.Generator, *, size: int = 4_000) -> list[str]:
-    """Texts in every word the embedded critic knows, for the tokenizer."""
+    """Texts with every word of the embedded critic, to train the tokenizer."""
     places, warmths = list(PLACE), ("warm", "neutral", "cool")
     return [
         write_critique(
@@ -110,10 +110,10 @@ def encode(processor: Any, texts: list[tuple[str, str]], grids: torch.Tensor) ->
             add_generation_prompt=True,
             tokenize=False,
         ).replace(processor.image_token, processor.image_token * (int(grid.prod()) // 4))
-        asked, said = tokenizer(question)["input_ids"], tokenizer(answer)["input_ids"]
-        said.append(tokenizer.eos_token_id)
-        rows.append(asked + said)
-        labels.append([-100] * len(asked) + said)
+        question_ids, answer_ids = tokenizer(question)["input_ids"], tokenizer(answer)["input_ids"]
+        answer_ids.append(tokenizer.eos_token_id)
+        rows.append(question_ids + answer_ids)
+        labels.append([-100] * len(question_ids) + answer_ids)
     longest = max(map(len, rows))
     ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
     return {
@@ -125,48 +125,48 @@ def encode(processor: Any, texts: list[tuple[str, str]], grids: torch.Tensor) ->
 
 
 @torch.no_grad()
-def facts_known(model: Any, processor: Any, pool: Pool, chosen: NDArray[np.int64]) -> dict[str, float]:
-    """SRCC of each fact, read as the expectation over its two digit tokens, over scenes of the pool."""
+def facts_srcc_of_text(model: Any, processor: Any, pool: Pool, chosen: NDArray[np.int64]) -> dict[str, float]:
+    """SRCC of each fact over scenes of the pool. A fact is the expectation over its two digit tokens."""
     digits = processor.tokenizer.convert_tokens_to_ids(list("0123456789"))
-    read = []
+    predicted = []
     for part in np.array_split(chosen, max(1, len(chosen) // 64)):
         batch = encode(processor, [(FACTS_PROMPT, facts_text(pool.scenes[i])) for i in part], pool.grids[part])
         labels = batch.pop("labels")
         logits = model(**batch, pixel_values=pool.pixels(part), image_grid_thw=pool.grids[part]).logits
-        said = (labels[:, 1:] != -100).nonzero()[:, 1].reshape(len(labels), -1)[:, :-1]  # all but the end token
-        likely = logits[torch.arange(len(labels))[:, None], said][..., digits].float().softmax(-1)
-        value = (likely * torch.arange(10)).sum(-1).reshape(len(labels), -1, 2)
-        read.append((value[..., 0] * 10 + value[..., 1]).numpy())
-    return facts_srcc(np.concatenate(read), pool, chosen)
+        places = (labels[:, 1:] != -100).nonzero()[:, 1].reshape(len(labels), -1)[:, :-1]  # without the end token
+        probability = logits[torch.arange(len(labels))[:, None], places][..., digits].float().softmax(-1)
+        value = (probability * torch.arange(10)).sum(-1).reshape(len(labels), -1, 2)
+        predicted.append((value[..., 0] * 10 + value[..., 1]).numpy())
+    return facts_srcc(np.concatenate(predicted), pool, chosen)
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """One lesson: a loss of some pictures of the pool, and what is known after it."""
+    """One lesson: its loss on some pictures of the pool, and its evaluation."""
 
     name: str
     steps: int
     batch: int
     loss: Callable[[NDArray[np.int64], np.random.Generator], Any]
-    known: Callable[[NDArray[np.int64]], dict[str, float]]
+    evaluate: Callable[[NDArray[np.int64]], dict[str, float]]  # SRCC of each fact
 
 
-def teach(lesson: Lesson, module: torch.nn.Module, config: PretrainConfig, output: Path) -> None:
-    """Give one lesson, from where it was stopped. It warms up and falls along a cosine of its own.
+def train_lesson(lesson: Lesson, module: torch.nn.Module, config: PretrainConfig, output: Path) -> None:
+    """Train one lesson, from its last save if there is one. The learning rate has warm-up and a cosine.
 
-    Under one cosine for all, the words met a rate that had fallen to a tenth, and stayed babble.
+    Each lesson has its own cosine: with one for all, the rate of the text lessons was too low to learn words.
     """
 
-    def pace(step: int) -> float:
+    def rate(step: int) -> float:
         return min((step + 1) / config.warmup, 0.5 + 0.5 * math.cos(math.pi * step / lesson.steps))
 
     rng = np.random.default_rng([config.seed, *lesson.name.encode()])
     optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, pace)
-    notes, begun, losses, state = output / f"{lesson.name}.pt", time.time(), list[float](), {"step": 0}
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    save, start, losses, state = output / f"{lesson.name}.pt", time.time(), list[float](), {"step": 0}
     parts: dict[str, Any] = {"module": module, "optimizer": optimizer, "schedule": schedule}
-    if notes.exists():
-        state = torch.load(notes, weights_only=True)
+    if save.exists():
+        state = torch.load(save, weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(state[name])
         rng.bit_generator.state = state["rng"]
@@ -180,71 +180,74 @@ def teach(lesson: Lesson, module: torch.nn.Module, config: PretrainConfig, outpu
         optimizer.zero_grad()
         losses.append(loss.item())
         if step % 25 == 0:
-            spent = f"{time.time() - begun:.0f} s"
-            print(f"{lesson.name} {step} loss {np.mean(losses[-25:]):.4f} {spent}", file=sys.stderr, flush=True)
+            elapsed = f"{time.time() - start:.0f} s"
+            print(f"{lesson.name} {step} loss {np.mean(losses[-25:]):.4f} {elapsed}", file=sys.stderr, flush=True)
         if step % config.every == 0 or step == lesson.steps:
             module.eval()
-            known = lesson.known(held_out)
+            known = lesson.evaluate(held_out)
             module.train()
             row = {
                 "lesson": lesson.name,
                 "step": step,
                 "loss": round(float(np.mean(losses[-config.every :])), 4),
-                "seconds": round(time.time() - begun),
+                "seconds": round(time.time() - start),
                 "srcc": known,
             }
             with (output / "log.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
             states = {name: part.state_dict() for name, part in parts.items()}
-            torch.save({"step": step, "rng": rng.bit_generator.state, **states}, notes.with_suffix(".new"))
-            notes.with_suffix(".new").replace(notes)
+            torch.save({"step": step, "rng": rng.bit_generator.state, **states}, save.with_suffix(".new"))
+            save.with_suffix(".new").replace(save)
 
 
 def pretrain(config: PretrainConfig, output: Path) -> None:
-    """Train the backbone into `output` (processor, weights in float16, log.jsonl); goes on where it was stopped."""
+    """Write the backbone to `output` (processor, float16 weights, log.jsonl). Continues a stopped run."""
     if (output / "config.json").exists():
         raise AesError(f"{output} exists", fix="choose another output folder; nothing is overwritten")
     require_same_settings(output, config)
     words = np.random.default_rng(config.seed)
     processor = build_processor(corpus(words), prompts=(FACTS_PROMPT, DESCRIBE_PROMPT))
     model = build_model(processor, seed=config.seed)
-    model.set_attn_implementation("eager")  # on a CPU and at this size twice as fast as sdpa under autocast
+    model.set_attn_implementation("eager")  # on a CPU, at this size, twice as fast as sdpa with autocast
     pool = draw_pool(processor, config.pictures + config.held_out)
-    open_eyes(model, pool.patches[:2_000])
+    initialise_vision(model, pool.patches[:2_000])
 
-    def answer(chosen: NDArray[np.int64], texts: list[tuple[str, str]]) -> Any:
+    def text_loss(chosen: NDArray[np.int64], texts: list[tuple[str, str]]) -> Any:
         batch, pixels = encode(processor, texts, pool.grids[chosen]), pool.pixels(chosen)
         with torch.autocast("cpu", torch.bfloat16):
             return model(**batch, pixel_values=pixels, image_grid_thw=pool.grids[chosen]).loss
 
-    def write_facts(chosen: NDArray[np.int64], _: np.random.Generator) -> Any:
-        return answer(chosen, [(FACTS_PROMPT, facts_text(pool.scenes[i])) for i in chosen])
+    def facts_loss(chosen: NDArray[np.int64], _: np.random.Generator) -> Any:
+        return text_loss(chosen, [(FACTS_PROMPT, facts_text(pool.scenes[i])) for i in chosen])
 
-    def write_both(chosen: NDArray[np.int64], rng: np.random.Generator) -> Any:
-        lessons = [
+    def facts_and_description_loss(chosen: NDArray[np.int64], rng: np.random.Generator) -> Any:
+        texts = [
             (FACTS_PROMPT, facts_text(pool.scenes[i]))
             if n % 2
-            else (DESCRIBE_PROMPT, " ".join(write_description(scene_findings(pool.scenes[i]), rng)))
+            else (DESCRIBE_PROMPT, " ".join(write_description(scene_facts(pool.scenes[i]), rng)))
             for n, i in enumerate(chosen)
         ]
-        return answer(chosen, lessons)
+        return text_loss(chosen, texts)
 
-    def known(chosen: NDArray[np.int64]) -> dict[str, float]:
-        return facts_known(model, processor, pool, chosen)
+    def evaluate(chosen: NDArray[np.int64]) -> dict[str, float]:
+        return facts_srcc_of_text(model, processor, pool, chosen)
 
-    eyes = EyeTest(model.model.visual, pool)
-    looking = Lesson("looking", config.looking, config.batch, lambda chosen, _: eyes.loss(chosen), eyes.known)
-    teach(looking, eyes, config, output)
-    eyes.tower.requires_grad_(False)  # words still at random would unlearn it: after 400 steps tilt was at .18, not .92
-    teach(Lesson("counting", config.counting, config.batch // 2, write_facts, known), model, config, output)
-    teach(Lesson("describing", config.describing, config.batch, write_both, known), model, config, output)
+    vision = VisionTask(model.model.visual, pool)
+    looking = Lesson("looking", config.looking, config.batch, lambda chosen, _: vision.loss(chosen), vision.srcc)
+    train_lesson(looking, vision, config, output)
+    # The text weights are still random and would spoil the tower: SRCC of tilt fell from .92 to .18 in 400 steps.
+    vision.tower.requires_grad_(False)
+    counting = Lesson("counting", config.counting, config.batch // 2, facts_loss, evaluate)
+    train_lesson(counting, model, config, output)
+    describing = Lesson("describing", config.describing, config.batch, facts_and_description_loss, evaluate)
+    train_lesson(describing, model, config, output)
     save_half(model, processor, output, stage="pretrain")
-    for notes in output.glob("*.pt"):
-        notes.unlink()
+    for save in output.glob("*.pt"):
+        save.unlink()
 
 
 def main() -> None:
-    """Command line: `python -m pretrain_backbone -o DIR`."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
     for name in ("looking", "counting", "describing", "pictures", "seed"):

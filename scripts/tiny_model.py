@@ -1,4 +1,4 @@
-"""A Qwen2.5-VL of some three million parameters, built from config: the classes are the real ones."""
+"""Builds the tiny Qwen2.5-VL (about three million parameters) from a config, with the real classes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from aesr1.model.processor import picture_processor
 
 PATCH = 8
 VIEW_PIXELS = 112 * 112
-"""The tiny model sees a picture at no more than these pixels: 49 picture tokens of 16 × 16 pixels."""
+"""Largest picture size of the tiny model: 49 picture tokens of 16 × 16 pixels."""
 
 ROPE_THETA = 20.0
-"""Qwen's column positions take the lowest frequencies: at its 10⁶ a grid of eight columns turns them by 0.001 radians,
-and a model this small never learns where left is. At 20 they turn by half a radian or more."""
+"""Qwen encodes columns in the lowest frequencies. With its theta of 10⁶, eight columns differ by 0.001 radians, and a
+model this small never learns left and right. With 20 they differ by half a radian or more."""
 INITIAL_WEIGHTS = 0.04
 
 SPECIAL = (
@@ -46,14 +46,14 @@ CHAT_TEMPLATE = (
     "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""Qwen2.5-VL's template, less its default system message and video."""
+"""Qwen2.5-VL's template, without its default system message and video."""
 
 
 def build_processor(corpus: Iterable[str], *, prompts: tuple[str, ...], vocab_size: int = 768) -> Any:
-    """A processor whose byte-level BPE vocabulary is learnt from a corpus, digits one by one as in Qwen's.
+    """A processor with a byte-level BPE vocabulary trained on a corpus; digits are single tokens, as in Qwen.
 
-    The contract's prompt, the other fixed prompts and the tags are one token each: a toy should not spend
-    nine tenths of its time on reading one unchanging paragraph.
+    The contract's prompt, the other fixed prompts and the tags are one token each. Otherwise nine tenths of the
+    computation would go into the prompt, which never changes.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -86,7 +86,7 @@ def build_processor(corpus: Iterable[str], *, prompts: tuple[str, ...], vocab_si
 
 
 def build_model(processor: Any, *, seed: int, width: int = 192, layers: int = 4) -> Qwen2_5_VLForConditionalGeneration:
-    """A randomly initialised model that fits a processor's vocabulary and patches; float32, on the CPU."""
+    """A model with random weights for the vocabulary and patches of a processor; float32, on the CPU."""
     ids = processor.tokenizer.convert_tokens_to_ids
     config = Qwen2_5_VLConfig(
         text_config={
@@ -131,7 +131,7 @@ def build_model(processor: Any, *, seed: int, width: int = 192, layers: int = 4)
 
 
 def save_half(model: Any, processor: Any, output: Path, *, stage: str) -> None:
-    """Write an embedded checkpoint; half precision halves the package, and loading returns to float32."""
+    """Write an embedded checkpoint in half precision, for a smaller package; it is loaded as float32."""
     half = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
     model.config.dtype = torch.float16
     model.save_pretrained(output, state_dict=half)

@@ -1,4 +1,4 @@
-"""Metrics: numbers worked out by hand, scipy on ties, bad input with its reason, intervals that mean what they say."""
+"""Metrics: values calculated by hand, ties as in scipy, errors on bad input, coverage of the intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import stats
 from aesr1.errors import AesError
 from aesr1.metrics import (
     Interval,
-    Statistic,
+    Metric,
     bootstrap,
     krcc,
     mae,
@@ -24,12 +24,12 @@ from aesr1.metrics import (
     wilson,
 )
 
-ALL: tuple[Statistic, ...] = (plcc, srcc, krcc, mae, pair_accuracy)
-ORDERED: tuple[Statistic, ...] = (plcc, srcc, krcc, pair_accuracy)
+ALL: tuple[Metric, ...] = (plcc, srcc, krcc, mae, pair_accuracy)
+ORDERED: tuple[Metric, ...] = (plcc, srcc, krcc, pair_accuracy)
 
 
 @pytest.mark.parametrize(
-    ("statistic", "expected"),
+    ("metric", "expected"),
     [
         # Centred: (−1.5, −.5, .5, 1.5) and (−1.5, .5, −.5, 1.5); product 2.25 − .25 − .25 + 2.25 = 4 of 5.
         (plcc, 0.8),
@@ -40,12 +40,12 @@ ORDERED: tuple[Statistic, ...] = (plcc, srcc, krcc, pair_accuracy)
         (mae, 0.5),
     ],
 )
-def test_four_images_with_the_middle_two_swapped(statistic: Statistic, expected: float) -> None:
-    assert statistic([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(expected)
+def test_metrics_of_four_images_with_the_middle_two_swapped(metric: Metric, expected: float) -> None:
+    assert metric([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    ("statistic", "expected"),
+    ("metric", "expected"),
     [
         # Ranks 1.5, 1.5, 3 against 1, 2, 3: 1.5 / sqrt(1.5 · 2).
         (srcc, math.sqrt(3) / 2),
@@ -54,18 +54,18 @@ def test_four_images_with_the_middle_two_swapped(statistic: Statistic, expected:
         (pair_accuracy, 2.5 / 3),
     ],
 )
-def test_a_predicted_tie(statistic: Statistic, expected: float) -> None:
-    assert statistic([0.5, 0.5, 0.9], [0.1, 0.2, 0.3]) == pytest.approx(expected)
+def test_metrics_with_a_predicted_tie(metric: Metric, expected: float) -> None:
+    assert metric([0.5, 0.5, 0.9], [0.1, 0.2, 0.3]) == pytest.approx(expected)
 
 
-def test_pairs_that_people_hardly_tell_apart_are_dropped() -> None:
+def test_pairs_within_the_margin_are_left_out() -> None:
     human = [0.0, 0.1, 1.0]
     assert pair_accuracy([0.6, 0.5, 0.9], human) == pytest.approx(2 / 3)
     assert pair_accuracy([0.6, 0.5, 0.9], human, margin=0.2) == 1.0
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_random_ties_give_what_scipy_gives(seed: int) -> None:
+def test_metrics_equal_those_of_scipy_with_random_ties(seed: int) -> None:
     rng = np.random.default_rng(seed)
     human = rng.integers(0, 8, 60) / 10
     predicted = np.round(human + rng.normal(0, 0.3, 60), 1)
@@ -74,7 +74,7 @@ def test_random_ties_give_what_scipy_gives(seed: int) -> None:
     assert krcc(predicted, human) == pytest.approx(stats.kendalltau(predicted, human).statistic)
 
 
-def test_more_images_than_one_block_of_pairs() -> None:
+def test_pair_metrics_are_right_with_more_images_than_one_block() -> None:
     rng = np.random.default_rng(0)
     human = rng.random(1100)
     predicted = human + rng.normal(0, 0.3, 1100)
@@ -83,56 +83,56 @@ def test_more_images_than_one_block_of_pairs() -> None:
     assert pair_accuracy(predicted, human) == pytest.approx((1 + tau) / 2)
 
 
-def test_a_constant_predictor_orders_nothing() -> None:
+def test_a_constant_predictor_has_correlation_zero_and_pair_accuracy_one_half() -> None:
     human = [0.1, 0.5, 0.7]
     assert [plcc([0.3] * 3, human), srcc([0.3] * 3, human), krcc([0.3] * 3, human)] == [0, 0, 0]
     assert pair_accuracy([0.3] * 3, human) == 0.5
 
 
-def test_human_scores_alike_have_an_error_but_no_order() -> None:
+def test_equal_human_scores_have_an_mae_but_no_order() -> None:
     assert mae([0.1, 0.3], [0.2, 0.2]) == pytest.approx(0.1)
-    for statistic in ORDERED:
+    for metric in ORDERED:
         with pytest.raises(AesError, match=r"all human scores are 0\.2"):
-            statistic([0.1, 0.3], [0.2, 0.2])
+            metric([0.1, 0.3], [0.2, 0.2])
 
 
 @pytest.mark.parametrize(
     ("predicted", "human", "reason"),
     [
-        ([0.1, 0.2], [0.1, 0.2, 0.3], "not two columns of one length"),
-        ([[0.1, 0.2]], [[0.1, 0.2]], "not two columns of one length"),
+        ([0.1, 0.2], [0.1, 0.2, 0.3], "not two columns of the same length"),
+        ([[0.1, 0.2]], [[0.1, 0.2]], "not two columns of the same length"),
         ([], [], "at least 2 images, got 0"),
         ([0.1], [0.1], "at least 2 images, got 1"),
         ([0.1, math.nan, 0.3], [0.1, 0.2, 0.3], "1 of 3 predicted scores are not finite numbers, first: row 1"),
         ([0.1, 0.2, 0.3], [0.1, 0.2, math.inf], "1 of 3 human scores are not finite numbers, first: row 2"),
     ],
 )
-def test_bad_input_is_refused_with_its_reason(predicted: list[float], human: list[float], reason: str) -> None:
-    for statistic in ALL:
+def test_bad_input_raises_an_error_with_the_reason(predicted: list[float], human: list[float], reason: str) -> None:
+    for metric in ALL:
         with pytest.raises(AesError, match=reason):
-            statistic(predicted, human)
+            metric(predicted, human)
         with pytest.raises(AesError, match=reason):
-            bootstrap(statistic, predicted, human, draws=10)
+            bootstrap(metric, predicted, human, draws=10)
 
 
-def test_a_margin_that_drops_every_pair_is_refused() -> None:
+def test_a_margin_that_leaves_no_pair_is_an_error() -> None:
     with pytest.raises(AesError, match=r"no two human scores differ by more than 0\.5"):
         pair_accuracy([0.1, 0.2], [0.1, 0.2], margin=0.5)
 
 
-@pytest.mark.parametrize("statistic", ALL)
-def test_a_draw_is_the_statistic_of_the_images_drawn(statistic: Statistic) -> None:
+@pytest.mark.parametrize("metric", ALL)
+def test_each_draw_is_the_metric_of_the_drawn_images(metric: Metric) -> None:
     rng = np.random.default_rng(1)
     human = np.round(rng.random(30), 1)
     predicted = np.round(human + rng.normal(0, 0.3, 30), 1)
     drawn = np.random.default_rng(7).integers(30, size=(20, 30), dtype=np.int32)
-    values = [statistic(predicted[index], human[index]) for index in drawn]
-    interval = bootstrap(statistic, predicted, human, draws=20, seed=7, level=1.0)
-    assert interval.value == statistic(predicted, human)
+    values = [metric(predicted[index], human[index]) for index in drawn]
+    interval = bootstrap(metric, predicted, human, draws=20, seed=7, level=1.0)
+    assert interval.value == metric(predicted, human)
     assert (interval.low, interval.high) == pytest.approx((min(values), max(values)))
 
 
-def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
+def test_95_percent_of_the_intervals_contain_the_true_value() -> None:
     rng = np.random.default_rng(0)
     inside = 0
     for repeat in range(200):
@@ -143,14 +143,14 @@ def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert 0.89 <= inside / 200 <= 0.98
 
 
-def test_draws_of_one_human_score_are_left_out() -> None:
+def test_draws_with_equal_human_scores_are_left_out() -> None:
     # Of the draws of two images, half hold one of them twice.
     interval = bootstrap(plcc, [0.1, 0.2], [0.3, 0.9], draws=50)
     assert (interval.value, interval.low, interval.high) == pytest.approx((1.0, 1.0, 1.0))
     assert bootstrap(pair_accuracy, [0.2, 0.1], [0.3, 0.9], draws=50) == Interval(0.0, 0.0, 0.0)
 
 
-def test_draws_of_one_predicted_score_order_nothing() -> None:
+def test_draws_with_equal_predicted_scores_have_correlation_zero() -> None:
     interval = bootstrap(srcc, [0.1, 0.1, 0.2], [0.3, 0.6, 0.9], draws=200)
     assert interval.low == 0.0
     assert interval.high == pytest.approx(1.0)
@@ -162,36 +162,53 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert bootstrap(srcc, predicted, human, seed=3) != bootstrap(srcc, predicted, human, seed=4)
 
 
-@pytest.mark.parametrize(("statistic", "draws"), [(plcc, 0), (lambda predicted, human: 0.0, 10)])
-def test_no_draws_or_an_unknown_statistic_are_refused(statistic: Statistic, draws: int) -> None:
-    with pytest.raises(AesError, match="no interval"):
-        bootstrap(statistic, [0.1, 0.2], [0.3, 0.9], draws=draws)
+def test_an_interval_needs_at_least_one_draw() -> None:
+    with pytest.raises(AesError, match="no interval from 0 draws"):
+        bootstrap(plcc, [0.1, 0.2], [0.3, 0.9], draws=0)
 
 
-@pytest.mark.parametrize("statistic", ALL)
-def test_a_gain_plain_to_see_excludes_zero_and_none_includes_it(statistic: Statistic) -> None:
+@pytest.mark.parametrize("metric", [plcc, srcc, mae])
+def test_intervals_are_those_of_scipy(metric: Metric) -> None:
+    rng = np.random.default_rng(0)
+    human, predicted = rng.random(50), rng.random(50)
+    result = stats.bootstrap(
+        (predicted, human),
+        metric,
+        n_resamples=100,
+        paired=True,
+        vectorized=False,
+        method="percentile",
+        rng=np.random.default_rng(3),
+        batch=100,
+    ).confidence_interval
+    interval = bootstrap(metric, predicted, human, draws=100, seed=3)
+    assert (interval.low, interval.high) == pytest.approx((result.low, result.high))
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_the_interval_of_a_large_gain_excludes_zero_and_that_of_no_gain_does_not(metric: Metric) -> None:
     rng = np.random.default_rng(0)
     human = rng.random(200)
     poor, poor_too, good = (human + rng.normal(0, noise, 200) for noise in (0.8, 0.8, 0.1))
-    gain = paired_bootstrap(statistic, poor, good, human, draws=400)
+    gain = paired_bootstrap(metric, poor, good, human, draws=400)
     assert gain.excludes_zero
-    assert (gain.value > 0) == (statistic is not mae)
-    assert gain.value == pytest.approx(statistic(good, human) - statistic(poor, human))
-    assert not paired_bootstrap(statistic, poor, poor_too, human, draws=400).excludes_zero
+    assert (gain.value > 0) == (metric is not mae)
+    assert gain.value == pytest.approx(metric(good, human) - metric(poor, human))
+    assert not paired_bootstrap(metric, poor, poor_too, human, draws=400).excludes_zero
 
 
-def test_both_models_are_resampled_alike() -> None:
+def test_both_models_use_the_same_resampled_images() -> None:
     rng = np.random.default_rng(0)
     human, predicted = rng.random(50), rng.random(50)
     assert paired_bootstrap(plcc, predicted, predicted, human) == Interval(0.0, 0.0, 0.0)
 
 
-def test_pairs_of_many_images_take_fewer_draws() -> None:
+def test_pair_metrics_of_many_images_use_fewer_draws() -> None:
     assert [pair_draws(n, 2000) for n in (10, 5000, 10_000, 20_000)] == [2000, 2000, 500, 250]
     assert pair_draws(20_000, 100) == 100
 
 
-def test_wilson_on_numbers_worked_out_by_hand() -> None:
+def test_wilson_interval_equals_values_calculated_by_hand() -> None:
     # z = 1.96, n = 10, share .5: middle .5, half z / (1 + z²/10) · sqrt(.025 + z²/400) = .2634.
     assert wilson(5, 10).low == pytest.approx(0.2366, abs=1e-4)
     assert wilson(5, 10).high == pytest.approx(0.7634, abs=1e-4)
@@ -203,13 +220,13 @@ def test_wilson_on_numbers_worked_out_by_hand() -> None:
         wilson(0, 0)
 
 
-def test_raters_who_agree_wholly_set_no_ceiling_below_one() -> None:
+def test_raters_in_full_agreement_have_a_ceiling_of_one() -> None:
     ceiling = rater_ceiling([[10, 0, 0], [0, 10, 0], [0, 0, 10], [10, 0, 0]], [1, 2, 3], draws=50)
     assert ceiling.plcc.value == pytest.approx(1.0)
     assert ceiling.srcc.value == pytest.approx(1.0)
 
 
-def test_the_ceiling_is_the_reliability_of_the_mean() -> None:
+def test_the_ceiling_is_the_reliability_of_the_mean_score() -> None:
     # True means of variance 1 and 40 votes of variance 4 each: reliability 1 / (1 + 4/40) = .909.
     rng = np.random.default_rng(0)
     marks = np.arange(-10, 11)
@@ -221,7 +238,7 @@ def test_the_ceiling_is_the_reliability_of_the_mean() -> None:
     assert ceiling.srcc.value == pytest.approx(ceiling.plcc.value, abs=0.03)
 
 
-def test_raters_who_agree_on_nothing_have_a_ceiling_near_zero() -> None:
+def test_raters_without_agreement_have_a_ceiling_near_zero() -> None:
     votes = np.random.default_rng(0).multinomial(20, [0.25] * 4, size=300)
     assert rater_ceiling(list(votes), range(4), draws=50).plcc.value < 0.2
 
@@ -235,6 +252,6 @@ def test_raters_who_agree_on_nothing_have_a_ceiling_near_zero() -> None:
         ([[-3, 9], [1, 2]], "votes of row 0 are"),
     ],
 )
-def test_votes_that_cannot_be_halved_are_refused(votes: list[list[int]], reason: str) -> None:
+def test_votes_that_cannot_be_halved_raise_an_error(votes: list[list[int]], reason: str) -> None:
     with pytest.raises(AesError, match=reason):
         rater_ceiling(votes, [1, 2])

@@ -1,4 +1,4 @@
-"""Evaluation and comparison: joined by path, missing scores counted, gains told from chance, JSON and Markdown."""
+"""Evaluation and comparison: join by path, missing scores, significant gains, JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def three_stages(n: int = 200) -> tuple[list[Rating], dict[str, list[Prediction]
     return rated(human.tolist()), {name: predicted(values.tolist()) for name, values in scores.items()}
 
 
-def test_rows_meet_by_path_whatever_their_order() -> None:
+def test_predictions_are_joined_by_path_in_any_order() -> None:
     ratings = rated([0.1, 0.3, 0.2, 0.4])
     rows = predicted([0.1, 0.2, 0.3, 0.4])[::-1]
     elsewhere = replace(rows[0], image="/photos/other.jpg")
@@ -57,7 +57,7 @@ def test_rows_meet_by_path_whatever_their_order() -> None:
     assert (evaluation.model, evaluation.revision) == ("m", "1")
 
 
-def test_missing_scores_are_counted_left_out_and_filled_in() -> None:
+def test_missing_scores_are_counted_and_metrics_are_given_without_and_with_filling() -> None:
     evaluation = evaluate(rated([0.1, 0.3, 0.8, 0.6]), predicted([0.2, 0.4, None, 0.6]), name="a", draws=50)
     assert (evaluation.n, evaluation.n_scored, evaluation.n_readable) == (4, 3, 3)
     assert evaluation.parse_rate.value == 0.75
@@ -67,19 +67,19 @@ def test_missing_scores_are_counted_left_out_and_filled_in() -> None:
     assert (evaluation.scored.n, evaluation.imputed.n) == (3, 4)
 
 
-def test_filling_in_among_equal_scores_orders_nothing() -> None:
+def test_a_filled_in_score_is_tied_with_equal_scores() -> None:
     # The mean of three times .1 is not .1 in floating point.
     evaluation = evaluate(rated([0.1, 0.2, 0.3, 0.9]), predicted([0.1, 0.1, 0.1, None]), name="a", draws=50)
     assert evaluation.imputed.values["srcc"].value == 0.0
 
 
-def test_a_score_without_a_readable_reply_still_counts_as_scored() -> None:
+def test_a_score_with_an_unreadable_reply_counts_as_scored() -> None:
     rows = [replace(row, readable=False) for row in predicted([0.1, 0.5, 0.9])]
     evaluation = evaluate(rated([0.2, 0.5, 0.8]), rows, name="a", draws=50)
     assert (evaluation.n_scored, evaluation.n_readable, evaluation.parse_rate.value) == (3, 0, 0.0)
 
 
-def test_scores_without_a_reply_have_no_readable_share() -> None:
+def test_scores_without_replies_have_no_share_of_readable_replies() -> None:
     rows = [replace(row, reply="", readable=False) for row in predicted([0.1, 0.5, 0.9])]
     comparison = compare(rated([0.2, 0.5, 0.8]), {"fast": rows}, draws=50)
     assert to_results(comparison)["fast"]["parse_rate"] is None
@@ -103,17 +103,19 @@ GOOD = predicted([0.1, 0.2, 0.3])
         (rated([0.1, 0.2, 0.3]), predicted([0.1, float("nan"), 0.3]), "a scores /photos/1.jpg as nan"),
     ],
 )
-def test_rows_that_do_not_fit_are_refused(ratings: list[Rating], predictions: list[Prediction], reason: str) -> None:
+def test_ratings_and_predictions_that_do_not_match_raise_an_error(
+    ratings: list[Rating], predictions: list[Prediction], reason: str
+) -> None:
     with pytest.raises(AesError, match=reason):
         evaluate(ratings, predictions, name="a", draws=10)
 
 
-def test_nothing_to_compare_is_refused() -> None:
+def test_comparing_no_models_raises_an_error() -> None:
     with pytest.raises(AesError, match="no predictions to compare"):
         compare(rated([0.1, 0.2]), {})
 
 
-def test_gains_are_told_from_chance() -> None:
+def test_only_the_interval_of_a_real_gain_excludes_zero() -> None:
     ratings, predictions = three_stages()
     comparison = compare(ratings, predictions, draws=300)
     named = {(each.first, each.second): each.gain for each in comparison.differences}
@@ -127,7 +129,7 @@ def test_gains_are_told_from_chance() -> None:
     assert "krcc" not in real.values
 
 
-def test_markdown_has_bold_for_real_gains_alone() -> None:
+def test_only_real_gains_are_bold_in_markdown() -> None:
     ratings, predictions = three_stages()
     comparison = compare(ratings, predictions, draws=300)
     lines = to_markdown(comparison).splitlines()
@@ -141,7 +143,7 @@ def test_markdown_has_bold_for_real_gains_alone() -> None:
     assert "200 images" in lines[-1] and "300 bootstrap draws" in lines[-1] and "seed 0" in lines[-1]
 
 
-def test_a_stage_that_loses_is_not_bold() -> None:
+def test_a_model_that_gets_worse_is_not_bold() -> None:
     ratings, predictions = three_stages()
     text = to_markdown(compare(ratings, {"RAPO": predictions["RAPO"], "backbone": predictions["backbone"]}, draws=200))
     table = text.split("\n\n")[0]
@@ -175,7 +177,9 @@ def test_results_are_json_of_finite_numbers() -> None:
         ([0.5, 0.5, 0.9], [0.1, 0.2, None], "people rated all of these images the same"),
     ],
 )
-def test_what_cannot_be_measured_is_said(human: list[float], scores: list[float | None], note: str) -> None:
+def test_metrics_without_a_value_are_null_and_the_note_gives_the_reason(
+    human: list[float], scores: list[float | None], note: str
+) -> None:
     comparison = compare(rated(human), {"a": predicted(scores), "b": predicted(scores)}, draws=20)
     entry = json.loads(json.dumps(to_results(comparison), allow_nan=False))["a"]
     assert entry["plcc"] is entry["srcc"] is entry["krcc"] is entry["pair_accuracy"] is None
@@ -184,7 +188,7 @@ def test_what_cannot_be_measured_is_said(human: list[float], scores: list[float 
     assert "—" in text and f"a: {note}" in text and "nan" not in text
 
 
-def test_missing_scores_get_a_table_of_their_own() -> None:
+def test_missing_scores_add_a_second_table() -> None:
     ratings, predictions = three_stages(30)
     assert "filled in" not in to_markdown(compare(ratings, predictions, draws=20))
     predictions["backbone"][0] = replace(predictions["backbone"][0], score=None)
@@ -192,7 +196,7 @@ def test_missing_scores_get_a_table_of_their_own() -> None:
     assert "filled in with the mean" in text and "29 of 30" in text
 
 
-def test_votes_give_the_raters_ceiling() -> None:
+def test_the_rater_ceiling_is_computed_from_votes() -> None:
     votes = [(9, 1, 0), (1, 8, 1), (0, 1, 9), (5, 5, 0), (0, 5, 5), (1, 0, 0)]
     ratings = [
         replace(rating, votes=cast) for rating, cast in zip(rated(np.linspace(0, 1, 6).tolist()), votes, strict=True)

@@ -1,4 +1,4 @@
-"""Rationale measures: small texts counted by hand, and the wrong-photo control on texts that do and don't look."""
+"""Rationale measures: small texts counted by hand, and the wrong-photo control with matching and random texts."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from aesr1.evaluation.reasons import (
 )
 
 
-def seen(n: int, seed: int = 0) -> tuple[list[str], NDArray[np.float64]]:
-    """Texts that say how dark and how tilted a picture is, among filler; measurements with some noise."""
+def describing_texts(n: int, seed: int = 0) -> tuple[list[str], NDArray[np.float64]]:
+    """Texts that state the light and the horizon of a picture, with filler; measurements with noise."""
     rng = np.random.default_rng(seed)
     facts = rng.integers(0, 3, size=(n, 2))
     fillers = np.array(["quiet street", "old harbour", "red door", "green field", "tall tower"])
@@ -33,12 +33,12 @@ def seen(n: int, seed: int = 0) -> tuple[list[str], NDArray[np.float64]]:
     return texts, facts + rng.normal(0, 0.3, size=(n, 2))
 
 
-def test_words_and_sentences() -> None:
+def test_words_and_sentences_are_split() -> None:
     assert words("It’s 3 o'clock: Señor!") == ["it's", "o'clock", "señor"]
     assert sentences("Fine light.  Poor\ncolour! Yes?\n\n") == ["fine light", "poor", "colour", "yes"]
 
 
-def test_texts_that_differ_in_case_or_space_alone_are_one() -> None:
+def test_texts_that_differ_only_in_case_or_space_count_once() -> None:
     assert distinct_texts(["A fine picture.", "a  fine picture. ", "A poor one."]) == pytest.approx(2 / 3)
 
 
@@ -49,14 +49,14 @@ def test_distinct_ngrams_are_counted_within_texts() -> None:
     assert distinct_ngrams(["a"], size=2) == 0.0
 
 
-def test_templates_are_sentences_of_many_images() -> None:
+def test_template_rate_counts_sentences_that_many_images_share() -> None:
     texts = ["Nice light. One.", "Nice light! Two.", "Three. Three.", "Four."]
-    assert template_rate(texts) == pytest.approx(2 / 7)  # "three" stands twice, but in one image
+    assert template_rate(texts) == pytest.approx(2 / 7)  # "three" appears twice, but in one image
     assert template_rate(texts, common=0.5) == 0.0
     assert template_rate(["", " "]) == 0.0
 
 
-def test_coverage_counts_the_dimensions_named() -> None:
+def test_coverage_counts_the_named_dimensions() -> None:
     coverage = dimension_coverage(["The light is soft.", "Hard shadows, muted colours."])
     assert coverage.shares == (1.0, 0.0, 0.0, 0.5, 0.0)
     assert coverage.mean == pytest.approx(0.3)
@@ -80,7 +80,7 @@ def test_coverage_counts_the_dimensions_named() -> None:
         ("Frustrating, underrated light.", False),
     ],
 )
-def test_leaks(text: str, leaks: bool) -> None:
+def test_leaks_of_the_score_are_found(text: str, leaks: bool) -> None:
     assert leak_rate([text]) == float(leaks)
 
 
@@ -97,17 +97,17 @@ def test_leaks(text: str, leaks: bool) -> None:
         ("", (0, 0, 1)),
     ],
 )
-def test_sentences_take_sides(text: str, expected: tuple[float, float, float]) -> None:
+def test_sentences_count_as_praise_critique_or_neutral(text: str, expected: tuple[float, float, float]) -> None:
     assert tuple(tone([text])) == pytest.approx(expected)
 
 
-def test_critique_share_is_of_the_sentences_that_take_a_side() -> None:
+def test_critique_share_ignores_neutral_sentences() -> None:
     assert tone(["Lovely. Dull.", "Ugly. A dog."]).critique_share == pytest.approx(2 / 3)
     assert tone(["A dog."]).critique_share is None
 
 
-def test_texts_that_look_beat_the_wrong_photo() -> None:
-    texts, measurements = seen(120)
+def test_texts_that_describe_their_photo_fit_it_better_than_another() -> None:
+    texts, measurements = describing_texts(120)
     fit = text_follows_picture(texts, measurements, seed=0, draws=300)
     # Variance 2/3 of three steps against .09 of noise: at best R² = .88.
     assert 0.75 < fit.own.value < 0.92
@@ -116,34 +116,34 @@ def test_texts_that_look_beat_the_wrong_photo() -> None:
     assert fit.difference.value == pytest.approx(fit.own.value - fit.shuffled.value)
 
 
-def test_texts_that_do_not_look_gain_nothing_over_the_wrong_photo() -> None:
-    texts, measurements = seen(120)
+def test_texts_of_another_photo_fit_no_better_than_the_control() -> None:
+    texts, measurements = describing_texts(120)
     fit = text_follows_picture(texts, np.roll(measurements, 7, axis=0), seed=0, draws=300)
     assert abs(fit.difference.value) < 0.1
     assert not fit.difference.excludes_zero
 
 
-def test_units_and_constant_columns_make_no_difference() -> None:
-    texts, measurements = seen(60)
+def test_units_and_constant_columns_do_not_change_the_fit() -> None:
+    texts, measurements = describing_texts(60)
     plain = text_follows_picture(texts, measurements, seed=0, draws=50)
     scaled = np.column_stack([measurements * 1000 + 5, np.ones(60)])
     assert text_follows_picture(texts, scaled, seed=0, draws=50).own.value == pytest.approx(plain.own.value)
 
 
 def test_the_same_seed_gives_the_same_fit() -> None:
-    texts, measurements = seen(40)
+    texts, measurements = describing_texts(40)
     fits = [text_follows_picture(texts, measurements, seed=seed, draws=50) for seed in (1, 1, 2)]
     assert fits[0] == fits[1] != fits[2]
 
 
-def test_texts_without_a_common_word_explain_nothing() -> None:
+def test_texts_without_a_shared_word_explain_nothing() -> None:
     texts = ["".join(chr(97 + int(digit)) for digit in f"{i:04d}") for i in range(40)]
     assert text_follows_picture(texts, np.arange(40.0)[:, None], seed=0, draws=20).own.value == 0.0
     assert text_predicts_score(texts, np.arange(40.0), seed=0, draws=20).value == 0.0
 
 
-def test_text_predicts_a_score_that_it_speaks_of() -> None:
-    texts, measurements = seen(120)
+def test_text_predicts_a_score_that_depends_on_its_words() -> None:
+    texts, measurements = describing_texts(120)
     scores = measurements.sum(axis=1)
     assert text_predicts_score(texts, scores, seed=0, draws=200).low > 0.8
     noise = text_predicts_score(texts, np.random.default_rng(1).random(120), seed=0, draws=200)
@@ -161,7 +161,7 @@ MEASURES: list[Callable[[list[str]], object]] = [
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_no_texts_are_refused(measure: Callable[[list[str]], object]) -> None:
+def test_no_texts_raise_an_error(measure: Callable[[list[str]], object]) -> None:
     with pytest.raises(AesError, match="no rationales"):
         measure([])
 
@@ -177,7 +177,7 @@ def test_no_texts_are_refused(measure: Callable[[list[str]], object]) -> None:
         ([], np.zeros((0, 3)), "no rationales"),
     ],
 )
-def test_measurements_that_do_not_fit_are_refused(
+def test_unsuitable_measurements_raise_an_error(
     texts: list[str], measurements: NDArray[np.float64], reason: str
 ) -> None:
     with pytest.raises(AesError, match=reason):

@@ -1,3 +1,5 @@
+"""`ratings check`: bad rows, bad pictures, copies and look-alikes."""
+
 import io
 import json
 import subprocess
@@ -21,7 +23,7 @@ def scenes():
     return [draw_scene(sample_scene(rng)) for _ in range(40)]
 
 
-def test_a_sound_album_passes(tmp_path):
+def test_a_good_album_passes(tmp_path):
     ratings = make_album(AlbumConfig(tmp_path / "a", n=12, seed=1))
     report = check(CheckConfig((ratings,)))
     assert (report.rows, report.pictures, report.problems, report.failed) == (12, 12, [], False)
@@ -50,7 +52,7 @@ def kinds(report):
     return {(problem.kind, Path(problem.image).name) for problem in report.problems}
 
 
-def test_everything_that_may_be_wrong_with_a_picture_is_named(folder, scenes):
+def test_every_kind_of_picture_problem_is_reported(folder, scenes):
     whole = io.BytesIO()
     scenes[0].save(whole, "JPEG")
     report = check(
@@ -101,18 +103,18 @@ def test_everything_that_may_be_wrong_with_a_picture_is_named(folder, scenes):
         ({"image": "n" * 300}, {("missing", "n" * 300)}),
     ],
 )
-def test_everything_that_may_be_wrong_with_a_row_is_named(folder, scenes, row, found):
+def test_every_kind_of_row_problem_is_reported(folder, scenes, row, found):
     report = check(CheckConfig((folder({"a.png": scenes[0]}, [{"image": "a.png", **row}]),)))
     assert kinds(report) == found
 
 
-def test_a_line_that_is_no_json_is_counted_and_the_rest_is_checked(folder, scenes):
+def test_a_line_that_is_not_json_is_reported_and_the_rest_is_checked(folder, scenes):
     path = folder({"a.png": scenes[0]})
     with (path / "ratings.jsonl").open("a") as file:
         file.write('{"image": "b.png", \n[1]\n' + "[" * 100_000 + "\n")
     report = check(CheckConfig((path,)))
     assert [problem.kind for problem in report.problems] == ["row", "row", "row"]
-    assert "no JSON object" in report.problems[0].message
+    assert "not a JSON object" in report.problems[0].message
     assert "line 2" in report.problems[0].message
 
 
@@ -122,7 +124,7 @@ def test_missing_pictures_may_be_allowed(folder, scenes):
     assert check(CheckConfig((path,))).failed
 
 
-def test_one_picture_in_two_splits_is_found_by_name_and_by_looks(folder, scenes):
+def test_one_picture_in_two_splits_is_found_by_name_and_by_content(folder, scenes):
     small = scenes[1].resize((80, 80), Image.Resampling.LANCZOS)
     compressed = io.BytesIO()
     small.save(compressed, "JPEG", quality=40)
@@ -182,14 +184,14 @@ def test_altered_copies_are_found_and_different_scenes_are_not(scenes):
     assert not found - right
 
 
-def test_only_splits_that_differ_are_compared(scenes):
+def test_only_pictures_of_different_splits_are_compared(scenes):
     same = seen(scenes[0], scenes[0], scenes[0])
     assert list(look_alikes(same, np.array([0, 0, 0]))) == []
     assert sorted(look_alikes(same, np.array([1, 0, 2]))) == [(0, 1), (0, 2), (1, 2)]
     assert list(look_alikes(same[:0], np.array([], dtype=int))) == []
 
 
-def test_edges_decide_not_the_general_gradient():
+def test_look_alikes_are_decided_by_edges_not_by_gradients():
     across, down = np.meshgrid(np.linspace(0, 200, 16), np.linspace(0, 200, 16))
     bent = across + np.where(across > 100, 50, 0)
     pictures = np.stack([across, across * 0.5 + 30, down, bent]).reshape(4, -1).astype(np.uint8)
@@ -202,20 +204,20 @@ def test_blank_pictures_are_not_compared():
     assert list(look_alikes(blank, np.array([0, 1]))) == []
 
 
-def test_an_empty_file_and_names_that_are_no_text_are_said(folder, scenes, tmp_path):
+def test_an_empty_file_and_invalid_names_are_reported(folder, scenes, tmp_path):
     (tmp_path / "empty.jsonl").touch()
     assert "is empty" in to_text(check(CheckConfig((tmp_path / "empty.jsonl",))))
     path = folder({"a.png": scenes[0]}, [{"image": "\ud800.png"}])
     assert "\\ud800.png" in to_text(check(CheckConfig((path,))))
 
 
-def test_a_decoder_that_breaks_breaks_nothing_else(folder, scenes, monkeypatch):
+def test_an_error_in_a_decoder_does_not_stop_the_check(folder, scenes, monkeypatch):
     dds = b"DDS " + (124).to_bytes(4, "little") + bytes(72) + (32).to_bytes(4, "little") + bytes(200)
     report = check(CheckConfig((folder({"a.png": scenes[0], "odd.dds": dds}),), workers=1))
     assert kinds(report) == {("corrupt", "odd.dds")}
 
 
-def test_settings_and_files_that_cannot_be(tmp_path):
+def test_a_missing_file_or_a_bad_setting_raises_an_error(tmp_path):
     with pytest.raises(AesError, match="does not exist"):
         check(CheckConfig((tmp_path / "no.jsonl",)))
     with pytest.raises(AesError, match="alike is 20"):

@@ -1,4 +1,4 @@
-"""Label files as they should not be: each a clear error with file, line and what to do, and nothing written."""
+"""Broken label files: each gives an error with file, line and fix, and nothing is written."""
 
 import shutil
 import tempfile
@@ -15,17 +15,17 @@ DATA = Path(__file__).parents[1] / "data" / "ratings"
 
 
 @pytest.fixture
-def spoilt(tmp_path):
-    """A copy of a set's fixtures with one file changed; importing it."""
+def import_changed(tmp_path):
+    """Import a copy of a data set's fixtures with one file changed."""
 
-    def spoil(name: str, file: str, content: str | bytes, *, folder: str | None = None):
+    def change(name: str, file: str, content: str | bytes, *, folder: str | None = None):
         shutil.copytree(DATA / (folder or name), tmp_path / "set", dirs_exist_ok=True)
         raw = content.encode() if isinstance(content, str) else content
         (tmp_path / "set" / file).write_bytes(raw)
         found = import_set(ImportConfig(name, tmp_path / "set", tmp_path / "out", labels_only=True, subset=True))
         return read_rows(found.ratings, Rating)
 
-    return spoil
+    return change
 
 
 TAD = "merge/train.csv"
@@ -38,7 +38,7 @@ COUNTS = "koniq10k_scores_and_distributions.csv"
     ("name", "file", "content", "message"),
     [
         ("tad66k", TAD, "image,score\na.jpg,3\nb.jpg\n", r"train\.csv, line 3 has 1 cells, the header 2.*cut off"),
-        ("tad66k", TAD, 'image,score\na.jpg,3\n"b.jpg,4\n', r"line 3 is no row"),
+        ("tad66k", TAD, 'image,score\na.jpg,3\n"b.jpg,4\n', r"line 3 is not a valid table row"),
         ("tad66k", TAD, "image,score\na.jpg,nan\n", r"line 2: score is 'nan', not a number"),
         ("tad66k", TAD, "image,score\na.jpg,\n", r"line 2: score is '', not a number"),
         ("tad66k", TAD, "image,score\na.jpg,10.5\n", r"line 2: score is 10\.5, outside the scale 0–10"),
@@ -73,8 +73,8 @@ COUNTS = "koniq10k_scores_and_distributions.csv"
         ("aadb", "imgListFiles_label/imgListTrainRegression_Light.txt", "a.jpg 2\n", r"Light is 2, outside .* -1–1"),
         ("eva", "data/votes_filtered.csv", "image_id,score\n71,5\n", r"line 1 has no column 'image_id'"),
         ("flickr-aes", "FLICKR-AES_image_score.txt", "a.jpg 0.5 1\n", r"line 1 has 3 words"),
-        ("lapis", "imageset/ValImageSet.txt", "claude_01.jpg\n", r"claude_01\.jpg is in train as well"),
-        ("lapis", "imageset/ValImageSet.txt", "nobody.jpg\n", r"line 1: nobody rated nobody\.jpg"),
+        ("lapis", "imageset/ValImageSet.txt", "claude_01.jpg\n", r"claude_01\.jpg is in train too"),
+        ("lapis", "imageset/ValImageSet.txt", "nobody.jpg\n", r"line 1: there is no rating of nobody\.jpg"),
         ("spaq", "Annotations/MOS and Image attribute scores.xlsx", "PK not a workbook", r"is not a workbook"),
         ("koniq-10k", "koniq10k_distributions_sets.csv", f"{KONIQ}a.jpg,0,0,.5,.4,0,9,70,1,test\n", r"sum to 0\.9"),
         ("koniq-10k", "koniq10k_distributions_sets.csv", f"{KONIQ}a.jpg,0,0,.5,.5,0,9,70,1,dev\n", r"set is 'dev'"),
@@ -87,23 +87,23 @@ COUNTS = "koniq10k_scores_and_distributions.csv"
         ),
     ],
 )
-def test_bad_label_files(spoilt, tmp_path, name, file, content, message):
+def test_bad_label_files_raise_an_error_that_names_the_place(import_changed, tmp_path, name, file, content, message):
     with pytest.raises(AesError, match=f"(?s){message}"):
-        spoilt(name, file, content)
+        import_changed(name, file, content)
     assert not (tmp_path / "out").exists()
 
 
-def test_koniq_counts_must_sum_to_their_total(spoilt):
+def test_koniq_counts_must_sum_to_their_total(import_changed):
     header = "image_name,c1,c2,c3,c4,c5,c_total,MOS,SD\n"
     with pytest.raises(AesError, match="the votes sum to 103, not 104"):
-        spoilt("koniq-10k", COUNTS, f"{header}a.jpg,0,0,25,78,0,104,3.75,1\n", folder="koniq-10k-counts")
+        import_changed("koniq-10k", COUNTS, f"{header}a.jpg,0,0,25,78,0,104,3.75,1\n", folder="koniq-10k-counts")
 
 
-def test_para_votes_must_agree_with_the_mean(spoilt):
+def test_para_votes_must_agree_with_the_mean(import_changed):
     table = "annotation/PARA-GiaaTrain.csv"
     text = (DATA / "para" / table).read_text().replace(",3.24,", ",3.94,")
-    with pytest.raises(AesError, match=r"line 2: the votes average 3\.240, aestheticScore_mean says 3\.94"):
-        spoilt("para", table, text)
+    with pytest.raises(AesError, match=r"line 2: the votes average 3\.240, aestheticScore_mean is 3\.94"):
+        import_changed("para", table, text)
 
 
 @pytest.mark.parametrize(
@@ -116,12 +116,12 @@ def test_para_votes_must_agree_with_the_mean(spoilt):
     ],
     ids=["BOM", "CR", "blanks", "empty lines"],
 )
-def test_harmless_differences_are_read(spoilt, content):
-    rows = [row for row in spoilt("tad66k", TAD, content) if row.split == "train"]
+def test_harmless_differences_of_a_table_are_accepted(import_changed, content):
+    rows = [row for row in import_changed("tad66k", TAD, content) if row.split == "train"]
     assert [(Path(row.image).name, row.score) for row in rows] == [("a.jpg", 0.3), ("b.jpg", 0.4)]
 
 
-def test_lines_are_counted_whatever_ends_them(tmp_path):
+def test_lines_are_counted_with_any_line_ending(tmp_path):
     table = tmp_path / "t.csv"
     table.write_bytes(b"image,score\ra.jpg,3\rb.jpg\r")
     with pytest.raises(AesError, match="line 3 has 1 cells"):
@@ -129,25 +129,25 @@ def test_lines_are_counted_whatever_ends_them(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"MATLAB 5.0 cut", b"\0" * 200])
-def test_a_broken_matlab_file(spoilt, content):
+def test_a_broken_matlab_file_raises_an_error(import_changed, content):
     with pytest.raises(AesError, match="is not AADB's MATLAB file"):
-        spoilt("aadb", "AADBinfo.mat", content, folder="aadb-matlab")
+        import_changed("aadb", "AADBinfo.mat", content, folder="aadb-matlab")
 
 
 @pytest.mark.parametrize("label", ["5", "null", '"abc"', "[1, 2]", "[" * 3_000])
-def test_labels_of_idealo_that_are_no_votes(spoilt, label):
+def test_labels_of_idealo_without_votes_raise_an_error(import_changed, label):
     with pytest.raises(AesError, match=r"row 1 is not an image_id with ten votes|is not JSON|nested"):
-        spoilt("ava", "ava_labels_train.json", f'[{{"image_id": "1", "label": {label}}}]', folder="ava-idealo")
+        import_changed("ava", "ava_labels_train.json", f'[{{"image_id": "1", "label": {label}}}]', folder="ava-idealo")
 
 
-def test_a_mistake_in_the_gb18030_file_is_named_as_what_it_is(spoilt):
+def test_a_wrong_value_in_the_gb18030_file_is_not_reported_as_an_encoding_error(import_changed):
     file = "APDDv2-10023.csv"
     text = (DATA / "apddv2-whole" / file).read_bytes().replace(b"18.33", b"x")
     with pytest.raises(AesError, match=r"line 2: Total aesthetic score is 'x', not a number"):
-        spoilt("apddv2", file, text, folder="apddv2-whole")
+        import_changed("apddv2", file, text, folder="apddv2-whole")
 
 
-def test_one_picture_under_two_names_has_two_rows(tmp_path):
+def test_two_names_of_one_picture_are_an_error(tmp_path):
     root = tmp_path / "set"
     shutil.copytree(DATA / "baid", root)
     (root / "images").mkdir()
@@ -158,7 +158,7 @@ def test_one_picture_under_two_names_has_two_rows(tmp_path):
         import_set(ImportConfig("baid", root, tmp_path / "out", subset=True))
 
 
-def test_a_link_to_nowhere_is_a_missing_picture(tmp_path):
+def test_a_broken_link_is_a_missing_picture(tmp_path):
     root = tmp_path / "set"
     shutil.copytree(DATA / "baid", root)
     (root / "images").mkdir()
@@ -169,12 +169,12 @@ def test_a_link_to_nowhere_is_a_missing_picture(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["eva", "flickr-aes", "para", "lapis", "spaq", "ava"])
-def test_a_set_that_only_papers_have_counted_must_be_nearly_whole(tmp_path, name):
+def test_a_set_with_a_count_from_papers_must_be_nearly_complete(tmp_path, name):
     with pytest.raises(AesError, match=r"rows, the files here(?s:.*)--subset"):
         import_set(ImportConfig(name, DATA / name, tmp_path / "out", labels_only=True))
 
 
-def test_any_file_of_a_set_leads_to_the_others(tmp_path):
+def test_any_file_of_a_set_may_be_passed(tmp_path):
     found = load("tad66k", DATA / "tad66k" / "merge" / "test.csv")
     assert found.rows == {"train": 2, "test": 1}
 
@@ -192,14 +192,14 @@ def test_a_folder_level_too_high_or_too_low_is_named(tmp_path):
         load("tad66k", tmp_path / "download" / "TAD66K-main" / "labels-v2" / "unmerge" / "train")
 
 
-def test_another_set_and_no_folder_are_named(tmp_path):
+def test_another_set_or_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(AesError, match=r"holds none of AVA\.txt"):
         load("ava", DATA / "baid" / "dataset")
     with pytest.raises(AesError, match="there is no folder"):
         load("ava", tmp_path / "nowhere")
 
 
-def test_tables_by_theme_are_another_split(tmp_path):
+def test_tables_by_theme_are_refused(tmp_path):
     with pytest.raises(AesError, match="split by theme"):
         load("tad66k", DATA / "tad66k" / "unmerge")
 
@@ -211,7 +211,7 @@ def test_ava_without_its_test_list_is_refused(tmp_path):
         load("ava", tmp_path / "ava")
 
 
-def test_a_loop_of_links_does_no_harm(tmp_path):
+def test_a_loop_of_links_ends_in_an_ordinary_error(tmp_path):
     root = tmp_path / "set"
     shutil.copytree(DATA / "baid", root)
     (root / "images").symlink_to(root / "images")
@@ -223,7 +223,7 @@ def test_a_loop_of_links_does_no_harm(tmp_path):
         load("ava", root)
 
 
-def test_renamed_pictures_are_shown_beside_their_names(tmp_path):
+def test_the_error_on_renamed_pictures_shows_an_existing_name(tmp_path):
     root = tmp_path / "set"
     shutil.copytree(DATA / "baid", root)
     (root / "images").mkdir()
@@ -242,11 +242,11 @@ def test_nothing_is_overwritten_and_unknown_sets_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a/b.jpg", "a.jpg", "a b.jpg", "43751877@N08.jpg", "...jpg"])
-def test_plain_names_pass(name):
+def test_ordinary_picture_names_are_accepted(name):
     assert image_path(name, "here") == name
 
 
 @pytest.mark.parametrize("name", ["", " ", "../a.jpg", "a/../../b.jpg", "/a.jpg", "C:/a.jpg", "\\\\host\\a", "a\0b"])
-def test_names_that_lead_elsewhere_are_refused(name):
+def test_picture_names_outside_the_folder_are_refused(name):
     with pytest.raises(AesError):
         image_path(name, "here")

@@ -1,3 +1,5 @@
+"""Mixing data sets by weight, and dividing ratings into splits."""
+
 import json
 from collections import Counter
 from dataclasses import replace
@@ -27,13 +29,13 @@ def album(tmp_path):
     return write
 
 
-def test_weights_become_whole_numbers_that_sum():
+def test_weights_become_whole_numbers_with_the_right_sum():
     assert apportion(15_000, [2, 2, 1]) == [6_000, 6_000, 3_000]
     assert apportion(10, [1, 1, 1]) == [4, 3, 3]
     assert apportion(0, [1, 2]) == [0, 0]
 
 
-def test_a_mix_has_so_many_of_each_and_is_the_same_for_a_seed(album, tmp_path):
+def test_a_mix_has_the_right_number_of_each_set_and_is_the_same_for_a_seed(album, tmp_path):
     sources = tuple((album(name, 100), weight) for name, weight in (("a", 2), ("b", 2), ("c", 1)))
     first = mix(MixConfig(sources, tmp_path / "one", 50, val=10, seed=3))
     assert first.rows == {
@@ -66,7 +68,7 @@ def test_levels_are_balanced_within_each_set(album, tmp_path):
     assert levels == {(domain, level): n for domain, n in (("a", 10), ("b", 20)) for level in ("bad", "fair", "good")}
 
 
-def test_sources_on_the_command_line(album):
+def test_sources_are_parsed_from_the_command_line(album):
     path = album("ava", 10)
     assert parse_sources([f"{path.parent}:2", str(path), f"{path}:0.5"]) == ((path, 2.0), (path, 1.0), (path, 0.5))
     for bad in ("ava:0", "ava:-1", "ava:inf", "ava:nan"):
@@ -77,23 +79,23 @@ def test_sources_on_the_command_line(album):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n": 91}, r"91 are asked for"),
-        ({"n": 30, "balance": ("ugly",)}, "no levels"),
-        ({"n": 30, "balance": ("bad", "bad")}, "no levels"),
+        ({"n": 91}, r"91 are needed"),
+        ({"n": 30, "balance": ("ugly",)}, "not levels"),
+        ({"n": 30, "balance": ("bad", "bad")}, "not levels"),
         ({"n": 30, "split": "foo"}, "'foo' is not a split"),
-        ({"n": 10**23}, "are asked for"),
-        ({"n": 60, "balance": ("bad", "good")}, r"level good: 27 rows are there, 30 are asked for"),
+        ({"n": 10**23}, "are needed"),
+        ({"n": 60, "balance": ("bad", "good")}, r"level good has 27 rows, 30 are needed"),
         ({"n": 9, "split": "val", "val": 1}, "drawn twice"),
-        ({"n": 1, "split": "test"}, "0 rows are there, 1 are asked for"),
+        ({"n": 1, "split": "test"}, "has 0 rows, 1 are needed"),
     ],
 )
-def test_a_mix_that_cannot_be_is_refused(album, tmp_path, settings, message):
+def test_an_impossible_mix_raises_an_error(album, tmp_path, settings, message):
     with pytest.raises(AesError, match=message):
         mix(MixConfig(((album("a", 100), 1.0),), tmp_path / "out", **settings))
     assert not (tmp_path / "out").exists()
 
 
-def test_another_split_may_be_mixed(album, tmp_path):
+def test_a_split_other_than_train_may_be_mixed(album, tmp_path):
     found = mix(MixConfig(((album("a", 100), 1.0),), tmp_path / "out", 7, split="val"))
     assert found.rows == {"a": {"val": 7}}
 
@@ -104,7 +106,7 @@ def test_a_set_named_twice_is_refused(album, tmp_path):
         mix(MixConfig(((source, 1.0), (source, 1.0)), tmp_path / "out", 10))
 
 
-def test_a_picture_in_two_sets_is_refused_and_so_is_a_set_that_gives_nothing(album, tmp_path):
+def test_a_picture_in_two_sets_or_a_set_without_rows_raises_an_error(album, tmp_path):
     source = album("a", 100)
     other = tmp_path / "copy"
     other.mkdir()
@@ -115,7 +117,7 @@ def test_a_picture_in_two_sets_is_refused_and_so_is_a_set_that_gives_nothing(alb
         mix(MixConfig(((source, 1.0), (album("b", 100), 1e-9)), tmp_path / "out", 90))
 
 
-def test_draws_meet_their_shares_and_keep_groups_whole():
+def test_splits_have_their_shares_and_keep_groups_together():
     groups = [f"g{i // 3}" for i in range(300)]
     drawn = draw_splits(groups, {"train": 0.8, "val": 0.1, "test": 0.1}, seed=1)
     assert Counter(drawn) == pytest.approx({"train": 240, "val": 30, "test": 30}, abs=3)
@@ -133,7 +135,7 @@ def test_one_large_group_goes_to_the_largest_share():
 @pytest.mark.parametrize(
     "shares", [{}, {"train": 0}, {"train": -1, "test": 2}, {"dev": 1}, {"train": float("nan")}, {"train": float("inf")}]
 )
-def test_shares_that_cannot_be(shares):
+def test_impossible_shares_raise_an_error(shares):
     with pytest.raises(AesError):
         draw_splits(["a"], shares)
 
@@ -141,7 +143,7 @@ def test_shares_that_cannot_be(shares):
 SHARES = (("train", 0.5), ("val", 0.5), ("test", 0.0))
 
 
-def test_themes_in_file_names_stay_together_and_a_kept_split_stays(tmp_path):
+def test_groups_from_file_names_stay_together_and_a_kept_split_does_not_change(tmp_path):
     rows = [Rating(f"theme{i // 4}-{i % 4}.jpg", 0.5, "d", "test" if i < 8 else "train") for i in range(48)]
     write_rows(tmp_path / "r.jsonl", rows)
     counts = split(SplitConfig(tmp_path / "r.jsonl", tmp_path / "out", SHARES, ("test",), r"(theme\d+)-"))
@@ -165,27 +167,27 @@ def test_the_rows_own_groups_are_used(tmp_path):
     [
         ([("a.jpg", "train"), ("a.jpg", "test")], {}, "two rows"),
         ([("t1-a.jpg", "train"), ("t1-b.jpg", "test")], {"keep": ("test",), "group_by": r"t\d"}, "kept in test"),
-        ([("a.jpg", "train")], {"group_by": "("}, "no pattern"),
+        ([("a.jpg", "train")], {"group_by": "("}, "not a regular expression"),
         ([("a.jpg", "train")], {"group_by": "zzz"}, "matches nothing in a.jpg"),
-        ([("a.jpg", "train")], {"group_by": "(x*)"}, "names no group in a.jpg"),
-        ([("a.jpg", "train")], {"group_by": "(x)?a"}, "names no group in a.jpg"),
+        ([("a.jpg", "train")], {"group_by": "(x*)"}, "gives an empty group in a.jpg"),
+        ([("a.jpg", "train")], {"group_by": "(x)?a"}, "gives an empty group in a.jpg"),
         (
             [("t1-a.jpg", "train"), ("t1-b.jpg", "val")],
             {"keep": ("train", "val"), "group_by": r"t\d"},
             "in train and in",
         ),
-        ([("a.jpg", "train")], {"keep": ("dev",)}, "no split"),
+        ([("a.jpg", "train")], {"keep": ("dev",)}, "not a split"),
         ([("a.jpg", "train")], {"keep": ("train",)}, "no rows to divide"),
     ],
 )
-def test_a_division_that_would_leak_is_refused(tmp_path, rows, settings, message):
+def test_a_split_that_would_divide_a_group_or_has_bad_settings_raises_an_error(tmp_path, rows, settings, message):
     write_rows(tmp_path / "r.jsonl", [Rating(image, 0.5, "d", name) for image, name in rows])
     with pytest.raises(AesError, match=message):
         split(SplitConfig(tmp_path / "r.jsonl", tmp_path / "out", SHARES, **settings))
     assert not (tmp_path / "out").exists()
 
 
-def test_what_was_done_stands_beside_the_rows(album, tmp_path):
+def test_the_settings_of_a_mix_are_recorded_in_run_json(album, tmp_path):
     mix(MixConfig(((album("a", 100), 1.0),), tmp_path / "out", 5))
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["stage"] == "ratings mix"

@@ -1,3 +1,5 @@
+"""Import of a user's own CSV table."""
+
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ OASIS = Path(__file__).parents[3] / "shared" / "oasis-beauty" / "ratings.csv"
 
 @pytest.fixture
 def table(tmp_path):
-    """Write a table beside three pictures and give its config."""
+    """Write a table into a folder with three pictures; its settings."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for name in "abc":
@@ -25,7 +27,7 @@ def table(tmp_path):
     return write
 
 
-def test_a_mean_is_mapped_from_the_nominal_scale(table):
+def test_a_mean_is_mapped_from_the_scale_to_0_1(table):
     config = table("image,mean,sd,split\na.jpg,5.5,1.8,train\nb.jpg,1,0,val\nc.jpg,10,,test\n", scale=(1, 10))
     rows = read_rows(import_csv(config), Rating)
     assert [row.score for row in rows] == [0.5, 0.0, 1.0]
@@ -36,14 +38,14 @@ def test_a_mean_is_mapped_from_the_nominal_scale(table):
     assert Path(rows[0].image).is_file()
 
 
-def test_votes_give_mean_and_spread_by_themselves(table):
+def test_mean_and_rater_std_are_computed_from_votes(table):
     config = table("filename;votes_1;votes_2;votes_3\na.jpg;1;0;1\nb.jpg;0;0;4\n")
     first, second = read_rows(import_csv(config), Rating)
     assert (first.score, first.rater_std, first.raters, first.votes) == (0.5, 0.5, 2, (1, 0, 1))
     assert (second.score, second.rater_std) == (1.0, 0.0)
 
 
-def test_a_mark_that_nobody_could_choose_leaves_the_others_where_they_are(table):
+def test_a_mark_without_a_column_does_not_change_the_scale(table):
     (row,) = read_rows(import_csv(table("image,votes_1,votes_2,votes_4\na.jpg,0,1,0\n")), Rating)
     assert row.score == pytest.approx(1 / 3)
 
@@ -64,11 +66,11 @@ def test_rows_without_a_split_are_divided_by_the_seed(table):
     [
         ("image,mean\na.jpg,3\n", {}, "scale"),
         ("image,mean\na.jpg,6\n", {"scale": (1, 5)}, "line 2.*outside"),
-        ("image,mean\na.jpg,3\nb.jpg,x\n", {"scale": (1, 5)}, "line 3.*no number"),
-        ("image,mean\na.jpg,nan\n", {"scale": (1, 5)}, "no number"),
+        ("image,mean\na.jpg,3\nb.jpg,x\n", {"scale": (1, 5)}, "line 3.*not a number"),
+        ("image,mean\na.jpg,nan\n", {"scale": (1, 5)}, "not a number"),
         ("image,mean\na.jpg\n", {"scale": (1, 5)}, "line 2 has 1 cells, the header 2"),
         ("picture,mean\na.jpg,3\n", {"scale": (1, 5)}, "no image column"),
-        ("image,beauty\na.jpg,3\n", {"scale": (1, 5)}, "neither a mean nor votes"),
+        ("image,beauty\na.jpg,3\n", {"scale": (1, 5)}, "neither a mean nor vote columns"),
         ("image,mean\na.jpg,3\n", {"scale": (1, 5), "mean_column": "m"}, "no column 'm'"),
         ("image,mean\na.jpg,3\n", {"scale": (5, 1)}, "from 5"),
         ("image,mean\n", {"scale": (1, 5)}, "no rows"),
@@ -76,17 +78,17 @@ def test_rows_without_a_split_are_divided_by_the_seed(table):
         ("image,mean\na.jpg,3\na.jpg,4\n", {"scale": (1, 5)}, "rated twice"),
         ("image,mean\n../a.jpg,3\n", {"scale": (1, 5)}, "leaves the picture folder"),
         ("image,mean\n/etc/a.jpg,3\n", {"scale": (1, 5)}, "leaves the picture folder"),
-        ("image,mean\n,3\n", {"scale": (1, 5)}, "no image is named"),
+        ("image,mean\n,3\n", {"scale": (1, 5)}, "the image name is empty"),
         ("image,mean\nz.jpg,3\n", {"scale": (1, 5)}, "1 of 1 images.*missing"),
         ("image,mean,split\na.jpg,3,training\n", {"scale": (1, 5)}, "split is 'training'"),
         ("image,votes_1,votes_2\na.jpg,0,0\n", {}, "there are no votes"),
-        ("image,votes_1,votes_2\na.jpg,-1,2\n", {}, "no number of votes"),
-        ("image,votes_1,votes_2\na.jpg,0.5,2\n", {}, "no number of votes"),
+        ("image,votes_1,votes_2\na.jpg,-1,2\n", {}, "not a number of votes"),
+        ("image,votes_1,votes_2\na.jpg,0.5,2\n", {}, "not a number of votes"),
         ("image,votes_1,votes_5\na.jpg,1,2\n", {"scale": (1, 3)}, "vote columns run from 1 to 5"),
         ("image,mean\na.jpg,3,4\n", {"scale": (1, 5)}, "line 2 has 3 cells, the header 2"),
         ("image,mean\na.jpg,3\n./a.jpg,4\n", {"scale": (1, 5)}, "line 3: a.jpg is rated twice"),
-        ("image,mean,sd\na.jpg,3,-1\n", {"scale": (1, 5)}, "sd is -1, no standard deviation"),
-        ("image,mean,sd\na.jpg,3,90\n", {"scale": (1, 5)}, "sd is 90, no standard deviation"),
+        ("image,mean,sd\na.jpg,3,-1\n", {"scale": (1, 5)}, "sd is -1, not a standard deviation"),
+        ("image,mean,sd\na.jpg,3,90\n", {"scale": (1, 5)}, "sd is 90, not a standard deviation"),
         ("image,mean\na.jpg,3\n", {"scale": (0, float("inf"))}, "scale runs from 0 to inf"),
         ("image,mean\na.jpg,3\n", {"scale": (1, 5), "val_share": 7}, "val_share is 7"),
         ("image,mean,mean\na.jpg,3,4\n", {"scale": (1, 5)}, "two columns 'mean'"),
@@ -94,14 +96,14 @@ def test_rows_without_a_split_are_divided_by_the_seed(table):
         ("image,mean,votes_1,votes_2\na.jpg,1.9,5,5\n", {}, "votes average"),
     ],
 )
-def test_a_bad_table_is_a_clear_error_and_leaves_nothing(table, text, settings, message):
+def test_a_bad_table_raises_an_error_and_writes_nothing(table, text, settings, message):
     config = table(text, **settings)
     with pytest.raises(AesError, match=f"(?s){message}"):
         import_csv(config)
     assert not config.output.exists()
 
 
-def test_another_encoding_is_a_clear_error(table):
+def test_another_encoding_raises_an_error(table):
     with pytest.raises(AesError, match="UTF-8"):
         import_csv(table("image,mean\nä.jpg,3\n", encoding="latin-1", scale=(1, 5)))
 
@@ -116,8 +118,8 @@ def test_missing_pictures_may_be_left_out_and_nothing_is_overwritten(table):
         import_csv(config)
 
 
-@pytest.mark.skipif(not OASIS.exists(), reason="the OASIS beauty ratings are not at hand")
-def test_real_ratings_go_through(tmp_path):
+@pytest.mark.skipif(not OASIS.exists(), reason="the OASIS beauty ratings are not available")
+def test_a_real_table_is_imported(tmp_path):
     rows = read_rows(import_csv(CsvConfig(OASIS, tmp_path / "out", scale=(1, 7))), Rating)
     assert len(rows) == 553
     assert sum(row.split == "train" for row in rows) == 445

@@ -1,4 +1,4 @@
-"""Every public set's label files, in miniature and whole where they are at hand."""
+"""The label files of every public set: small fixtures, and the real files if they are available."""
 
 import shutil
 import subprocess
@@ -51,25 +51,25 @@ def test_ava_txt_with_the_official_list(read):
 
 
 @pytest.mark.parametrize("form", ["ava-tanet", "ava-idealo"])
-def test_other_forms_of_ava_say_the_same(read, form):
+def test_the_other_forms_of_ava_give_the_same_scores(read, form):
     rows = read("ava", form)
     assert rows["953619.jpg"].score == pytest.approx((699 / 124 - 1) / 9)
     assert (rows["954113.jpg"].score, rows["954113.jpg"].split) == (0.5, "test")
     assert rows["953958.jpg"].split == ("val" if form == "ava-tanet" else "train")
 
 
-def test_a_single_label_file_may_be_named(read):
+def test_a_single_label_file_may_be_passed(read):
     assert list(read("ava", "ava-tanet/val.csv")) == ["953958.jpg"]
 
 
-def test_tad66k(read):
+def test_tad66k_scores_and_splits(read):
     rows = read("tad66k")
     assert rows["meadow54810922.jpg"].score == pytest.approx(0.285)
     assert rows["43751877@N0123456789.jpg"].score == 1.0
     assert rows["street3369487147.jpg"].split == "test"
 
 
-def test_flickr_aes_strips_blanks_and_splits_by_the_list(read):
+def test_flickr_aes_removes_blanks_and_splits_by_the_list(read):
     rows = read("flickr-aes")
     assert [row.split for row in rows.values()] == ["train", "test", "train"]
     rated = rows["farm1_1_100_a.jpg"]
@@ -77,7 +77,7 @@ def test_flickr_aes_strips_blanks_and_splits_by_the_list(read):
     assert rows["farm1_1_102_c.jpg"].votes is None
 
 
-def test_flickr_aes_without_a_list_splits_by_how_much_a_worker_rated(read, tmp_path):
+def test_flickr_aes_without_a_list_splits_by_the_number_of_pictures_per_worker(read, tmp_path):
     shutil.copytree(DATA / "flickr-aes", tmp_path / "set")
     (tmp_path / "set" / "test.txt").unlink()
     names = [f"p{number}.jpg" for number in range(300)]
@@ -89,7 +89,7 @@ def test_flickr_aes_without_a_list_splits_by_how_much_a_worker_rated(read, tmp_p
     assert sum(row.split == "test" for row in rows.values()) == 105
 
 
-def test_para(read):
+def test_para_scores_votes_and_attributes(read):
     rows = read("para")
     row = rows["iaa_pub1_.jpg"]
     assert row.image.endswith("imgs/session1/iaa_pub1_.jpg")
@@ -100,7 +100,7 @@ def test_para(read):
     assert rows["iaa_pub71_.jpg"].split == "test"
 
 
-def test_aadb_lists_and_matlab_file_say_the_same(read, tmp_path):
+def test_aadb_lists_and_matlab_file_give_the_same_scores(read, tmp_path):
     lists = read("aadb")
     assert lists["farm1_255_500.jpg"].attributes == {"light": 0.75, "symmetry": 0.5}
     assert lists["farm2_1_1.jpg"].split == "val"
@@ -113,7 +113,7 @@ def test_aadb_lists_and_matlab_file_say_the_same(read, tmp_path):
     }
 
 
-def test_eva_gathers_the_votes(read):
+def test_eva_collects_single_votes(read):
     rows = read("eva")
     row = rows["71.jpg"]
     assert (row.score, row.raters, row.rater_std) == (0.7, 2, 0.2)
@@ -123,12 +123,12 @@ def test_eva_gathers_the_votes(read):
     )
 
 
-def test_baid(read):
+def test_baid_scores_and_splits(read):
     rows = read("baid")
     assert [(row.score, row.split) for row in rows.values()] == [(0.4034603, "train"), (0.35, "val"), (1.0, "test")]
 
 
-def test_apddv2_empty_marks_are_no_marks(read):
+def test_apddv2_empty_cells_are_not_attributes(read):
     rows = read("apddv2")
     assert rows["422028f2.png"].score == pytest.approx(0.1833)
     assert "Creativity" not in rows["422028f2.png"].attributes
@@ -137,12 +137,12 @@ def test_apddv2_empty_marks_are_no_marks(read):
     assert [row.split for row in rows.values()] == ["train", "val", "test"]
 
 
-def test_apddv2_whole_file_is_gb18030_and_out_of_100(read):
+def test_the_single_apddv2_file_is_gb18030_and_has_scores_from_0_to_100(read):
     (row,) = read("apddv2", "apddv2-whole").values()
     assert row.score == pytest.approx(0.1833)
 
 
-def test_lapis_averages_the_raters_and_leaves_out_who_did_not_answer(read):
+def test_lapis_averages_raters_and_leaves_out_missing_responses(read):
     rows = read("lapis")
     assert [(row.score, row.raters, row.split) for row in rows.values()] == [
         (pytest.approx(0.6), 2, "train"),
@@ -152,7 +152,7 @@ def test_lapis_averages_the_raters_and_leaves_out_who_did_not_answer(read):
     assert rows["claude_01.jpg"].rater_std == pytest.approx(0.2)
 
 
-def test_spaq_workbook(read):
+def test_the_spaq_workbook_is_read(read):
     rows = read("spaq")
     assert rows["00001.jpg"].score == pytest.approx(0.484)
     assert rows["00001.jpg"].attributes["colourfulness"] == pytest.approx(0.605)
@@ -167,25 +167,25 @@ def test_koniq_shares_become_counts(read):
     assert [row.split for row in rows.values()] == ["train", "val", "test"]
 
 
-def test_koniq_counts_are_on_another_scale(read):
+def test_the_koniq_table_of_counts_has_another_scale(read):
     (row,) = read("koniq-10k", "koniq-10k-counts").values()
     assert (row.votes, row.score) == ((0, 0, 26, 78, 0), 0.6875)
 
 
-def test_agiqa_prompts_are_not_cut_through(read):
+def test_pictures_of_one_agiqa_prompt_stay_in_one_split(read):
     rows = read("agiqa-3k")
     assert (rows["sd1.5_normal_001.jpg"].score, rows["sd1.5_normal_001.jpg"].group) == (1.0, "a tray of sushi, sharp")
     assert rows["AttnGAN_normal_000.jpg"].split == rows["Midjourney_normal_000.jpg"].split
     assert rows["AttnGAN_normal_000.jpg"].attributes == {"fits the prompt": 0.1}
 
 
-def test_every_row_says_licence_and_source(read):
+def test_every_row_has_licence_and_source(read):
     (row, *_) = read("baid").values()
     assert row.licence == "CC BY-NC-ND 4.0"
     assert "BAID" in row.source
 
 
-def test_pictures_are_found_in_whatever_letter_case(read, tmp_path):
+def test_pictures_are_found_in_any_letter_case(read, tmp_path):
     shutil.copytree(DATA / "baid", tmp_path / "set")
     (tmp_path / "set" / "images").mkdir()
     for name in ("24429.JPG", "55406.jpg", "82427.Jpg"):
@@ -195,7 +195,7 @@ def test_pictures_are_found_in_whatever_letter_case(read, tmp_path):
     assert all(Path(row.image).is_file() for row in rows.values())
 
 
-def test_missing_pictures_are_counted_or_left_out(read, tmp_path):
+def test_missing_pictures_are_an_error_or_left_out(read, tmp_path):
     shutil.copytree(DATA / "baid", tmp_path / "set")
     (tmp_path / "set" / "images").mkdir()
     Image.new("RGB", (20, 20)).save(tmp_path / "set" / "images" / "24429.jpg")
@@ -205,7 +205,7 @@ def test_missing_pictures_are_counted_or_left_out(read, tmp_path):
     assert list(read("baid", tmp_path / "set", labels_only=False, allow_missing=True)) == ["24429.jpg"]
 
 
-def test_a_set_that_is_not_whole_is_refused(read, tmp_path):
+def test_an_incomplete_set_is_refused(read, tmp_path):
     with pytest.raises(AesError, match="TAD66K has 52,248 train, 14,079 test rows, the files here 2 train, 1 test"):
         read("tad66k", subset=False)
     assert not (tmp_path / "out").exists()
@@ -228,7 +228,7 @@ def test_real_label_files_have_the_published_counts(tmp_path, name, root, counts
     assert import_set(ImportConfig(name, REAL / root, tmp_path, labels_only=True)).rows == counts
 
 
-def test_the_command_writes_rows_and_says_how_many(tmp_path):
+def test_the_command_writes_rows_and_prints_their_number(tmp_path):
     command = ["-m", "aesr1", "ratings", "import", "tad66k", str(DATA / "tad66k"), "-o", str(tmp_path / "out")]
     run = subprocess.run(
         [sys.executable, *command, "--labels-only", "--subset"], capture_output=True, text=True, check=True

@@ -1,3 +1,5 @@
+"""Overviews of ratings, exports for other tools, and import with Hugging Face datasets."""
+
 import importlib.util
 import json
 import subprocess
@@ -13,7 +15,7 @@ from aesr1.contract import PROMPT, Judgement, render_reply
 from aesr1.errors import AesError
 from aesr1.ratings.export import ExportConfig, export, unique_names
 from aesr1.ratings.huggingface import HuggingFaceConfig, import_huggingface
-from aesr1.ratings.show import blocks, draw, overview, to_text
+from aesr1.ratings.show import blocks, overview, save_plot, to_text
 from aesr1.records import Rating, read_rows, write_rows
 
 datasets = pytest.importorskip("datasets")
@@ -21,7 +23,7 @@ datasets = pytest.importorskip("datasets")
 
 @pytest.fixture
 def ratings(tmp_path):
-    """Six pictures of two data sets, all that a row can hold."""
+    """Six pictures of two data sets; rows with every field."""
     folder = tmp_path / "photos"
     folder.mkdir()
     rows = []
@@ -55,7 +57,7 @@ def test_an_overview_counts_and_averages(ratings):
     assert columns["two"].scores.tolist() == [0.8, 1.0]
 
 
-def test_an_overview_as_text(ratings):
+def test_an_overview_is_printed_as_text(ratings):
     text = to_text(overview([ratings.parent])[0])
     assert "one: 4 images (2 train, 2 test)" in text
     assert "50% bad, 50% fair, 0% good" in text
@@ -63,26 +65,26 @@ def test_an_overview_as_text(ratings):
     assert blocks([0, 1, 400, 800]) == " ▁▄█"
 
 
-def test_an_overview_as_a_picture(ratings, tmp_path):
+def test_an_overview_is_drawn_as_a_picture(ratings, tmp_path):
     pytest.importorskip("matplotlib")
     _, columns = overview([ratings])
-    with Image.open(draw(columns, tmp_path / "plot.png")) as picture:
+    with Image.open(save_plot(columns, tmp_path / "plot.png")) as picture:
         assert picture.width > 800
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
     with pytest.raises(AesError, match="exists"):
-        draw(columns, tmp_path / "plot.png")
-    draw({"$x^^{": columns["one"]}, tmp_path / "odd.svg")
-    with pytest.raises(AesError, match="no kind of picture"):
-        draw(columns, tmp_path / "plot.txt")
+        save_plot(columns, tmp_path / "plot.png")
+    save_plot({"$x^^{": columns["one"]}, tmp_path / "odd.svg")
+    with pytest.raises(AesError, match="not a supported picture format"):
+        save_plot(columns, tmp_path / "plot.txt")
 
 
-def test_nothing_to_show(tmp_path):
+def test_a_file_without_rows_raises_an_error(tmp_path):
     (tmp_path / "ratings.jsonl").touch()
     with pytest.raises(AesError, match="no rows"):
         overview([tmp_path])
 
 
-def test_for_trl(ratings, tmp_path):
+def test_the_export_for_trl_loads_with_datasets(ratings, tmp_path):
     files = export(ExportConfig(ratings, "trl", tmp_path / "out"))
     assert [file.name for file in files] == ["train.jsonl", "test.jsonl"]
     row = datasets.load_dataset("json", data_files=str(files[0]), split="train")[1]
@@ -91,7 +93,7 @@ def test_for_trl(ratings, tmp_path):
     assert Path(row["image"]).is_file()
 
 
-def test_for_llama_factory(ratings, tmp_path):
+def test_the_export_for_llama_factory_is_sharegpt(ratings, tmp_path):
     train, info = export(ExportConfig(ratings, "llama-factory", tmp_path / "out", split="train"))
     described = json.loads(info.read_text())[train.stem]
     assert described["formatting"] == "sharegpt"
@@ -102,7 +104,7 @@ def test_for_llama_factory(ratings, tmp_path):
     assert first["messages"][1]["content"] == "0.40"
 
 
-def test_for_lmms_eval(ratings, tmp_path):
+def test_the_export_for_lmms_eval_is_a_working_task(ratings, tmp_path):
     files = export(ExportConfig(ratings, "lmms-eval", tmp_path / "out", split="test"))
     task = tmp_path / "out" / "aesr1_one.yaml"
     assert task in files
@@ -128,7 +130,7 @@ def test_for_lmms_eval(ratings, tmp_path):
     assert utils.aggregate_plcc([(None, 0.3), (0.5, 0.5)]) == 0.0
 
 
-def test_domains_that_read_alike_do_not_collide(ratings, tmp_path):
+def test_similar_domain_names_get_different_files(ratings, tmp_path):
     rows = [
         replace(row, domain="a-b" if i % 2 else "a_b", split="test") for i, row in enumerate(read_rows(ratings, Rating))
     ]
@@ -139,7 +141,7 @@ def test_domains_that_read_alike_do_not_collide(ratings, tmp_path):
     assert all(str(file.absolute()) in file.with_suffix(".yaml").read_text() for file in data)
 
 
-def test_parquet_goes_out_and_comes_back_whole(ratings, tmp_path):
+def test_a_parquet_export_imports_to_the_same_rows(ratings, tmp_path):
     files = export(ExportConfig(ratings, "parquet", tmp_path / "out"))
     before = {(row.score, row.split): row for row in read_rows(ratings, Rating)}
     colours = {row.score: Image.open(row.image).getpixel((0, 0)) for row in before.values()}
@@ -159,7 +161,7 @@ def test_parquet_goes_out_and_comes_back_whole(ratings, tmp_path):
             assert picture.getpixel((0, 0)) == colours[row.score]
 
 
-def test_imagefolder_goes_out_and_comes_back(ratings, tmp_path):
+def test_an_imagefolder_export_imports_to_the_same_rows(ratings, tmp_path):
     export(ExportConfig(ratings, "imagefolder", tmp_path / "out"))
     shown = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "out"))
     assert sorted(shown) == ["test", "train"]
@@ -180,7 +182,7 @@ def test_a_set_whose_columns_are_empty_in_one_split_loads(ratings, tmp_path):
     assert shown["train"][0]["votes"] == [2, 3] and shown["test"][0]["votes"] is None
 
 
-def test_files_are_of_the_split_that_they_say(ratings, tmp_path):
+def test_the_split_of_a_file_is_read_from_its_name_or_prefix(ratings, tmp_path):
     files = export(ExportConfig(ratings, "parquet", tmp_path / "out"))
     plain = []
     for file in files:  # without a column that says the split
@@ -194,11 +196,11 @@ def test_files_are_of_the_split_that_they_say(ratings, tmp_path):
     named = import_huggingface(HuggingFaceConfig("parquet", tmp_path / "named", (f"val={plain[0]}",)))
     assert {row.split for row in read_rows(named, Rating)} == {"val"}
     odd = plain[0].rename(tmp_path / "one.parquet")
-    with pytest.raises(AesError, match="names no split"):
+    with pytest.raises(AesError, match="contains no split"):
         import_huggingface(HuggingFaceConfig("parquet", tmp_path / "x", (str(odd), str(plain[1]))))
 
 
-def test_columns_of_other_names_are_mapped(tmp_path):
+def test_columns_with_other_names_are_mapped(tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     rows = [{"file": "a.png", "mos": 5.5, "sd": 1.8, "part": "validation"}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -219,18 +221,18 @@ def test_columns_of_other_names_are_mapped(tmp_path):
         ({"image": "a.png", "score": 3.0}, {}, "train row 1: score is 3, outside the scale 0–1"),
         ({"image": "a.png", "score": None}, {}, "score is 'None', not a number"),
         ({"image": "a.png", "score": 0.5, "split": "dev"}, {}, "split is 'dev'"),
-        ({"image": None, "score": 0.5}, {}, "row 1 holds no picture"),
-        ({"image": "a.png", "score": 0.5}, {"columns": (("mark", "score"),)}, "no field of a rating"),
+        ({"image": None, "score": 0.5}, {}, "row 1 has no picture"),
+        ({"image": "a.png", "score": 0.5}, {"columns": (("mark", "score"),)}, "not a field of a rating"),
         ({"image": "a.png", "score": 0.5}, {"scale": (5, 1)}, "scale runs from 5"),
         ({"image": "gone.png", "score": 0.5}, {}, "1 images are missing, first: .*gone.png"),
         ({"image": "a.png", "score": 0.5, "rater_std": "abc"}, {}, "rater_std is 'abc', not a number"),
-        ({"image": "a.png", "score": 0.5, "rater_std": -3}, {}, "rater_std is -3, no standard"),
+        ({"image": "a.png", "score": 0.5, "rater_std": -3}, {}, "rater_std is -3, not a standard"),
         ({"image": "a.png", "score": 0.5, "raters": -7}, {}, "raters is -7, not a number of votes"),
-        ({"image": "a.png", "score": 0.5, "votes": "[1]"}, {}, "no list of numbers"),
+        ({"image": "a.png", "score": 0.5, "votes": "[1]"}, {}, "not a list of numbers"),
         ({"image": "a.png", "score": 0.5, "attributes": "text"}, {}, "attributes are 'text'"),
     ],
 )
-def test_a_data_set_that_does_not_fit_is_refused(tmp_path, row, settings, message):
+def test_an_unsuitable_data_set_raises_an_error(tmp_path, row, settings, message):
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     with pytest.raises(AesError, match=f"(?s){message}"):
@@ -238,8 +240,8 @@ def test_a_data_set_that_does_not_fit_is_refused(tmp_path, row, settings, messag
     assert not (tmp_path / "out").exists()
 
 
-def test_exports_that_cannot_be(ratings, tmp_path):
-    with pytest.raises(AesError, match="no tool"):
+def test_impossible_exports_raise_an_error_and_write_nothing(ratings, tmp_path):
+    with pytest.raises(AesError, match="not a known tool"):
         export(ExportConfig(ratings, "keras", tmp_path / "out"))
     with pytest.raises(AesError, match="no rows of split val"):
         export(ExportConfig(ratings, "trl", tmp_path / "out", split="val"))
@@ -252,5 +254,5 @@ def test_exports_that_cannot_be(ratings, tmp_path):
         assert not (tmp_path / to).exists()
 
 
-def test_names_of_several_folders_do_not_collide():
+def test_equal_file_names_of_several_folders_get_numbers():
     assert unique_names(["x/a.jpg", "y/a.jpg", "z/A.jpg", "x/b.jpg"]) == ["a.jpg", "1-a.jpg", "2-A.jpg", "b.jpg"]

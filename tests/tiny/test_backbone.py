@@ -1,4 +1,4 @@
-"""The embedded models: how big they are, that they load, and that the backbone's school never shows a rating."""
+"""The embedded models: their size, that they load, and that the backbone's pretraining never shows a rating."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import pretrain_backbone as school
+import pretrain_backbone
 from aesr1 import Scorer
 from aesr1.aescot.phrases import MOOD, VERDICT, write_description
 from aesr1.contract import PROMPT, TAGS
 from aesr1.errors import AesError
 from aesr1.model.load import BACKBONE, TINY, load
 from aesr1.tiny.scenes import FACTS, LAYERS, draw_layers, sample_scene
-from backbone_scenes import look_at
-from pretrain_backbone import PretrainConfig, facts_text, pretrain, scene_findings
+from backbone_scenes import cell_contents
+from pretrain_backbone import PretrainConfig, facts_text, pretrain, scene_facts
 
 EMBEDDED = Path(str(files("aesr1.tiny")))
 
@@ -30,28 +30,28 @@ def test_embedded_models_load_and_are_small(name, folder):
         assert len(tokenizer(text, add_special_tokens=False)["input_ids"]) == 1
 
 
-def test_the_toy_scores_a_photograph_with_reasons(tmp_path):
+def test_the_tiny_model_scores_a_photograph_with_reasoning(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.jpg")
     (row,) = Scorer(device="cpu").score([tmp_path / "photo.jpg"])
     assert 0 < row.score < 1 and row.readable and row.reasoning and row.model == TINY
 
 
-def test_the_school_describes_and_never_judges():
+def test_pretraining_texts_describe_and_never_judge():
     verdicts = [text for _, texts in VERDICT for text in texts]
     moods = [text.split("{")[0].strip() for texts in MOOD.values() for text in texts]
     rng = np.random.default_rng(0)
     for _ in range(300):
         scene = sample_scene(rng)
-        lesson = " ".join(write_description(scene_findings(scene), rng))
+        lesson = " ".join(write_description(scene_facts(scene), rng))
         assert not any(text in lesson for text in (*verdicts, *TAGS))
         assert not any(text and f"{text} mood" in lesson for text in moods)
         assert len(facts_text(scene)) == 2 * len(FACTS) and facts_text(scene).isdigit()
 
 
-def test_every_cell_is_told_what_it_shows():
+def test_cell_contents_are_those_of_the_drawn_layers():
     scene = sample_scene(np.random.default_rng(0))
-    cells = look_at(scene, 5, 8).astype(float)
+    cells = cell_contents(scene, 5, 8).astype(float)
     assert cells.shape == (40, len(LAYERS) + 10)
     assert np.allclose(cells[:, : len(LAYERS)].sum(1), 1, atol=0.01)
     assert np.allclose(cells[:8, len(LAYERS)], (np.arange(8) + 0.5) / 8, atol=0.001)  # the first row, column by column
@@ -62,24 +62,24 @@ def test_every_cell_is_told_what_it_shows():
 
 
 @pytest.mark.slow
-def test_the_backbone_is_built_from_nothing_and_a_stopped_school_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+def test_pretraining_builds_the_backbone_and_a_stopped_run_ends_with_the_same_weights(tmp_path, monkeypatch):
     config = PretrainConfig(pictures=32, held_out=8, batch=8, looking=2, counting=3, describing=1, every=1)
     pretrain(config, tmp_path / "whole")
     assert not list((tmp_path / "whole").glob("*.pt"))
     with pytest.raises(AesError, match="exists"):
         pretrain(config, tmp_path / "whole")
-    ask, asked = school.facts_known, []
+    evaluate, calls = pretrain_backbone.facts_srcc_of_text, []
 
     def interrupted(*arguments):
-        asked.append(1)
-        if len(asked) == 2:
+        calls.append(1)
+        if len(calls) == 2:
             raise KeyboardInterrupt
-        return ask(*arguments)
+        return evaluate(*arguments)
 
-    monkeypatch.setattr(school, "facts_known", interrupted)
+    monkeypatch.setattr(pretrain_backbone, "facts_srcc_of_text", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pretrain(config, tmp_path / "stopped")
     pretrain(config, tmp_path / "stopped")
-    assert len(asked) == 5  # counting's first and second step, then its second again, its third, and the description
+    assert len(calls) == 5  # counting's first and second step, then its second again, its third, and the description
     whole, stopped = (load(str(tmp_path / name), device="cpu").model.state_dict() for name in ("whole", "stopped"))
     assert max(float((whole[name] - stopped[name]).abs().max()) for name in whole) < 1e-3

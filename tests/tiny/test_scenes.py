@@ -1,3 +1,5 @@
+"""Scenes, simulated raters and albums."""
+
 import numpy as np
 import pytest
 
@@ -25,14 +27,14 @@ def test_every_style_can_be_drawn_and_differs():
     assert len({picture.tobytes() for picture in pixels.values()}) == len(STYLES)
 
 
-def test_facts_fill_their_range():
+def test_facts_use_their_whole_range():
     values = np.array([list(facts(scene).values()) for scene in scenes()])
     assert values.shape == (200, len(FACTS))
     assert values.min() >= 0 and values.max() <= 1
     assert (values.std(axis=0) > 0.1).all()
 
 
-def test_layers_lie_where_the_picture_shows_them():
+def test_layers_match_the_pixels_of_the_picture():
     from dataclasses import replace
 
     plain = {"style": "poster", "contrast": 1.0, "exposure": 0.0, "blur": 0.0, "noise": 0.0, "clash": 1.0}
@@ -47,7 +49,7 @@ def test_layers_lie_where_the_picture_shows_them():
     assert LAYERS.index("stray") not in calm and (calm == layers).mean() > 0.9
 
 
-def test_a_flaw_costs_beauty():
+def test_every_fault_lowers_the_mean_opinion():
     from dataclasses import replace
 
     scene = replace(
@@ -80,7 +82,7 @@ def test_a_flaw_costs_beauty():
         assert beauty(replace(scene, **{name: value})) < beauty(scene) - 0.02, name
 
 
-def test_votes_follow_beauty_and_fill_the_levels():
+def test_votes_follow_the_mean_opinion_and_reach_all_levels():
     rng = np.random.default_rng(0)
     album = scenes(400)
     votes = np.array([cast_votes(scene, rng) for scene in album])
@@ -91,7 +93,7 @@ def test_votes_follow_beauty_and_fill_the_levels():
     assert shares.min() > 0.15
 
 
-def test_an_album_is_a_data_set_like_any_other(tmp_path):
+def test_an_album_is_written_as_a_data_set_and_is_the_same_for_a_seed(tmp_path):
     path = make_album(AlbumConfig(tmp_path / "album", n=20, seed=1))
     rows = read_rows(path, Rating)
     assert [row.split for row in rows] == ["train"] * 18 + ["val"] * 2
@@ -105,7 +107,7 @@ def test_an_album_is_a_data_set_like_any_other(tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{"n": 0}, {"styles": ("cubist",)}])
-def test_bad_albums_are_refused(tmp_path, settings):
+def test_bad_album_settings_raise_an_error(tmp_path, settings):
     with pytest.raises(AesError):
         make_album(AlbumConfig(tmp_path / "album", **settings))
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from aesr1.cli.options import AllowMissing, ImageFolder, Json, Output, Seed
+from aesr1.cli.options import AllowMissing, ImageFolder, Json, Seed
 from aesr1.errors import AesError
 from aesr1.ratings.sets import SETS
 
@@ -18,6 +18,7 @@ ratings = typer.Typer(no_args_is_help=True, help="Human ratings, in one form: ra
 importing = typer.Typer(no_args_is_help=True, help="Import ratings: your own table, or a public data set.")
 ratings.add_typer(importing, name="import")
 
+Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; nothing is overwritten.")]
 Ratings = Annotated[list[Path], typer.Argument(metavar="RATINGS…", help="ratings.jsonl, or the folder that holds it")]
 
 
@@ -25,17 +26,23 @@ Ratings = Annotated[list[Path], typer.Argument(metavar="RATINGS…", help="ratin
 def ratings_import_csv(
     file: Annotated[Path, typer.Argument(help="A CSV table: an image column, and a mean or votes_1, votes_2 …")],
     output: Output,
-    images: Annotated[Path | None, typer.Option(help="Folder of the pictures; default: the table's.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures; default: the folder of the table.")
+    ] = None,
     image_column: Annotated[str | None, typer.Option(help="Default: image, filename, path …")] = None,
     mean_column: Annotated[str | None, typer.Option(help="Default: mean, score, mos …")] = None,
-    scale: Annotated[tuple[float, float] | None, typer.Option(help="LOW HIGH, the marks' nominal bounds.")] = None,
-    domain: Annotated[str | None, typer.Option(help="Name of the data set; default: the table's folder.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of rows without one.")] = None,
+    scale: Annotated[
+        tuple[float, float] | None, typer.Option(help="LOW HIGH, the lowest and highest possible mark.")
+    ] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="Name of the data set; default: the name of the table's folder.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of rows without one in the table.")] = None,
     val_share: Annotated[float, typer.Option(help="Without a split column: share drawn for validation.")] = 0.1,
     seed: Seed = 0,
     allow_missing: AllowMissing = False,
 ) -> None:
-    """Import your own ratings from a CSV table."""
+    """Your own ratings from a CSV table."""
     from aesr1.ratings.own_table import CsvConfig, import_csv
 
     print(
@@ -62,12 +69,10 @@ def ratings_scenes(
     output: Output,
     n: Annotated[int, typer.Option(help="Number of scenes.")] = 1_000,
     seed: Seed = 0,
-    split: Annotated[
-        str | None, typer.Option(help="One split for all; default: nine tenths train, the rest val.")
-    ] = None,
+    split: Annotated[str | None, typer.Option(help="One split for all scenes; default: 90 % train, 10 % val.")] = None,
     style: Annotated[list[str] | None, typer.Option(help="Styles to draw; may be repeated.")] = None,
 ) -> None:
-    """Draw scenes with simulated raters, as data for trying things out."""
+    """Draw scenes with simulated raters: data for trying out every command."""
     from aesr1.tiny.album import AlbumConfig, make_album
 
     config = AlbumConfig(output, n=n, seed=seed, split=split)
@@ -82,15 +87,18 @@ def ratings_import_hf(
     columns: Annotated[
         list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="image, score, rater_std, raters, split …")
     ] = None,
-    scale: Annotated[tuple[float, float], typer.Option(help="LOW HIGH, the score's nominal bounds.")] = (0.0, 1.0),
+    scale: Annotated[tuple[float, float], typer.Option(help="LOW HIGH, the lowest and highest possible score.")] = (
+        0.0,
+        1.0,
+    ),
     domain: Annotated[str | None, typer.Option(help="Name of the data set.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of a hub data set.")] = None,
     allow_missing: AllowMissing = False,
 ) -> None:
-    """Anything that Hugging Face `datasets` loads; pictures are written to images/ as they are stored."""
+    """Any data set that Hugging Face `datasets` loads; the pictures are written to images/ unchanged."""
     from aesr1.ratings.huggingface import HuggingFaceConfig, import_huggingface
 
-    pairs = tuple(_pair(text) for text in columns or ())
+    pairs = tuple(_field_and_column(text) for text in columns or ())
     print(
         import_huggingface(
             HuggingFaceConfig(name, output, tuple(data or ()), pairs, scale, domain, revision, allow_missing)
@@ -98,7 +106,7 @@ def ratings_import_hf(
     )
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _field_and_column(text: str) -> tuple[str, str]:
     field, equals, column = text.partition("=")
     if not equals or not column:
         raise AesError(f"--map {text} is not FIELD=COLUMN", fix="write it as in --map score=mos")
@@ -112,14 +120,16 @@ def _import_public(name: str) -> Callable[..., None]:
         images: ImageFolder = None,
         labels_only: Annotated[bool, typer.Option("--labels-only", help="Do not look for the pictures.")] = False,
         allow_missing: AllowMissing = False,
-        subset: Annotated[bool, typer.Option("--subset", help="The label files are only a part of the set.")] = False,
+        subset: Annotated[
+            bool, typer.Option("--subset", help="Accept label files that are only a part of the set.")
+        ] = False,
     ) -> None:
         from aesr1.ratings.public_sets import ImportConfig, import_set
 
-        found = import_set(ImportConfig(name, root, output, images, labels_only, allow_missing, subset))
-        rows = ", ".join(f"{count:,} {split}" for split, count in found.rows.items())
-        print(f"{rows}; {found.missing:,} missing", file=sys.stderr)
-        print(found.ratings)
+        imported = import_set(ImportConfig(name, root, output, images, labels_only, allow_missing, subset))
+        rows = ", ".join(f"{count:,} {split}" for split, count in imported.rows.items())
+        print(f"{rows}; {imported.missing:,} missing", file=sys.stderr)
+        print(imported.ratings)
 
     return command
 
@@ -133,19 +143,19 @@ def ratings_mix(
     sources: Annotated[list[str], typer.Argument(metavar="PATH[:WEIGHT]…", help="ratings.jsonl or its folder")],
     output: Output,
     n: Annotated[int, typer.Option(min=1, help="Rows in all.")],
-    split: Annotated[str, typer.Option(help="Of these rows.")] = "train",
-    val: Annotated[int, typer.Option(min=0, help="Additional rows of split val.")] = 0,
-    balance: Annotated[str | None, typer.Option(help="bad,fair,good: the same number of each level.")] = None,
+    split: Annotated[str, typer.Option(help="Split of these rows.")] = "train",
+    val: Annotated[int, typer.Option(min=0, help="Additional rows of split val, for validation.")] = 0,
+    balance: Annotated[str | None, typer.Option(help="bad,fair,good: the same number of rows of each level.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Mix one training set from several, by weight. The paper's is ava:2 tad66k:2 flickr-aes:1 --n 15000."""
+    """Mix one training set from several, by weight. The paper's: ava:2 tad66k:2 flickr-aes:1 --n 15000."""
     from aesr1.ratings.mix import MixConfig, mix, parse_sources
 
     levels = tuple(balance.split(",")) if balance else ()
-    found = mix(MixConfig(parse_sources(sources), output, n, split, val, levels, seed))
-    for domain, rows in found.rows.items():
+    mixed = mix(MixConfig(parse_sources(sources), output, n, split, val, levels, seed))
+    for domain, rows in mixed.rows.items():
         print(f"{domain}: {', '.join(f'{count:,} {split}' for split, count in rows.items())}", file=sys.stderr)
-    print(found.ratings)
+    print(mixed.ratings)
 
 
 @ratings.command("split")
@@ -155,13 +165,14 @@ def ratings_split(
     train: Annotated[float, typer.Option(min=0, help="Share.")] = 0.8,
     val: Annotated[float, typer.Option(min=0, help="Share.")] = 0.1,
     test: Annotated[float, typer.Option(min=0, help="Share.")] = 0.1,
-    keep: Annotated[list[str] | None, typer.Option(help="A split whose rows stay in it; may be repeated.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="A split whose rows do not change; may be repeated.")] = None,
     group_by: Annotated[
-        str | None, typer.Option(help="Pattern in the file name that names its group; default: the rows' own group.")
+        str | None,
+        typer.Option(help="Regular expression that finds the group in the file name; default: the group of the row."),
     ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Divide ratings into train, val and test. Groups of pictures stay together."""
+    """Divide the rows anew into train, val and test. Groups of pictures stay together."""
     from aesr1.ratings.split import SplitConfig, split
 
     shares = (("train", train), ("val", val), ("test", test))
@@ -173,26 +184,28 @@ def ratings_split(
 @ratings.command("show")
 def ratings_show(
     files: Ratings,
-    plot: Annotated[Path | None, typer.Option(help="Also draw it: a .png, .svg or .pdf file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw a picture: a .png, .svg or .pdf file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Counts, histogram of the scores, rater_std; for each data set in the files."""
-    from aesr1.ratings.show import draw, overview, to_text
+    """Show counts, the histogram of the scores and rater_std for each data set in the files."""
+    from aesr1.ratings.show import overview, save_plot, to_text
 
     overviews, columns = overview(files)
-    print(json.dumps([found._asdict() for found in overviews]) if as_json else to_text(overviews))
+    print(json.dumps([each._asdict() for each in overviews]) if as_json else to_text(overviews))
     if plot is not None:
-        print(draw(columns, plot), file=sys.stderr)
+        print(save_plot(columns, plot), file=sys.stderr)
 
 
 @ratings.command("check")
 def ratings_check(
     files: Ratings,
-    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Missing pictures are not a failure.")] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Missing pictures do not fail the check.")
+    ] = False,
     alike: Annotated[float, typer.Option(help="Correlation from which two pictures count as the same.")] = 0.9,
     as_json: Json = False,
 ) -> None:
-    """Read every row, decode every picture, find look-alikes across splits. Exit 1 if anything is wrong."""
+    """Read all rows, decode all pictures, find look-alikes across splits. Exit status 1 if there is a problem."""
     from aesr1.ratings.check import CheckConfig, check, to_text
 
     report = check(CheckConfig(tuple(files), allow_missing, alike))
@@ -212,7 +225,7 @@ def ratings_export(
     to: Annotated[str, typer.Option(help="trl, llama-factory, lmms-eval, parquet or imagefolder.")],
     split: Annotated[str | None, typer.Option(help="One split; default: all.")] = None,
 ) -> None:
-    """Export ratings for other tools."""
+    """Write ratings in the formats of other tools."""
     from aesr1.ratings.export import ExportConfig, export
 
     for file in export(ExportConfig(ratings_file, to, output, split)):

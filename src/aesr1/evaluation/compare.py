@@ -18,7 +18,6 @@ from aesr1.metrics import METRICS, Column, Interval, Metric, RaterCeiling
 from aesr1.records import Prediction, Rating
 
 NAMES = tuple(metric.name for metric in METRICS)
-MAE = next(metric for metric in METRICS if metric.name == "mae")
 COMPARED = tuple(metric.name for metric in METRICS if metric.compared)
 TITLES = {metric.name: metric.title for metric in METRICS}
 
@@ -36,37 +35,37 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model's predictions against the ratings."""
+    """The result of one model."""
 
     name: str
     model: str
     revision: str
-    decoding: str  # how scores were read
+    decoding: str  # how the scores were read
     n: int
     n_scored: int
     n_readable: int
-    parse_rate: Interval | None  # readable replies of all, Wilson's interval; None where none was written
-    scored: Agreement  # over the images that have a score
-    imputed: Agreement  # over all images, each missing score filled in with the mean of the others
+    parse_rate: Interval | None  # share of readable replies, Wilson's interval; None without replies
+    scored: Agreement  # over images with a score
+    imputed: Agreement  # over all images; a missing score becomes the mean of the others
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference between two models, over the images that both scored."""
+    """The difference of two models, over the images that both scored."""
 
     first: str
     second: str
-    gain: Agreement  # second − first, COMPARED alone
+    gain: Agreement  # second − first, only the metrics of COMPARED
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several stages on the same images."""
+    """Several models on the same images."""
 
     evaluations: tuple[Evaluation, ...]
-    differences: tuple[Difference, ...]  # of each stage and the one before; from three stages on, of last and first too
+    differences: tuple[Difference, ...]  # of neighbours, and with three models or more also last − first
     ceiling: RaterCeiling | None
-    ceiling_n: int  # images with the votes of two raters or more
+    ceiling_n: int  # images with two votes or more
     draws: int
     seed: int
 
@@ -74,10 +73,10 @@ class Comparison:
 def evaluate(
     ratings: Sequence[Rating], predictions: Sequence[Prediction], *, name: str, draws: int = 2000, seed: int = 0
 ) -> Evaluation:
-    """Compare one set of predictions with the ratings, joined by image path. Predictions of other images are ignored.
+    """Compare predictions with ratings, joined by image path. Predictions of other images are ignored.
 
-    AesError where ratings are of no or of several data sets, an image is rated or predicted twice or not predicted,
-    a score is not in [0, 1], or the rows come from several models.
+    AesError if the ratings belong to no or several data sets, an image is rated or predicted twice or not predicted,
+    a score is outside [0, 1], or the rows come from several models.
     """
     human, rows = human_scores(ratings), _join(ratings, predictions, name)
     scores = _scores(rows)
@@ -101,7 +100,7 @@ def evaluate(
 def compare(
     ratings: Sequence[Rating], predictions: Mapping[str, Sequence[Prediction]], *, draws: int = 2000, seed: int = 0
 ) -> Comparison:
-    """Stages on the same images, in the mapping's order. Errors as in `evaluate`, and on an empty mapping."""
+    """Compare models on the same images, in the order of the mapping. AesError as in `evaluate`, or on no models."""
     if not predictions:
         raise AesError("there are no predictions to compare", fix="give at least one set of predictions")
     evaluations = tuple(
@@ -120,9 +119,9 @@ def compare(
 
 
 def to_results(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """For results.json: {name: metrics, counts, model}, numbers finite or None.
+    """The content of results.json: {name: metrics, counts, model}; numbers are finite or None.
 
-    `imputed` holds the metrics with missing scores filled in, `against` the gains over earlier stages by their name.
+    `imputed`: the metrics with missing scores filled in. `against`: the gains over earlier models, by name.
     """
     ceiling = comparison.ceiling and {name: asdict(value) for name, value in comparison.ceiling._asdict().items()}
     results = {}
@@ -150,7 +149,7 @@ def to_results(comparison: Comparison) -> dict[str, dict[str, Any]]:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Tables of the metrics and of the gains, and how the intervals were made."""
+    """Tables of the metrics and the gains, and a note on the intervals."""
     evaluations, differences = comparison.evaluations, comparison.differences
     consecutive = differences[: len(evaluations) - 1]
     better = {(each.second, m.name) for each in consecutive for m in METRICS if _is_better(each.gain, m)}
@@ -179,42 +178,42 @@ def human_scores(ratings: Sequence[Rating]) -> Column:
     domains = sorted({rating.domain for rating in ratings})
     if len(domains) != 1:
         raise AesError(
-            f"ratings of {len(domains)} data sets ({', '.join(domains) or 'none'}) have no common correlation",
-            fix="evaluate one data set at a time: their scales differ; average the results if one number is wanted",
+            f"ratings of {len(domains)} data sets ({', '.join(domains) or 'none'}) cannot be evaluated together",
+            fix="evaluate one data set at a time, because their scales differ; average the results for one number",
         )
     return np.array([rating.score for rating in ratings], dtype=np.float64)
 
 
 def _join(ratings: Sequence[Rating], predictions: Sequence[Prediction], name: str) -> list[Prediction]:
-    """The prediction of each rating, in the ratings' order."""
-    wanted, found = _by_image(ratings, "the ratings"), _by_image(predictions, f"the predictions of {name}")
-    missing = [image for image in wanted if image not in found]
+    """The prediction for each rating, in the order of the ratings."""
+    rated, predicted = _by_image(ratings, "the ratings"), _by_image(predictions, f"the predictions of {name}")
+    missing = [image for image in rated if image not in predicted]
     if missing:
         raise AesError(
-            f"{len(missing):,} of {len(wanted):,} rated images have no prediction of {name}, first: {missing[0]}",
-            fix="score them too, or choose the split that was scored; both files must name the same image files",
+            f"{len(missing):,} of {len(rated):,} rated images have no prediction of {name}, first: {missing[0]}",
+            fix="score them too, or choose the split that was scored; both files must use the same image paths",
         )
-    rows = [found[image] for image in wanted]
+    rows = [predicted[image] for image in rated]
     sources = sorted({f"{row.model} (revision {row.revision})" for row in rows})
     if len(sources) > 1:
         raise AesError(
             f"the predictions of {name} come from {len(sources)} models: {', '.join(sources)}",
-            fix="score again into a new file, one file for each model",
+            fix="score again, into one new file for each model",
         )
     for row in rows:
         if row.score is not None and not 0 <= row.score <= 1:
-            raise AesError(f"{name} scores {row.image} as {row.score}", fix="a score lies in [0, 1], or is null")
+            raise AesError(f"{name} scores {row.image} as {row.score}", fix="give a score in [0, 1], or null")
     return rows
 
 
 def _by_image(rows: Sequence[Row], where: str) -> dict[str, Row]:
-    # A relative path may hold "..", so that one image has two paths.
+    # A relative path may contain "..", so one image can have two spellings.
     images = [os.path.normpath(row.image) for row in rows]
-    doubles = [image for image, times in Counter(images).items() if times > 1]
-    if doubles:
+    repeated = [image for image, times in Counter(images).items() if times > 1]
+    if repeated:
         raise AesError(
-            f"{where} name {len(doubles):,} images more than once, first: {doubles[0]}",
-            fix="leave one row for each image",
+            f"{where} name {len(repeated):,} images more than once, first: {repeated[0]}",
+            fix="keep one row for each image",
         )
     return dict(zip(images, rows, strict=True))
 
@@ -224,29 +223,28 @@ def _scores(rows: Sequence[Prediction]) -> Column:
 
 
 def _filled(scores: Column) -> Column:
-    """Missing scores (NaN) replaced by the mean of the others; empty if all are missing."""
+    """Missing scores (NaN) become the mean of the others; empty if all are missing."""
     known = scores[np.isfinite(scores)]
     if not known.size:
         return known
-    # The mean of equal numbers may differ by rounding, which would order them.
+    # Rounding may move the mean of equal numbers; then filled-in scores would not be tied with them.
     return np.where(np.isfinite(scores), scores, np.clip(known.mean(), known.min(), known.max()))
 
 
 def _agreement(scores: Column, human: Column, draws: int, seed: int, *, before: Column | None = None) -> Agreement:
-    """(n,) scores against (n,) ratings; given the scores of the stage before, what was gained in COMPARED."""
+    """Metrics of (n,) scores and (n,) ratings; with the scores of an earlier model, the gains in COMPARED."""
     if len(scores) < 2:
         return Agreement(len(scores), note="fewer than two images have a score, so nothing can be measured")
     note, chosen = None, [metric for metric in METRICS if metric.compared or before is None]
     if np.ptp(human) == 0:
-        note, chosen = "people rated all of these images the same, so there is no order to agree with", [MAE]
+        note = "people rated all of these images the same, so there is no order to agree with"
+        chosen = [metric for metric in METRICS if not metric.ordered]
     values: dict[str, Interval | None] = {}
     for metric in chosen:
         if before is None:
-            values[metric.name] = metrics.bootstrap(metric.statistic, scores, human, draws=draws, seed=seed)
+            values[metric.name] = metrics.bootstrap(metric, scores, human, draws=draws, seed=seed)
         else:
-            values[metric.name] = metrics.paired_bootstrap(
-                metric.statistic, before, scores, human, draws=draws, seed=seed
-            )
+            values[metric.name] = metrics.paired_bootstrap(metric, before, scores, human, draws=draws, seed=seed)
     return Agreement(len(scores), values, note)
 
 

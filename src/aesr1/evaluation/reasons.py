@@ -1,7 +1,7 @@
 """Measures of rationales: variety, dimensions, leaks, tone, agreement with picture and score. Pure functions.
 
-English only. Texts are the reasoning without tags. The measures are word lists and ridge regressions on words: simple,
-but the same for every model.
+English only. Texts are the reasoning without tags. No judge model is used: lexicons and ridge regressions on words are
+crude, but they treat every model the same.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from aesr1.metrics import Column, Grid, Interval, bootstrap, srcc
 
 RIDGES = np.logspace(-1, 6, 15)
 MOST_WORDS = 2000
-"""Penalties that each regression chooses from, and the number of words that it uses."""
+"""The penalties to choose from, and the number of most frequent words that are features."""
 
 
 class Coverage(NamedTuple):
-    """How the texts spread over AesCoT's dimensions."""
+    """Which of AesCoT's dimensions the texts name."""
 
-    shares: tuple[float, ...]  # of texts about each of DIMENSIONS
+    shares: tuple[float, ...]  # share of texts that name each of DIMENSIONS
     mean: float  # of the shares
-    entropy: float  # of mentions over dimensions, 0 one alone … 1 all alike
+    entropy: float  # of mentions over dimensions: 0 only one … 1 all equally often
 
 
 class Tone(NamedTuple):
-    """Shares of all sentences, summing to 1."""
+    """Shares of all sentences; they sum to 1."""
 
     praise: float
     critique: float
@@ -39,29 +39,29 @@ class Tone(NamedTuple):
 
     @property
     def critique_share(self) -> float | None:
-        """Critique over critique and praise; None where no sentence takes a side."""
-        sided = self.praise + self.critique
-        return self.critique / sided if sided else None
+        """Critique / (critique + praise); None if all sentences are neutral."""
+        not_neutral = self.praise + self.critique
+        return self.critique / not_neutral if not_neutral else None
 
 
 class PictureFit(NamedTuple):
-    """Cross-validated R² of a picture's measurements from its text, averaged over measurements."""
+    """Cross-validated R² of the measurements of a picture, predicted from its text; mean over measurements."""
 
     own: Interval
-    shuffled: Interval  # the control: each text against another text's picture
+    shuffled: Interval  # the control: each text with the picture of another text
     difference: Interval  # own − shuffled, over the same draws
 
 
 def distinct_texts(reasonings: Sequence[str]) -> float:
-    """Different texts over all texts, but for case and white space. AesError on no texts, as everywhere here."""
+    """Different texts / all texts, ignoring case and white space. AesError on no texts, as in all functions here."""
     _require(reasonings)
     return len({" ".join(text.lower().split()) for text in reasonings}) / len(reasonings)
 
 
 def distinct_ngrams(reasonings: Sequence[str], *, size: int) -> float:
-    """Different word sequences of this size over all of them (distinct-n, Li et al. 2016); 0 where there are none.
+    """Different word sequences of this size / all of them (distinct-n, Li et al. 2016); 0 if there are none.
 
-    It falls with the amount of text: compare models on the same images and at like length.
+    It falls with the amount of text, so compare models on the same images and with similar length.
     """
     _require(reasonings)
     listed = [words(text) for text in reasonings]
@@ -70,33 +70,33 @@ def distinct_ngrams(reasonings: Sequence[str], *, size: int) -> float:
 
 
 def template_rate(reasonings: Sequence[str], *, common: float = 0.05) -> float:
-    """Share of sentences that are in the texts of more than `common` of the images, and of at least two."""
+    """Share of sentences that appear in the texts of more than `common` of the images, and of at least two."""
     _require(reasonings)
     templates = common_sentences(reasonings, common=common)
-    found = [sentence in templates for text in reasonings for sentence in sentences(text)]
-    return sum(found) / len(found) if found else 0.0
+    is_template = [sentence in templates for text in reasonings for sentence in sentences(text)]
+    return sum(is_template) / len(is_template) if is_template else 0.0
 
 
 def dimension_coverage(reasonings: Sequence[str]) -> Coverage:
-    """Which dimensions the texts name, by the beginnings of words. A value to report, not to maximise."""
+    """Which dimensions the texts name, by the beginnings of words. Not a goal: people name only some of them."""
     _require(reasonings)
     named = np.array([[name in dimensions_of(text) for name in DIMENSIONS] for text in reasonings])
     shares = named.mean(axis=0)
-    spread = shares[shares > 0] / shares.sum() if shares.any() else np.ones(1)
-    entropy = -float((spread * np.log(spread)).sum()) / np.log(len(DIMENSIONS))
+    mentions = shares[shares > 0] / shares.sum() if shares.any() else np.ones(1)
+    entropy = -float((mentions * np.log(mentions)).sum()) / np.log(len(DIMENSIONS))
     return Coverage(tuple(shares.tolist()), float(shares.mean()), float(abs(entropy)))
 
 
 def leak_rate(reasonings: Sequence[str]) -> float:
-    """Share of texts with a leak (`critique_text.find_leak`)."""
+    """Share of texts with a numeral, or that mention a rating or that a score was given (`find_leak`)."""
     _require(reasonings)
     return sum(find_leak(text) is not None for text in reasonings) / len(reasonings)
 
 
 def tone(reasonings: Sequence[str]) -> Tone:
-    """Sentences that praise, criticise or do neither: more words of PRAISE than FAULTS, fewer, or as many.
+    """Shares of praise, critique and neutral: sentences with more words of PRAISE than FAULTS, fewer, or as many.
 
-    A negation up to three words before a word turns it round ("not quite sharp", "nothing distracts").
+    A negation up to three words before a word reverses it ("not quite sharp", "nothing distracts").
     """
     _require(reasonings)
     signs = [stance_of(sentence) for text in reasonings for sentence in sentences(text)] or [0]
@@ -112,14 +112,13 @@ def text_follows_picture(
     shuffles: int = 10,
     draws: int = 2000,
 ) -> PictureFit:
-    """Whether the words depend on the picture, with a wrong-photo control.
+    """Whether the words describe the picture, compared with a wrong-photo control.
 
-    measurements (n, d): one row a picture, any units; columns that don't vary are left out. A ridge regression on
-    which words a text holds predicts each measurement out of fold: R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)², ȳ the mean of
-    the training folds, averaged over columns. Shuffled is the same with no text at its own picture, the mean of
-    `shuffles` such pairings. Intervals are 95 %, over images resampled with the regressions kept. A text that
-    does not depend on its picture has a difference of 0. AesError on fewer than 2 · folds rows or measurements not
-    finite.
+    measurements (n, d): one row for each picture, any units; constant columns are left out. A ridge regression on the
+    words of a text predicts each measurement out of fold: R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)², with ȳ the mean of the
+    training folds, averaged over columns. `shuffled` is the mean over `shuffles` pairings in which every text has
+    another picture. Intervals are 95 %; they resample images without fitting again. Texts that only share a style
+    have a difference of 0. AesError on fewer than 2 · folds rows or on measurements that are not finite.
     """
     _require(reasonings)
     pictures = _varying(measurements, len(reasonings))
@@ -128,29 +127,29 @@ def text_follows_picture(
     part = _parts(n, folds, rng)
     orders = [np.arange(n), *(_derangement(n, rng) for _ in range(shuffles))]
     targets = np.concatenate([pictures[order] for order in orders], axis=1)
-    deviation, centre = _out_of_fold(_presence(reasonings), targets, part)
-    left = ((targets - centre - deviation) ** 2).reshape(n, len(orders), columns)
-    whole = ((targets - centre) ** 2).reshape(n, len(orders), columns)
-    # The first row is every image once, the others are the bootstrap's.
+    deviation, centre = _out_of_fold(_word_features(reasonings), targets, part)
+    residual = ((targets - centre - deviation) ** 2).reshape(n, len(orders), columns)
+    total = ((targets - centre) ** 2).reshape(n, len(orders), columns)
+    # The first row has every image once; the others are the bootstrap.
     times = np.vstack([np.ones(n, dtype=np.int64), rng.multinomial(n, np.full(n, 1 / n), size=draws)])
-    own = _explained(times, left[:, 0], whole[:, 0])
-    shuffled = _explained(times, left[:, 1:].mean(axis=1), whole[:, 1:].mean(axis=1))
-    return PictureFit(own=_limits(own), shuffled=_limits(shuffled), difference=_limits(own - shuffled))
+    own = _r_squared(times, residual[:, 0], total[:, 0])
+    shuffled = _r_squared(times, residual[:, 1:].mean(axis=1), total[:, 1:].mean(axis=1))
+    return PictureFit(own=_interval(own), shuffled=_interval(shuffled), difference=_interval(own - shuffled))
 
 
 def text_predicts_score(
     reasonings: Sequence[str], scores: ArrayLike, *, seed: int, folds: int = 5, draws: int = 2000
 ) -> Interval:
-    """SRCC between scores (n,) and the predictions of a ridge regression on the words, out of fold.
+    """SRCC of scores (n,) and their out-of-fold predictions by a ridge regression on the words of the texts.
 
-    With a model's own scores: whether text and score agree. With human scores: how much the text tells.
+    With scores of the model: whether text and score agree. With human scores: how much the text says about them.
     """
     _require(reasonings)
-    people = np.asarray(scores, dtype=np.float64)
+    targets = np.asarray(scores, dtype=np.float64)
     part = _parts(len(reasonings), folds, np.random.default_rng(seed))
-    deviation, _ = _out_of_fold(_presence(reasonings), _varying(people[:, None], len(reasonings)), part)
-    # Without the training mean, which is low where the fold left out is high and would correlate below 0 by itself.
-    return bootstrap(srcc, deviation[:, 0], people, draws=draws, seed=seed)
+    deviation, _ = _out_of_fold(_word_features(reasonings), _varying(targets[:, None], len(reasonings)), part)
+    # Without the training mean: it is low if the held-out fold is high, so alone it would correlate negatively.
+    return bootstrap(srcc, deviation[:, 0], targets, draws=draws, seed=seed)
 
 
 def _require(reasonings: Sequence[str]) -> None:
@@ -159,11 +158,11 @@ def _require(reasonings: Sequence[str]) -> None:
 
 
 def _varying(measurements: ArrayLike, rows: int) -> Grid:
-    """(n, d) measurements, checked, without constant columns."""
+    """The measurements (n, d), checked and without constant columns."""
     grid = np.asarray(measurements, dtype=np.float64)
     if grid.ndim != 2 or len(grid) != rows or not np.isfinite(grid).all():
         raise AesError(
-            f"measurements of shape {grid.shape} for {rows} rationales, or some of them not finite",
+            f"measurements of shape {grid.shape} for {rows} rationales, or values that are not finite",
             fix="give one row of finite numbers for each rationale, in the same order",
         )
     varying = grid[:, np.ptp(grid, axis=0) > 0] if rows else grid[:, :0]
@@ -177,44 +176,45 @@ def _parts(rows: int, folds: int, rng: np.random.Generator) -> NDArray[np.int64]
     if folds < 2 or rows < 2 * folds:
         raise AesError(
             f"{rows} rationales are too few for {folds} folds",
-            fix="take 2 folds or more, and at least twice as many rationales",
+            fix="use 2 folds or more, and at least twice as many rationales",
         )
     return rng.permutation(np.arange(rows) % folds)
 
 
 def _derangement(rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """(n,) an order that leaves nothing in its place."""
+    """(n,) a permutation without fixed points."""
     cycle = rng.permutation(rows)
     order = np.empty_like(cycle)
     order[cycle] = np.roll(cycle, 1)
     return order
 
 
-def _presence(reasonings: Sequence[str]) -> Grid:
-    """(n, v) 1 where a text holds a word, for the most frequent words that stand in two texts or more."""
-    # Sets would order words by their hash, which differs from run to run.
-    held = [dict.fromkeys(words(text)) for text in reasonings]
-    times = Counter(word for each in held for word in each)
+def _word_features(reasonings: Sequence[str]) -> Grid:
+    """(n, v) 1 if the text contains the word, for the most frequent words that appear in two texts or more."""
+    # Not sets: they order words by their hash, which differs between runs.
+    words_of = [dict.fromkeys(words(text)) for text in reasonings]
+    times = Counter(word for each in words_of for word in each)
     column = {word: i for i, (word, count) in enumerate(times.most_common(MOST_WORDS)) if count > 1}
     grid = np.zeros((len(reasonings), max(1, len(column))))
-    for row, each in zip(grid, held, strict=True):
+    for row, each in zip(grid, words_of, strict=True):
         row[[column[word] for word in each if word in column]] = 1
     return grid
 
 
 def _out_of_fold(features: Grid, targets: Grid, part: NDArray[np.int64]) -> tuple[Grid, Grid]:
-    """Features (n, v), targets (n, t) → both (n, t): what the words add to the training mean, and that mean."""
+    """Features (n, v), targets (n, t) → two (n, t): predicted deviation from the training mean, and that mean."""
     deviation, centre = np.empty_like(targets), np.empty_like(targets)
     for fold in range(int(part.max()) + 1):
-        held = part == fold
-        typical, mean = features[~held].mean(axis=0), targets[~held].mean(axis=0)
-        deviation[held] = (features[held] - typical) @ _ridge(features[~held] - typical, targets[~held] - mean)
-        centre[held] = mean
+        test = part == fold
+        centre_of_features, mean = features[~test].mean(axis=0), targets[~test].mean(axis=0)
+        weights = _ridge(features[~test] - centre_of_features, targets[~test] - mean)
+        deviation[test] = (features[test] - centre_of_features) @ weights
+        centre[test] = mean
     return deviation, centre
 
 
 def _ridge(features: Grid, targets: Grid) -> Grid:
-    """Centred features (n, v), targets (n, t) → weights (v, t), each target's penalty the best left-one-out."""
+    """Centred features (n, v), targets (n, t) → weights (v, t); leave-one-out chooses the penalty of each target."""
     left, sizes, right = np.linalg.svd(features, full_matrices=False)
     along = left.T @ targets
     least, scales = np.full(targets.shape[1], np.inf), np.zeros_like(along)
@@ -230,14 +230,14 @@ def _ridge(features: Grid, targets: Grid) -> Grid:
     return weights
 
 
-def _explained(times: NDArray[np.int64], left: Grid, whole: Grid) -> Column:
-    """R² averaged over columns: how often each draw holds each image (R, n), squared errors (n, d) → (R,)."""
-    total = times @ whole
-    explained: Column = 1 - np.divide(times @ left, total, out=np.ones_like(total), where=total > 0).mean(axis=1)
-    return explained
+def _r_squared(times: NDArray[np.int64], residual: Grid, total: Grid) -> Column:
+    """Mean R² over columns: count of each image in each draw (R, n), squared errors (n, d) twice → (R,)."""
+    sums = times @ total
+    values: Column = 1 - np.divide(times @ residual, sums, out=np.ones_like(sums), where=sums > 0).mean(axis=1)
+    return values
 
 
-def _limits(values: Column) -> Interval:
-    """The first value, with the 95 % interval of the others."""
+def _interval(values: Column) -> Interval:
+    """The first value, with the 95 % interval of the other values."""
     low, high = np.quantile(values[1:], [0.025, 0.975])
     return Interval(float(values[0]), float(low), float(high))

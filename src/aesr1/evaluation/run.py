@@ -22,18 +22,18 @@ from aesr1.records import Appender, Prediction, Rating, ratings_of_split, read_r
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Which ratings and models. Several models are compared in the order given, each with the one before."""
+    """Which ratings and models. Each model is compared with the one before it."""
 
     ratings: Path
     models: tuple[tuple[str, str], ...]  # (name in the table, folder or hub id)
     output: Path
-    split: str | None = None  # default: test where there is one, else val
+    split: str | None = None  # default: test if it exists, else val
     max_pixels: int = MAX_PIXELS
     reading: PredictSettings = field(default_factory=PredictSettings)  # the paper's: samples=1, temperature 0.6
 
 
 def evaluate_models(config: EvalConfig) -> Comparison:
-    """Score the split with each model (`predictions-NAME.jsonl`, resumed), then write the table."""
+    """Score the split with each model (`predictions-NAME.jsonl`, resumable), then write results.md and results.json."""
     started = time.time()
     rows = read_rows(config.ratings, Rating)
     split = config.split or ("test" if any(row.split == "test" for row in rows) else "val")
@@ -41,9 +41,7 @@ def evaluate_models(config: EvalConfig) -> Comparison:
     human_scores(ratings)
     names = [name for name, _ in config.models]
     if len(set(names)) != len(names):
-        raise AesError(
-            f"two models are called the same: {', '.join(names)}", fix="give them names: --model NAME=FOLDER"
-        )
+        raise AesError(f"two models have the same name: {', '.join(names)}", fix="name them: --model NAME=FOLDER")
     require_same_settings(config.output, config)
     with prefetch_pool(len(ratings)) as pool:
         predictions = {name: _predictions(config, name, model, ratings, pool) for name, model in config.models}
@@ -58,7 +56,7 @@ def evaluate_models(config: EvalConfig) -> Comparison:
 
 
 def describe(reasonings: Sequence[str]) -> dict[str, float | None] | None:
-    """How a model's rationales read as a whole; None where it wrote none."""
+    """Measures of all rationales of one model; None if it wrote none."""
     if not reasonings:
         return None
     return {

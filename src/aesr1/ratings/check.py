@@ -35,16 +35,16 @@ KINDS = {
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Which files, and what is allowed."""
+    """Which files to check, and which problems to allow."""
 
     ratings: tuple[Path, ...]
     allow_missing: bool = False
-    alike: float = MIN_CORRELATION  # correlation of edges from which two pictures count as one
-    workers: int | None = None  # default: every core
+    alike: float = MIN_CORRELATION  # correlation of edges from which two pictures count as the same
+    workers: int | None = None  # default: one for each core
 
 
 class Problem(NamedTuple):
-    """One problem."""
+    """One problem in the data."""
 
     kind: str  # of KINDS
     image: str
@@ -52,42 +52,43 @@ class Problem(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The result of a check."""
+    """How much was checked, and the problems."""
 
     rows: int
     pictures: int
     problems: list[Problem]
-    allowed: tuple[str, ...]  # kinds that are not a failure
+    allowed: tuple[str, ...]  # kinds that do not fail the check
 
     @property
     def failed(self) -> bool:
-        """Whether the data should not be used as it is."""
+        """Whether there is a problem that is not allowed."""
         return any(problem.kind not in self.allowed for problem in self.problems)
 
 
-class Look(NamedTuple):
-    """The kept data of a picture."""
+class Fingerprint(NamedTuple):
+    """What the check keeps of a picture, to find copies."""
 
     digest: bytes  # of the file
-    fingerprint: bytes
+    grey: bytes  # `grey_fingerprint`
 
 
 @dataclass(frozen=True)
-class _Row:
+class _CheckedRow:
     image: str
     split: str
-    where: str
+    where: str  # file and line
 
 
 def check(config: CheckConfig) -> Report:
-    """Check every row and picture of these files together; changes nothing. AesError where a file is missing."""
+    """Check all rows and pictures of these files together; changes nothing. AesError if a file does not exist."""
     if not 0 < config.alike <= 1:
         raise AesError(
-            f"alike is {config.alike}", fix=f"give a correlation; {MIN_CORRELATION} finds resized, recompressed copies"
+            f"alike is {config.alike}",
+            fix=f"give a correlation; {MIN_CORRELATION} finds resized and recompressed copies",
         )
     problems: list[Problem] = []
     rows = [row for path in config.ratings for row in _rows(path, problems)]
-    first: dict[str, _Row] = {}
+    first: dict[str, _CheckedRow] = {}
     for row in rows:
         if row.image in first:
             problems.append(Problem("twice", row.image, f"{row.where} and {first[row.image].where}"))
@@ -96,25 +97,25 @@ def check(config: CheckConfig) -> Report:
                 problems.append(Problem("split", row.image, message))
         first.setdefault(row.image, row)
     paths = list(first)
-    looks: dict[str, Look] = {}
+    fingerprints: dict[str, Fingerprint] = {}
     with worker_pool(config.workers) as workers, progress_bar("check", total=len(paths)) as progress:
-        for path, found in zip(paths, workers.map(inspect, paths, chunksize=16), strict=True):
+        for path, result in zip(paths, workers.map(inspect, paths, chunksize=16), strict=True):
             progress.advance(1)
-            if isinstance(found, Problem):
-                problems.append(found)
+            if isinstance(result, Problem):
+                problems.append(result)
             else:
-                looks[path] = found
-    problems += _copies(looks, first, config.alike)
+                fingerprints[path] = result
+    problems += _copies(fingerprints, first, config.alike)
     return Report(len(rows), len(paths), problems, ("missing",) if config.allow_missing else ())
 
 
-def inspect(path: str) -> Look | Problem:
-    """A picture's fingerprint, or its problem. The picture is decoded at a small size and not kept."""
+def inspect(path: str) -> Fingerprint | Problem:
+    """Decode a picture, at a small size; its fingerprint, or the problem."""
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
-        return Problem("missing", path, "there is no such file")
-    except (OSError, ValueError) as error:  # a folder, no permission, or an invalid name
+        return Problem("missing", path, "the file does not exist")
+    except (OSError, ValueError) as error:  # a folder, no permission, a name too long or not valid text
         return Problem("missing", path, f"it cannot be opened: {type(error).__name__}")
     try:
         with Image.open(path) as source:
@@ -122,15 +123,15 @@ def inspect(path: str) -> Look | Problem:
         if too_small(size):
             return Problem("small", path, f"{size[0]} × {size[1]} pixels")
         digest = hashlib.blake2b(content, digest_size=16).digest()
-        return Look(digest, grey_fingerprint(open_image(path, max_pixels=128 * 128)))
+        return Fingerprint(digest, grey_fingerprint(open_image(path, max_pixels=128 * 128)))
     except AesError as error:
         return Problem("corrupt", path, error.problem)
-    except Exception as error:  # decoders of broken files raise many kinds of errors
+    except Exception as error:  # decoders of broken files raise errors of many types
         return Problem("corrupt", path, f"{type(error).__name__}: {error}")
 
 
-def _rows(path: Path, problems: list[Problem]) -> Iterator[_Row]:
-    """Rows that name a picture. A broken row is a problem, not a reason to stop."""
+def _rows(path: Path, problems: list[Problem]) -> Iterator[_CheckedRow]:
+    """The rows that name a picture. A bad row is added to `problems`, and reading goes on."""
     file = ratings_file(path)
     if not file.is_file():
         raise AesError(f"{file} does not exist", fix="pass a ratings.jsonl, or its folder")
@@ -143,27 +144,27 @@ def _rows(path: Path, problems: list[Problem]) -> Iterator[_Row]:
                 continue
             values = _parsed(line)
             image, score = values.get("image"), values.get("score")
-            named = isinstance(image, str) and image != ""
-            if named and not _within(score):
+            has_image = isinstance(image, str) and image != ""
+            if has_image and not _in_range(score):
                 problems.append(Problem("score", str(image), f"{where}: score is {str(score)[:40]}"))
-                values["score"] = 0.5  # check the rest of the row
-            reason = _wrong(values)
+                values["score"] = 0.5  # so that other problems of the row are found too
+            reason = _row_problem(values)
             if reason is not None:
                 problems.append(Problem("row", str(image or ""), f"{where}: {reason}"))
-            if named and values.get("split") in SPLITS:
-                yield _Row(os.path.join(folder, str(image)), str(values["split"]), where)  # noqa: PTH118  # one of 255,000
+            if has_image and values.get("split") in SPLITS:
+                yield _CheckedRow(os.path.join(folder, str(image)), str(values["split"]), where)  # noqa: PTH118  # up to 255,000 times
     if not number:
         problems.append(Problem("row", "", f"{file} is empty"))
 
 
-def _within(score: Any) -> bool:
+def _in_range(score: Any) -> bool:
     return isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1
 
 
-def _wrong(values: dict[str, Any]) -> str | None:
-    """Why these are not the values of a rating; None where they are."""
+def _row_problem(values: dict[str, Any]) -> str | None:
+    """Why these values are not a valid rating, or None."""
     if not values:
-        return "no JSON object"
+        return "not a JSON object"
     try:
         row = Rating(**with_current_names(values, Rating))
     except (TypeError, ValueError) as error:
@@ -183,30 +184,30 @@ def _parsed(line: str) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _copies(looks: dict[str, Look], rows: dict[str, _Row], alike: float) -> Iterator[Problem]:
+def _copies(fingerprints: dict[str, Fingerprint], rows: dict[str, _CheckedRow], alike: float) -> Iterator[Problem]:
     """The same file under two names, and look-alikes in two splits."""
-    paths = list(looks)
+    paths = list(fingerprints)
     first: dict[bytes, str] = {}
     same: set[tuple[str, str]] = set()
-    for path, seen in looks.items():
-        other = first.setdefault(seen.digest, path)
+    for path, fingerprint in fingerprints.items():
+        other = first.setdefault(fingerprint.digest, path)
         if other != path:
-            here, there = rows[path].split, rows[other].split
+            split, other_split = rows[path].split, rows[other].split
             same.add((other, path))
-            if here == there:
+            if split == other_split:
                 yield Problem("copy", path, f"the same file as {other}")
             else:
-                yield Problem("split", path, f"is in {here}, and in {there} as {other}")
-    fingerprints = np.frombuffer(b"".join(one.fingerprint for one in looks.values()), dtype=np.uint8)
+                yield Problem("split", path, f"is in {split}, and in {other_split} as {other}")
+    grey = np.frombuffer(b"".join(each.grey for each in fingerprints.values()), dtype=np.uint8)
     splits = np.array([SPLITS.index(rows[path].split) for path in paths], dtype=int)
-    for left, right in look_alikes(fingerprints.reshape(-1, SIDE**2), splits, alike=alike):
+    for left, right in look_alikes(grey.reshape(-1, SIDE**2), splits, alike=alike):
         one, other = paths[left], paths[right]
         if (one, other) not in same:
             yield Problem("split", other, f"is in {rows[other].split} and looks like {one} in {rows[one].split}")
 
 
 def to_text(report: Report, *, shown: int = 3) -> str:
-    """A line a kind with its count, and the first few of it."""
+    """For each kind of problem a line with the count, and its first `shown` problems."""
     counts = Counter(problem.kind for problem in report.problems)
     lines = [f"{report.rows:,} rows, {report.pictures:,} pictures"]
     for kind, title in KINDS.items():
@@ -216,7 +217,7 @@ def to_text(report: Report, *, shown: int = 3) -> str:
             lines += [f"    {p.image}: {p.message}" for p in _first(report.problems, kind, shown)]
     if len(lines) == 1:
         lines.append("nothing wrong was found")
-    return "\n".join(lines).encode(errors="backslashreplace").decode()  # names that are not valid text
+    return "\n".join(lines).encode(errors="backslashreplace").decode()  # file names that are not valid text
 
 
 def _first(problems: Iterable[Problem], kind: str, shown: int) -> Sequence[Problem]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from aesr1.errors import AesError
 from aesr1.outputs import staged_output, write_run, write_text
 from aesr1.records import Rating, ratings_file, read_rows
 from aesr1.sharegpt import Exchange, write_sharegpt
+
+ROW_GROUP = 100  # pictures in one parquet row group: a viewer reads little to show one
 
 LMMS_TASK = """\
 task: {task}
@@ -86,16 +87,16 @@ def aggregate_srcc(pairs):
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Which rows, for which tool."""
+    """Which rows to export, and for which tool."""
 
     ratings: Path
     to: str
     output: Path
-    split: str | None = None  # default: all of them; for lmms-eval, test
+    split: str | None = None  # default: all splits; for lmms-eval, test
 
 
 def export(config: ExportConfig) -> list[Path]:
-    """Write the files into the output folder, which must be new; the files."""
+    """Write the files into the output folder, which must not exist yet; returns their paths."""
     started = time.time()
     if config.to not in WRITERS:
         raise AesError(f"{config.to!r} is not a known tool", fix=f"choose one of {', '.join(WRITERS)}")
@@ -115,7 +116,7 @@ def _by_split(rows: Sequence[Rating]) -> Iterator[tuple[str, list[Rating]]]:
 
 
 def _trl(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
-    """For GRPOTrainer: a conversation as prompt, the picture's path (cast it to datasets' Image), the rating."""
+    """For GRPOTrainer: the prompt as a conversation, the picture's path (cast it to datasets.Image), the rating."""
     files = []
     for split, chosen in _by_split(rows):
         lines = (
@@ -132,13 +133,13 @@ def _trl(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
 
 
 def _llama_factory(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
-    """ShareGPT with the human score as the answer, for a reward. For tuning on replies, export rationales."""
+    """ShareGPT with the human score as the answer, for a reward. To fine-tune on replies, export rationales instead."""
     answers = {split: [Exchange(row.image, f"{row.score:.2f}") for row in chosen] for split, chosen in _by_split(rows)}
     return write_sharegpt(answers, output)
 
 
 def _lmms_eval(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
-    """A folder for `lmms_eval --include_path DIR --tasks aesr1_<domain>`: one task a data set, never ranked across."""
+    """A folder for `lmms_eval --include_path DIR --tasks aesr1_<domain>`: one task for each data set."""
     files = []
     domains = list(dict.fromkeys(row.domain for row in rows))
     plain = unique_names(["".join(mark if mark.isalnum() else "_" for mark in domain) for domain in domains])
@@ -154,29 +155,39 @@ def _lmms_eval(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
 
 
 def _parquet(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
-    """`load_dataset("parquet", data_files=…)`: every field, the pictures' bytes inside."""
-    from aesr1.ratings.huggingface import write_parquet
+    """One parquet file for each split, for `load_dataset("parquet", data_files=…)`: all fields, with the picture bytes.
 
-    return write_parquet(rows, output)
+    Written in groups of rows: `Dataset.to_parquet` would write paths instead of the bytes.
+    """
+    columns = _parquet_columns()
+    from pyarrow import Table
+    from pyarrow.parquet import ParquetWriter
+
+    files = []
+    output.mkdir(parents=True, exist_ok=True)
+    for split, chosen in _by_split(rows):
+        files.append(output / f"{split}.parquet")
+        with ParquetWriter(files[-1], columns) as writer:
+            for start in range(0, len(chosen), ROW_GROUP):
+                cells = [
+                    {**_cells(row), "image": {"bytes": _picture_bytes(row), "path": Path(row.image).name}}
+                    for row in chosen[start : start + ROW_GROUP]
+                ]
+                writer.write_table(Table.from_pylist(cells, schema=columns))
+    return files
 
 
 def _imagefolder(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
-    """`load_dataset("imagefolder", data_dir=…)`: copies of the pictures, with a metadata file.
+    """For `load_dataset("imagefolder", data_dir=…)`: a folder for each split with the pictures and their metadata.
 
-    Parquet, because its columns have types: a column that is empty in one split would not load from jsonl.
+    The metadata is parquet because its columns have types: from jsonl, a column that is empty in one split fails.
     """
-    try:
-        import pyarrow
-        from pyarrow import Table
-        from pyarrow.parquet import write_table
+    typed = _parquet_columns()
+    import pyarrow
+    from pyarrow.parquet import write_table
 
-        from aesr1.ratings.huggingface import schema, typed
-
-        known = schema().arrow_schema
-    except ImportError as error:
-        raise AesError("this needs Hugging Face datasets", fix="pip install 'aesr1[data]'") from error
     columns = pyarrow.schema(
-        [("file_name", pyarrow.string()), *(known.field(name) for name in known.names if name != "image")]
+        [("file_name", pyarrow.string()), *(typed.field(name) for name in typed.names if name != "image")]
     )
     files = []
     for split, chosen in _by_split(rows):
@@ -184,18 +195,40 @@ def _imagefolder(rows: Sequence[Rating], output: Path, final: Path) -> list[Path
         folder.mkdir(parents=True)
         names = unique_names([row.image for row in chosen])
         for row, name in zip(chosen, names, strict=True):
-            try:
-                shutil.copyfile(row.image, folder / name)
-            except FileNotFoundError as error:
-                raise AesError(f"{row.image} does not exist", fix="run `aesr1 ratings check` first") from error
-        cells = [{**typed(row), "file_name": name} for row, name in zip(chosen, names, strict=True)]
-        write_table(Table.from_pylist(cells, schema=columns), folder / "metadata.parquet")
+            (folder / name).write_bytes(_picture_bytes(row))
+        cells = [{**_cells(row), "file_name": name} for row, name in zip(chosen, names, strict=True)]
+        write_table(pyarrow.Table.from_pylist(cells, schema=columns), folder / "metadata.parquet")
         files.append(folder / "metadata.parquet")
     return files
 
 
+def _parquet_columns() -> Any:
+    """The columns of a rating as a pyarrow schema. With types, a column that is empty in one split still loads."""
+    try:
+        from datasets import Features, Image, List, Value
+    except ImportError as error:
+        raise AesError("this needs Hugging Face datasets", fix="pip install 'aesr1[data]'") from error
+    text, number, count = Value("string"), Value("float64"), Value("int64")
+    types = {"image": Image(), "score": number, "rater_std": number, "raters": count, "votes": List(count)}
+    types["attributes"] = List({"name": text, "mark": number})
+    return Features({field.name: types.get(field.name, text) for field in fields(Rating)}).arrow_schema
+
+
+def _cells(row: Rating) -> dict[str, Any]:
+    """A row for `_parquet_columns`. Attribute names differ between data sets, so they become a list of {name, mark}."""
+    marks = None if row.attributes is None else [{"name": name, "mark": mark} for name, mark in row.attributes.items()]
+    return {**asdict(row), "attributes": marks}
+
+
+def _picture_bytes(row: Rating) -> bytes:
+    try:
+        return Path(row.image).read_bytes()
+    except FileNotFoundError as error:
+        raise AesError(f"{row.image} does not exist", fix="run `aesr1 ratings check` first") from error
+
+
 def unique_names(paths: Sequence[str]) -> list[str]:
-    """File names for pictures of several folders: their own, with a number in front where two are equal."""
+    """File names for pictures from several folders: a repeated name gets a number in front."""
     taken: set[str] = set()
     names = []
     for path in paths:

@@ -9,65 +9,67 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aesr1.errors import AesError
+from aesr1.records import Rating
 
 RESEARCH = "research use only; the pictures belong to their photographers"
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What is known of a public data set before its files are opened."""
+    """The facts about a public data set that do not depend on the user's files."""
 
-    name: str  # on the command line, and the rows' domain
+    name: str  # on the command line, and the domain of its rows
     title: str
     licence: str
     source: str  # who published it
-    images: tuple[str, ...]  # folders below the root in which its pictures are looked for
-    published: tuple[Mapping[str, int], ...]  # rows by split (or "all"), of each form that the set is handed round in
-    counted: bool = True  # counted in the authors' files; False: from the papers
+    images: tuple[str, ...]  # folders below the root that may hold the pictures
+    published: tuple[Mapping[str, int], ...]  # rows by split (or "all"), for each published form of the label files
+    counted: bool = True  # True: counts of the authors' files; False: counts from papers
+
+    def rating(self, image: str, score: float, split: str, **values: Any) -> Rating:
+        """A row of this set, with its name, licence and source; `values` are other fields of `Rating`."""
+        return Rating(image, score, self.name, split, licence=self.licence, source=self.source, **values)
 
 
 class Line(NamedTuple):
-    """A row of a table: its place, for messages, and its cells by column name."""
+    """A row of a table: its file and line for error messages, and its cells by column name."""
 
     where: str
     cells: dict[str, str]
 
 
 def find_file(root: Path, *candidates: str) -> Path | None:
-    """The first of these files (paths below the root) that exists.
+    """The first of these files (paths below the root) that exists, or None.
 
-    If the root is a file, the files next to it are searched.
+    If the root is itself a file of the data set, the folder of that file is searched.
     """
     if root.is_file():
-        beside = (root.with_name(Path(name).name) for name in candidates)
-        return next((path for path in beside if path.is_file()), None)
+        siblings = (root.with_name(Path(name).name) for name in candidates)
+        return next((path for path in siblings if path.is_file()), None)
     return next((root / name for name in candidates if (root / name).is_file()), None)
 
 
 def require_file(root: Path, *candidates: str) -> Path:
-    """As `find_file`.
-
-    AesError where none exists; it names a place two levels up or three levels down if one is there.
-    """
+    """As `find_file`, but AesError if none exists. The error names a nearby folder that does hold the file."""
     found = find_file(root, *candidates)
     if found is not None:
         return found
     if not root.exists():
         raise AesError(f"there is no folder {root}", fix="check the path")
     wanted = {Path(name).name for name in candidates}
-    for folder in _around(root):
-        beside = find_file(folder, *candidates)
-        if beside is not None:
+    for folder in _nearby_folders(root):
+        if find_file(folder, *candidates) is not None:
             raise AesError(
-                f"{root} does not hold {candidates[0]}, but {folder} does: the wrong folder level", fix=f"pass {folder}"
+                f"{root} does not hold {candidates[0]}, {folder} does: this is the wrong folder level",
+                fix=f"pass {folder}",
             )
-        lying = next((name for name in wanted if (folder / name).is_file()), None)
-        if lying is not None:
+        misplaced = next((name for name in wanted if (folder / name).is_file()), None)
+        if misplaced is not None:
             raise AesError(
-                f"{root} does not hold {candidates[0]}, but {folder / lying} exists",
+                f"{root} does not hold {candidates[0]}, but there is {folder / misplaced}",
                 fix="unpack the data set as its authors packed it, and pass its top folder",
             )
     raise AesError(
@@ -76,8 +78,8 @@ def require_file(root: Path, *candidates: str) -> Path:
     )
 
 
-def _around(root: Path) -> Iterator[Path]:
-    """Folders two levels above and three below. Links are not followed, because they may form a loop."""
+def _nearby_folders(root: Path) -> Iterator[Path]:
+    """Folders up to two levels above and three levels below. Links are not followed, because they may form a loop."""
     absolute = root.absolute()
     yield from absolute.parents[:2]
     for folder, below, _ in os.walk(root):
@@ -88,7 +90,7 @@ def _around(root: Path) -> Iterator[Path]:
 
 
 def header_of(file: Path, *, separator: str | None = ",") -> list[str]:
-    """A table's column names, as `read_table` reads them; empty for an empty file."""
+    """The column names of a table, as `read_table` reads them; empty for an empty file."""
     check_encoding(file, "utf-8-sig")
     with file.open(encoding="utf-8-sig", newline="") as opened:
         line = opened.readline()
@@ -108,10 +110,10 @@ def read_table(
     separator: str | None = ",",
     encoding: str = "utf-8-sig",
 ) -> Iterator[Line]:
-    """Rows of a table with a header; names and cells stripped of blanks, any line ending, with or without a BOM.
+    """Rows of a table with a header. Any line ending and a BOM are accepted; spaces around names and cells are removed.
 
-    `columns` must be there, the cells of `unique` differ from row to row. `separator` None: comma, semicolon or tab,
-    whichever the header holds most of. AesError names file and line, also of a row that was cut off.
+    The table must have `columns`, and the cells of the column `unique` must all differ. `separator` None: comma,
+    semicolon or tab, the one that is most frequent in the header. AesError names the file and the line.
     """
     check_encoding(file, encoding)
     seen: set[str] = set()
@@ -127,7 +129,7 @@ def read_table(
                     continue
                 if not names:
                     names = [name.strip() for name in row]
-                    _check_columns(file, names, columns)
+                    check_columns(file, names, columns)
                     continue
                 where = f"{file}, line {rows.line_num}"
                 if len(row) != len(names):
@@ -141,36 +143,37 @@ def read_table(
                 yield Line(where, cells)
         except csv.Error as error:
             raise AesError(
-                f"{file}, line {rows.line_num} is not a row of a table: {error}",
+                f"{file}, line {rows.line_num} is not a valid table row: {error}",
                 fix="get the file again, or correct the line",
             ) from error
     if not names:
-        _check_columns(file, names, columns)
+        check_columns(file, names, columns)
 
 
 def require_unique(seen: set[str], image: str, where: str) -> None:
-    """Add an image. AesError where it was added before."""
+    """Add an image to `seen`. AesError if it is already there."""
     if image in seen:
-        raise AesError(f"{where}: {image} is rated twice", fix="keep one row an image")
+        raise AesError(f"{where}: {image} is rated twice", fix="keep one row for each image")
     seen.add(image)
 
 
-def _check_columns(file: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+def check_columns(file: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+    """AesError unless the column names in line 1 are unique and include `columns`."""
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
         raise AesError(f"{file}, line 1 has two columns {twice[0]!r}", fix="rename one of them")
-    absent = [name for name in columns if name not in names]
-    if absent:
+    missing = [name for name in columns if name not in names]
+    if missing:
         raise AesError(
-            f"{file}, line 1 has no column {absent[0]!r}; it has {', '.join(names) or 'nothing'}",
-            fix="check that this is the right label file, with its header",
+            f"{file}, line 1 has no column {missing[0]!r}; it has {', '.join(names) or 'nothing'}",
+            fix="check that this is the right label file, and that it has its header",
         )
 
 
 def read_lines(file: Path) -> Iterator[tuple[str, list[str]]]:
-    """Lines of a file without a header: the place of each, and its words."""
+    """The lines of a file without a header: file and line number, and the words between blanks."""
     check_encoding(file, "utf-8-sig")
-    with file.open(encoding="utf-8-sig") as opened:  # universal newlines: CR alone counts too
+    with file.open(encoding="utf-8-sig") as opened:  # universal newlines: a CR alone ends a line too
         for number, line in enumerate(opened, start=1):
             words = line.split()
             if words:
@@ -178,7 +181,7 @@ def read_lines(file: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def check_encoding(file: Path, encoding: str) -> None:
-    """AesError with the first line that is not in this encoding; nothing is held but a block of the file."""
+    """AesError with the first line that is not in this encoding. The file is read in blocks to save memory."""
     blocks = 1 << 20
     with file.open("rb") as opened:
         if opened.read(4).startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -196,21 +199,21 @@ def check_encoding(file: Path, encoding: str) -> None:
             line = content.count(b"\n", 0, whole.start) + 1
         if encoding != "utf-8-sig":
             raise AesError(
-                f"{file}, line {line} is no {encoding}", fix="get the file again, or save it as UTF-8"
+                f"{file}, line {line} is not {encoding}", fix="get the file again, or save it as UTF-8"
             ) from error
-        other = "GB18030" if _reads_as(content, "gb18030") else "another encoding"
+        chinese = _decodes_as(content, "gb18030")
         raise AesError(
-            f"{file}, line {line} is not UTF-8; the file reads as {other}",
-            fix=f"save it again as UTF-8, e.g. iconv -f {other if other == 'GB18030' else 'LATIN1'} -t UTF-8",
+            f"{file}, line {line} is not UTF-8; the file is in {'GB18030' if chinese else 'another encoding'}",
+            fix=f"save it again as UTF-8, e.g. iconv -f {'GB18030' if chinese else 'LATIN1'} -t UTF-8",
         ) from error
 
 
 def is_utf8(file: Path) -> bool:
     """Whether a file is UTF-8 text, with or without a BOM."""
-    return _reads_as(file.read_bytes(), "utf-8-sig")
+    return _decodes_as(file.read_bytes(), "utf-8-sig")
 
 
-def _reads_as(content: bytes, encoding: str) -> bool:
+def _decodes_as(content: bytes, encoding: str) -> bool:
     try:
         content.decode(encoding)
     except UnicodeDecodeError:
@@ -219,9 +222,9 @@ def _reads_as(content: bytes, encoding: str) -> bool:
 
 
 def parse_number(text: str | None, column: str, where: str) -> float:
-    """A finite number. AesError that names the place."""
+    """A finite number. AesError names the file and the line."""
     try:
-        value = float(text or "") if "_" not in (text or "") else math.nan  # Python would read 1_0 as ten
+        value = float(text or "") if "_" not in (text or "") else math.nan  # Python reads 1_0 as ten
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
@@ -238,7 +241,7 @@ def parse_count(text: str | None, column: str, where: str) -> int:
 
 
 def parse_score(text: str | None, column: str, where: str, *, low: float, high: float) -> float:
-    """A mark mapped from the scale's nominal bounds to 0–1. AesError where it is outside of them."""
+    """A mark, mapped from the scale low–high to 0–1. AesError if it lies outside the scale."""
     value = parse_number(text, column, where)
     if not low <= value <= high:
         raise AesError(
@@ -249,27 +252,28 @@ def parse_score(text: str | None, column: str, where: str, *, low: float, high: 
 
 
 def image_path(text: str, where: str) -> str:
-    """A picture's path below its folder, with /. AesError where it is empty or leaves the folder."""
+    """A relative picture path, with / between parts. AesError if it is empty or leaves the picture folder."""
     name = text.strip()
     if not name or "\0" in name:
-        raise AesError(f"{where}: no image is named", fix="correct or remove the row")
+        raise AesError(f"{where}: the image name is empty or invalid", fix="correct or remove the row")
     windows = PureWindowsPath(name)
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or windows.drive or ".." in path.parts:
         raise AesError(
-            f"{where}: {name} leaves the picture folder", fix="use paths below it, and --images for the folder"
+            f"{where}: {name} leaves the picture folder",
+            fix="use paths below the folder, and pass the folder as --images",
         )
     return str(path)
 
 
 def check_scale(low: float, high: float) -> None:
-    """AesError unless these are a scale's bounds."""
+    """AesError unless low and high are finite and low < high."""
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise AesError(f"the scale runs from {low} to {high}", fix="pass --scale LOW HIGH with LOW below HIGH")
 
 
 def parse_std(text: str | None, column: str, where: str, *, low: float, high: float) -> float:
-    """A standard deviation of marks, mapped to the 0–1 scale. AesError where it is wider than the scale."""
+    """A standard deviation of marks, mapped to the 0–1 scale. AesError if it is negative or wider than the scale."""
     value = parse_number(text, column, where)
     if not 0 <= value <= high - low:
         raise AesError(
@@ -280,7 +284,7 @@ def parse_std(text: str | None, column: str, where: str, *, low: float, high: fl
 
 
 def mean_and_std(votes: Sequence[float], marks: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation of single votes, from the number (or share) that each mark got."""
+    """Mean and standard deviation of single votes, from the number (or share) of votes for each mark."""
     total = sum(votes)
     mean = sum(map(mul, votes, marks)) / total
     square = sum(map(mul, map(mul, votes, marks), marks)) / total

@@ -14,28 +14,28 @@ from PIL import Image
 
 SIDE = 16
 MIN_CORRELATION = 0.9
-"""Correlation of two thumbnails' edges from which they count as one picture."""
+"""Correlation of edges from which two thumbnails count as the same picture."""
 ROUGHLY = 0.9
-"""Correlation of 8 × 8 copies from which a pair is compared in detail."""
+"""Correlation of 8 × 8 thumbnails from which a pair is compared at full size."""
 FLAT = 2.0
-"""Pictures with a smaller standard deviation of grey levels are too blank to compare."""
+"""Standard deviation in grey levels; below it a picture is too uniform to compare."""
 BLOCK = 4_000_000
-"""Similarities held at once."""
+"""Largest number of similarities in memory."""
 
 Vectors = NDArray[np.float32]
 
 
 def grey_fingerprint(picture: Image.Image) -> bytes:
-    """SIDE × SIDE grey values, row by row."""
+    """SIDE × SIDE grey values of a picture, row by row, one byte each."""
     return picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
 
 
 def look_alikes(
     thumbnails: NDArray[np.uint8], splits: NDArray[np.int_], *, alike: float = MIN_CORRELATION
 ) -> Iterator[tuple[int, int]]:
-    """Index pairs of look-alikes in different splits, each once, the lower index first.
+    """Index pairs of look-alikes in different splits; each pair once, the lower index first.
 
-    thumbnails (n, SIDE × SIDE), splits (n,). Every pair across splits is compared, roughly at 8 × 8 first.
+    thumbnails (n, SIDE × SIDE), splits (n,). All pairs of different splits are compared, first at 8 × 8.
     """
     half = SIDE // 2
     squares: Vectors = thumbnails.reshape(-1, half, 2, half, 2).mean(axis=(2, 4), dtype=np.float32)
@@ -45,11 +45,11 @@ def look_alikes(
     rough[blank] = 0
     for left, right in combinations(np.unique(splits), 2):
         ours, others = np.flatnonzero(splits == left), np.flatnonzero(splits == right)
-        facing = rough[others].T
+        rough_others = rough[others].T
         step = max(1, BLOCK // len(others))
         for start in range(0, len(ours), step):
             block = ours[start : start + step]
-            rows, columns = np.nonzero(rough[block] @ facing >= ROUGHLY)
+            rows, columns = np.nonzero(rough[block] @ rough_others >= ROUGHLY)
             for first in range(0, len(rows), BLOCK // SIDE**3):
                 part = slice(first, first + BLOCK // SIDE**3)
                 a, b = block[rows[part]], others[columns[part]]
@@ -59,7 +59,7 @@ def look_alikes(
 
 
 def _edges(thumbnails: NDArray[np.uint8]) -> Vectors:
-    """Differences between neighbours of thumbnails (n, SIDE × SIDE), as unit vectors (n, 2 · SIDE · (SIDE − 1))."""
+    """Thumbnails (n, SIDE × SIDE) → differences of neighbouring pixels, unit vectors (n, 2 · SIDE · (SIDE − 1))."""
     grey = thumbnails.reshape(-1, SIDE, SIDE).astype(np.float32)
     return _unit(np.concatenate([np.diff(grey, axis=axis).reshape(len(grey), -1) for axis in (1, 2)], axis=1))
 

@@ -18,26 +18,26 @@ from aesr1.records import SPLITS, Rating, iterate_rows, ratings_file, write_rows
 
 @dataclass(frozen=True)
 class MixConfig:
-    """Which sets, their weights, and the number of rows."""
+    """Which data sets to mix, their weights, and the number of rows."""
 
     sources: tuple[tuple[Path, float], ...]  # ratings.jsonl or its folder, and its weight
     output: Path
     n: int
     split: str = "train"
     val: int = 0  # additional rows of split val, by the same weights
-    balance: tuple[str, ...] = ()  # levels of which every set gives equally many
+    balance: tuple[str, ...] = ()  # levels; each set gives the same number of rows of each level
     seed: int = 0
 
 
 class Mixed(NamedTuple):
-    """What was written: rows by set and split."""
+    """The file, and its number of rows by data set and split."""
 
     ratings: Path
     rows: dict[str, dict[str, int]]
 
 
 def parse_sources(texts: Sequence[str]) -> tuple[tuple[Path, float], ...]:
-    """`PATH:WEIGHT` or `PATH` (weight 1), as on the command line; PATH is a ratings.jsonl or its folder."""
+    """`PATH:WEIGHT` or `PATH` (weight 1) from the command line; PATH is a ratings.jsonl or its folder."""
     sources = []
     for text in texts:
         name, colon, weight = text.rpartition(":")
@@ -53,33 +53,33 @@ def parse_sources(texts: Sequence[str]) -> tuple[tuple[Path, float], ...]:
 
 
 def mix(config: MixConfig) -> Mixed:
-    """Write `ratings.jsonl`, its rows in random order. AesError where a set has too few rows."""
+    """Write `ratings.jsonl` with the rows in random order. AesError if a set has too few rows."""
     started = time.time()
     if any(level not in LEVELS for level in config.balance) or len(set(config.balance)) < len(config.balance):
         raise AesError(f"{','.join(config.balance)} are not levels", fix=f"use {', '.join(LEVELS)}, each once")
     if config.split not in SPLITS:
         raise AesError(f"{config.split!r} is not a split", fix=f"use {', '.join(SPLITS)}")
     if len({path.resolve() for path, _ in config.sources}) < len(config.sources):
-        raise AesError("a set is named twice", fix="name each once, with its weight")
+        raise AesError("a set is named twice", fix="name each set once, with its weight")
     rng = np.random.default_rng(config.seed)
     weights = [weight for _, weight in config.sources]
     if config.split == "val" and config.val:
-        raise AesError("val is drawn twice", fix="leave out --val where --split is val")
-    wanted = {"val": apportion(config.val, weights)} | {config.split: apportion(config.n, weights)}
+        raise AesError("val is drawn twice", fix="leave out --val if --split is val")
+    counts_by_split = {"val": apportion(config.val, weights)} | {config.split: apportion(config.n, weights)}
     chosen: list[Rating] = []
     for position, (path, _) in enumerate(config.sources):
         rows = list(iterate_rows(path, Rating))
-        for split, shares in wanted.items():
+        for split, shares in counts_by_split.items():
             if not shares[position] and any(shares):
                 raise AesError(f"{path} would give none of the {split} rows", fix="raise --n or its weight")
             if shares[position]:
-                there = [row for row in rows if row.split == split]
-                chosen += _draw(there, shares[position], config.balance, rng, f"{path}, split {split}")
+                available = [row for row in rows if row.split == split]
+                chosen += _sample_levels(available, shares[position], config.balance, rng, f"{path}, split {split}")
     counts: dict[str, dict[str, int]] = {}
     seen: set[str] = set()
     for row in chosen:
         if row.image in seen:
-            raise AesError(f"{row.image} was drawn from two sets", fix="mix only one of those that hold it")
+            raise AesError(f"{row.image} was drawn from two sets", fix="mix only one of the sets that hold it")
         seen.add(row.image)
         by_split = counts.setdefault(row.domain, {})
         by_split[row.split] = by_split.get(row.split, 0) + 1
@@ -90,7 +90,7 @@ def mix(config: MixConfig) -> Mixed:
 
 
 def apportion(n: int, weights: Sequence[float]) -> list[int]:
-    """Divide `n` by weight into whole numbers with the same sum: the largest remainders are rounded up."""
+    """Divide `n` by weight into whole numbers that sum to `n`: the largest remainders are rounded up."""
     exact = [weight * n / sum(weights) for weight in weights]
     parts = [int(share) for share in exact]
     for position in sorted(range(len(parts)), key=lambda i: parts[i] - exact[i])[: n - sum(parts)]:
@@ -98,8 +98,10 @@ def apportion(n: int, weights: Sequence[float]) -> list[int]:
     return parts
 
 
-def _draw(rows: Sequence[Rating], n: int, balance: Sequence[str], rng: np.random.Generator, where: str) -> list[Rating]:
-    """`n` of the rows without repetition, equally many of each level of `balance` where there are any."""
+def _sample_levels(
+    rows: Sequence[Rating], n: int, balance: Sequence[str], rng: np.random.Generator, where: str
+) -> list[Rating]:
+    """`n` of the rows without repetition; with `balance`, the same number for each of its levels."""
     if not balance:
         return _sample(rows, n, rng, where)
     chosen: list[Rating] = []
@@ -110,5 +112,5 @@ def _draw(rows: Sequence[Rating], n: int, balance: Sequence[str], rng: np.random
 
 def _sample(rows: Sequence[Rating], n: int, rng: np.random.Generator, where: str) -> list[Rating]:
     if len(rows) < n:
-        raise AesError(f"{where}: {len(rows):,} rows exist, {n:,} are needed", fix="lower --n or its weight")
+        raise AesError(f"{where} has {len(rows):,} rows, {n:,} are needed", fix="lower --n or its weight")
     return [rows[i] for i in sorted(rng.choice(len(rows), n, replace=False))]

@@ -34,16 +34,16 @@ _VOTES = re.compile(r"(?:votes?_|c)(\d+)")
 
 @dataclass(frozen=True)
 class CsvConfig:
-    """How to read the table. Usual column names are found automatically."""
+    """How to read the table. Columns with usual names are found without settings."""
 
     file: Path
     output: Path
-    images: Path | None = None  # folder of the pictures; default: the table's
+    images: Path | None = None  # folder of the pictures; default: the folder of the table
     image_column: str | None = None
     mean_column: str | None = None
-    scale: tuple[float, float] | None = None  # the marks' nominal bounds; vote columns imply them
+    scale: tuple[float, float] | None = None  # lowest and highest possible mark; vote columns give it too
     domain: str | None = None  # default: the name of the table's folder
-    split: str | None = None  # of rows that the table gives none; default: random by share
+    split: str | None = None  # for rows without one in the table; default: random, by val_share
     val_share: float = 0.1
     seed: int = 0
     allow_missing: bool = False
@@ -54,15 +54,15 @@ def import_csv(config: CsvConfig) -> Path:
     started = time.time()
     ratings = list(read_csv(config))
     if not ratings:
-        raise AesError(f"{config.file} has a header but no rows", fix="check that the right file was exported")
+        raise AesError(f"{config.file} has a header but no rows", fix="check that this is the right file")
     missing = [rating.image for rating in ratings if not Path(rating.image).is_file()]
     if missing and not config.allow_missing:
         raise AesError(
             f"{len(missing):,} of {len(ratings):,} images of {config.file} are missing, first: {missing[0]}",
-            fix="pass --images DIR, or --allow-missing to leave them out",
+            fix="pass --images DIR, or --allow-missing to leave out their rows",
         )
-    gone = set(missing)
-    ratings = [rating for rating in ratings if rating.image not in gone]
+    left_out = set(missing)
+    ratings = [rating for rating in ratings if rating.image not in left_out]
     with staged_output(config.output, "ratings.jsonl", "run.json") as part:
         write_rows(part / "ratings.jsonl", ratings)
         counts = {"rows": len(ratings), "missing": len(missing)}
@@ -71,9 +71,9 @@ def import_csv(config: CsvConfig) -> Path:
 
 
 def read_csv(config: CsvConfig) -> Iterator[Rating]:
-    """Rows as ratings, scores mapped from the scale's nominal bounds to 0–1.
+    """The rows of the table as ratings, scores mapped from the scale to 0–1.
 
-    Rows without a split are divided at random by `val_share`, the same for the same seed.
+    Rows without a split are divided at random by `val_share`; the same seed gives the same split.
     """
     if not config.file.is_file():
         raise AesError(f"there is no file {config.file}", fix="check the path")
@@ -91,7 +91,7 @@ def read_csv(config: CsvConfig) -> Iterator[Rating]:
         require_unique(seen, name, where)
         counts = tuple(parse_count(cells[column], column, where) for column in votes)
         _check_raters(cells, counts, where)
-        opinion = _opinion(cells, mean, marks, counts, where)
+        mean_mark = _mean_mark(cells, mean, marks, counts, where)
         rater_std = _rater_std(cells, columns, marks, counts, where, low=low, high=high)
         drawn = "val" if rng.random() < config.val_share else "train"
         split = cells.get("split") or config.split or drawn
@@ -99,7 +99,7 @@ def read_csv(config: CsvConfig) -> Iterator[Rating]:
             raise AesError(f"{where}: split is {split!r}", fix=f"use {', '.join(SPLITS)}")
         yield Rating(
             image=str(root / name),
-            score=(opinion - low) / (high - low),
+            score=(mean_mark - low) / (high - low),
             domain=config.domain or config.file.absolute().parent.name,
             split=split,
             rater_std=rater_std,
@@ -119,14 +119,14 @@ def _check_raters(cells: dict[str, str], counts: tuple[int, ...], where: str) ->
 
 
 def _columns(config: CsvConfig, columns: list[str]) -> tuple[str, str | None, list[str]]:
-    """The image column, the mean's (None where votes give it) and the vote columns by mark."""
+    """The image column, the column of the mean (or None) and the vote columns in order of their marks."""
 
-    def find(wanted: str | None, usual: tuple[str, ...], what: str) -> str | None:
-        if wanted is not None and wanted not in columns:
+    def find(chosen: str | None, usual: tuple[str, ...], meaning: str) -> str | None:
+        if chosen is not None and chosen not in columns:
             raise AesError(
-                f"{config.file} has no column {wanted!r}; it has {', '.join(columns)}", fix=f"name the {what} column"
+                f"{config.file} has no column {chosen!r}; it has {', '.join(columns)}", fix=f"name the {meaning} column"
             )
-        return wanted or next((name for name in columns if name.lower() in usual), None)
+        return chosen or next((name for name in columns if name.lower() in usual), None)
 
     votes = sorted((name for name in columns if _VOTES.fullmatch(name)), key=_mark)
     image = find(config.image_column, IMAGE_NAMES, "image")
@@ -134,11 +134,11 @@ def _columns(config: CsvConfig, columns: list[str]) -> tuple[str, str | None, li
     if image is None:
         raise AesError(
             f"{config.file} has no image column; it has {', '.join(columns)}",
-            fix=f"pass --image-column, or call it one of {', '.join(IMAGE_NAMES)}",
+            fix=f"pass --image-column, or rename it to one of {', '.join(IMAGE_NAMES)}",
         )
     if mean is None and not votes:
         raise AesError(
-            f"{config.file} has neither a mean nor votes; it has {', '.join(columns)}",
+            f"{config.file} has neither a mean nor vote columns; it has {', '.join(columns)}",
             fix="pass --mean-column and --scale LOW HIGH, or have columns votes_1, votes_2 …",
         )
     return image, mean, votes
@@ -151,27 +151,27 @@ def _scale(config: CsvConfig, votes: list[str]) -> tuple[float, float]:
         return low, high
     if not votes:
         raise AesError(
-            f"the scale of {config.file} is not known, and guessing it from the marks seen would be wrong",
+            f"the scale of {config.file} is not known, and the marks in the file need not reach its ends",
             fix="pass --scale LOW HIGH, the lowest and highest mark a rater could give",
         )
     return float(_mark(votes[0])), float(_mark(votes[-1]))
 
 
 def _marks(votes: list[str], low: float, high: float) -> NDArray[np.float64]:
-    """The mark of each vote column; without vote columns the two bounds of the scale."""
+    """The mark of each vote column; without vote columns the two ends of the scale."""
     marks = np.array([float(_mark(name)) for name in votes] or [low, high])
     if marks.min() < low or marks.max() > high:
         raise AesError(
             f"the vote columns run from {marks.min():g} to {marks.max():g}, the scale from {low:g} to {high:g}",
-            fix="pass the scale that the votes were given on",
+            fix="pass the scale of the votes",
         )
     return marks
 
 
-def _opinion(
+def _mean_mark(
     row: dict[str, str], mean: str | None, marks: NDArray[np.float64], counts: tuple[int, ...], where: str
 ) -> float:
-    """The mean mark of a row, from its mean where it is given, else from its votes."""
+    """The mean mark of a row: from the mean column if there is one, else from the votes."""
     if counts and not sum(counts):
         raise AesError(f"{where}: there are no votes", fix="remove the row")
     voted = float(np.average(marks, weights=counts)) if counts else None
@@ -185,7 +185,7 @@ def _opinion(
             fix="pass the right --scale, or correct the row",
         )
     if voted is not None and abs(value - voted) > 0.02 * (high - low):
-        raise AesError(f"{where}: the votes average {voted:.3f}, {mean} says {value:g}", fix="correct the row")
+        raise AesError(f"{where}: the votes average {voted:.3f}, {mean} is {value:g}", fix="correct the row")
     return value
 
 
@@ -199,7 +199,7 @@ def _rater_std(
     low: float,
     high: float,
 ) -> float | None:
-    """The standard deviation of single votes on the 0–1 scale, from the table or from the votes; else None."""
+    """The standard deviation of single votes, 0–1 scale: from its column, else from the votes, else None."""
     given = next((name for name in columns if name.lower() in STD_NAMES and row[name]), None)
     if given is not None:
         return parse_std(row[given], given, where, low=low, high=high)

@@ -21,15 +21,15 @@ from aesr1.records import Rating, write_rows
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """Which data set, its place, and how strict to be."""
+    """Which data set to import, where it is, and which gaps are allowed."""
 
     name: str
     root: Path  # the data set's top folder, or its label file
     output: Path
-    images: Path | None = None  # folder of the pictures; default: where its authors packed them
+    images: Path | None = None  # folder of the pictures; default: the folders that its authors use
     labels_only: bool = False  # do not look for the pictures
-    allow_missing: bool = False  # leave rows out whose picture is missing
-    subset: bool = False  # the label files are a part of the set
+    allow_missing: bool = False  # leave out rows whose picture is missing
+    subset: bool = False  # the label files are only a part of the set
 
 
 class Imported(NamedTuple):
@@ -38,53 +38,48 @@ class Imported(NamedTuple):
     ratings: Path
     rows: dict[str, int]  # by split
     missing: int
-    note: str | None  # where the counts are not the published ones
+    note: str | None  # says that the counts differ from the published ones
 
 
 def import_set(config: ImportConfig) -> Imported:
-    """Write `ratings.jsonl` into the output folder. Nothing is left there where an AesError is raised."""
+    """Write `ratings.jsonl` into the output folder. After an AesError the folder holds nothing new."""
     started = time.time()
     if config.name not in SETS:
         raise AesError(f"{config.name!r} is not a known data set", fix=f"choose one of {', '.join(SETS)}")
     module = import_module(f"aesr1.ratings.sets.{SETS[config.name][0]}")
-    about: DataSet = module.DATA_SET
-    pictures = Pictures(_folders(config, about), check=not config.labels_only)
+    data_set: DataSet = module.DATA_SET
+    pictures = Pictures(_folders(config, data_set), check=not config.labels_only)
     counted: Counter[str] = Counter()
     split_of: dict[str, str] = {}
 
-    def kept() -> Iterator[Rating]:
+    def rows_with_pictures() -> Iterator[Rating]:
         for rating in module.load(config.root):
             counted[rating.split] += 1
-            place = pictures.find(rating.image)
-            if place is None:
+            path = pictures.find(rating.image)
+            if path is None:
                 continue
-            if place in split_of:
+            if path in split_of:
                 raise AesError(
-                    f"{place} has two rows, in {split_of[place]} and in {rating.split}", fix="keep one row an image"
+                    f"{path} has two rows, in {split_of[path]} and in {rating.split}", fix="keep one row for each image"
                 )
-            split_of[place] = rating.split
-            yield _placed(rating, place)
-        _check_missing(config, about, pictures, sum(counted.values()))
-        _check_counts(config, about, counted)
+            split_of[path] = rating.split
+            object.__setattr__(rating, "image", path)  # only this function has the row: a copy takes a second on AVA
+            yield rating
+        _check_missing(config, data_set, pictures, sum(counted.values()))
+        _check_counts(config, data_set, counted)
 
     with staged_output(config.output, "ratings.jsonl", "run.json") as part:
-        write_rows(part / "ratings.jsonl", kept())
-        note = _unlike_published(about, counted)
+        write_rows(part / "ratings.jsonl", rows_with_pictures())
+        note = _note(data_set, counted)
         results = {"rows": dict(counted), "missing": len(pictures.missing), "note": note}
-        write_run(part, f"ratings import {about.name}", config, started=started, **results)
+        write_run(part, f"ratings import {data_set.name}", config, started=started, **results)
     if note:
         print(note, file=sys.stderr)
     return Imported(config.output / "ratings.jsonl", dict(counted), len(pictures.missing), note)
 
 
-def _placed(rating: Rating, place: str) -> Rating:
-    """The rating with the picture's path. Changed in place, because copying all of AVA's rows takes a second."""
-    object.__setattr__(rating, "image", place)
-    return rating
-
-
 class Pictures:
-    """The paths of pictures, from listings of their folders; letter case is ignored."""
+    """Finds pictures by name, ignoring upper and lower case. Each folder is listed once."""
 
     def __init__(self, folders: Sequence[Path], *, check: bool) -> None:
         self._folders = [str(folder.absolute()) for folder in folders]
@@ -93,90 +88,90 @@ class Pictures:
         self.missing: list[str] = []
 
     def find(self, name: str) -> str | None:
-        """The picture's absolute path; None where it is missing, which is recorded."""
+        """The absolute path of a picture, or None. Names that are not found are collected in `missing`."""
         if not self._check:
             return f"{self._folders[0]}/{name}"
         below, _, base = name.rpartition("/")
         for top in self._folders:
-            for folder in (f"{top}/{below}", top) if below else (top,):  # as it was packed, else all in one folder
+            for folder in (f"{top}/{below}", top) if below else (top,):  # as named, else directly below
                 listing = self._listings.get(folder)
                 if listing is None:
                     listing = self._listings[folder] = _listing(folder)
-                there = listing.get(base) or listing.get(base.casefold())
-                if there:
-                    return f"{folder}/{there}"
+                file = listing.get(base) or listing.get(base.casefold())
+                if file:
+                    return f"{folder}/{file}"
         self.missing.append(name)
         return None
 
     def example(self) -> str | None:
-        """A file of one of the folders, for an error message."""
+        """One existing file of the folders, so that the user can compare names."""
         files = (f"{folder}/{name}" for folder, names in self._listings.items() for name in names.values())
         return next((file for file in files if Path(file).is_file()), None)
 
 
 def _listing(folder: str) -> dict[str, str]:
-    """A folder's names, by name and by lower case; empty where the folder does not exist."""
+    """The file names of a folder, by name and by lower-case name; empty if the folder does not exist."""
     try:
-        with os.scandir(folder) as entries:  # no Path objects: AVA has 255,000
+        with os.scandir(folder) as entries:  # strings are faster than Path objects: AVA has 255,000 files
             names = [entry.name for entry in entries if not entry.is_symlink() or Path(entry.path).exists()]
-    except OSError:  # not there, not a folder, or a loop of links
+    except OSError:  # missing, not a folder, or a loop of links
         return {}
     found = {name.casefold(): name for name in names}
     found.update((name, name) for name in names)
     return found
 
 
-def _folders(config: ImportConfig, about: DataSet) -> list[Path]:
-    """The folders in which pictures are looked for."""
+def _folders(config: ImportConfig, data_set: DataSet) -> list[Path]:
+    """The folders that are searched for pictures."""
     root = config.root.parent if config.root.is_file() else config.root
     if config.images is not None:
         if not config.images.is_dir() and not config.labels_only:
-            raise AesError(f"there is no folder {config.images}", fix="pass --images DIR, the pictures' folder")
+            raise AesError(f"there is no folder {config.images}", fix="pass --images DIR, the folder of the pictures")
         return [config.images]
-    there = [
-        root / name for name in about.images if (root / name).is_dir() and not (config.labels_only and name == ".")
+    existing = [
+        root / name for name in data_set.images if (root / name).is_dir() and not (config.labels_only and name == ".")
     ]
-    return there or [root / about.images[0]]
+    return existing or [root / data_set.images[0]]
 
 
-def _check_missing(config: ImportConfig, about: DataSet, pictures: Pictures, total: int) -> None:
+def _check_missing(config: ImportConfig, data_set: DataSet, pictures: Pictures, total: int) -> None:
     missing = pictures.missing
     if not total:
-        raise AesError(f"the label files of {about.title} in {config.root} have no rows", fix="get them again")
+        raise AesError(f"the label files of {data_set.title} in {config.root} have no rows", fix="get them again")
     if len(missing) == total:
         example = pictures.example()
-        beside = f"; a file there is {example}" if example else ""
+        hint = f"; a file there is {example}" if example else ""
         raise AesError(
-            f"none of {total:,} images of {about.title} was found, first: {missing[0]}{beside}",
-            fix="pass --images DIR with the pictures under their own names, or --labels-only",
+            f"none of {total:,} images of {data_set.title} was found, first: {missing[0]}{hint}",
+            fix="pass --images DIR with the pictures under their original names, or --labels-only",
         )
     if missing and not config.allow_missing:
         raise AesError(
-            f"{len(missing):,} of {total:,} images of {about.title} are missing, first: {missing[0]}",
-            fix="pass --images DIR, or --allow-missing to leave them out",
+            f"{len(missing):,} of {total:,} images of {data_set.title} are missing, first: {missing[0]}",
+            fix="pass --images DIR, or --allow-missing to leave out their rows",
         )
 
 
-def _check_counts(config: ImportConfig, about: DataSet, counted: Counter[str]) -> None:
-    """AesError where rows are missing: any of a set counted in its files, more than 1 % of others."""
-    if config.subset or config.root.is_file() or _as_published(about, counted):
+def _check_counts(config: ImportConfig, data_set: DataSet, counted: Counter[str]) -> None:
+    """AesError if rows are missing. If only papers give the count, up to one row in a hundred may be missing."""
+    if config.subset or config.root.is_file() or _as_published(data_set, counted):
         return
     total = sum(counted.values())
-    if about.counted or total < 0.99 * min(sum(form.values()) for form in about.published):
+    if data_set.counted or total < 0.99 * min(sum(form.values()) for form in data_set.published):
         raise AesError(
-            f"{about.title} has {_listed(about.published[0])} rows, the files here {_listed(counted)}",
-            fix="get the label files again, one may be cut off; or pass --subset if a part is meant",
+            f"{data_set.title} has {_listed(data_set.published[0])} rows, the files here {_listed(counted)}",
+            fix="get the label files again, one may be incomplete; or pass --subset to import a part",
         )
 
 
-def _as_published(about: DataSet, counted: Counter[str]) -> bool:
-    return any(dict(form) in (dict(counted), {"all": sum(counted.values())}) for form in about.published)
+def _as_published(data_set: DataSet, counted: Counter[str]) -> bool:
+    return any(dict(form) in (dict(counted), {"all": sum(counted.values())}) for form in data_set.published)
 
 
-def _unlike_published(about: DataSet, counted: Counter[str]) -> str | None:
-    if _as_published(about, counted):
+def _note(data_set: DataSet, counted: Counter[str]) -> str | None:
+    if _as_published(data_set, counted):
         return None
-    return f"note: {_listed(about.published[0])} rows of {about.title} are published, here are {_listed(counted)}"
+    return f"note: {_listed(data_set.published[0])} rows of {data_set.title} are published, here are {_listed(counted)}"
 
 
 def _listed(rows: Mapping[str, int]) -> str:

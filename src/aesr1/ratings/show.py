@@ -19,17 +19,17 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 class Overview(NamedTuple):
-    """One data set within the ratings. Scores and standard deviations are on the 0–1 scale."""
+    """Statistics of one data set. Scores and standard deviations are on the 0–1 scale."""
 
     domain: str
     rows: dict[str, int]  # by split
     levels: dict[str, int]  # bad, fair, good
     mean: float
-    deviation: float  # of the scores
+    deviation: float  # standard deviation of the scores
     lowest: float
     highest: float
-    histogram: list[int]  # scores in twentieths
-    rater_std: float | None  # mean standard deviation of single votes
+    histogram: list[int]  # counts of scores in 20 bins from 0 to 1
+    rater_std: float | None  # mean over images of the standard deviation of votes
     raters: float | None  # median
     attributes: list[str]
     licence: str | None
@@ -37,14 +37,14 @@ class Overview(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """The numbers of one data set that the picture shows."""
+    """The values of one data set that `plot` draws."""
 
     scores: NDArray[np.float64]
     rater_stds: NDArray[np.float64]  # NaN where unknown
 
 
 def overview(paths: Sequence[Path]) -> tuple[list[Overview], dict[str, Columns]]:
-    """One overview for each data set in these files, and its numbers. AesError where there are no rows."""
+    """The overview and the values of each data set in these files. AesError if there are no rows."""
     rows: dict[str, list[Rating]] = {}
     for path in paths:
         for row in iterate_rows(ratings_file(path), Rating):
@@ -82,50 +82,50 @@ def _overview(domain: str, rows: Sequence[Rating], columns: Columns) -> Overview
 
 
 def to_text(overviews: Sequence[Overview]) -> str:
-    """A paragraph a data set, its histogram as a line of blocks from 0 to 1."""
+    """One paragraph for each data set, with the histogram as a line of blocks from 0 to 1."""
     return "\n\n".join(map(_paragraph, overviews))
 
 
-def _paragraph(found: Overview) -> str:
-    total = sum(found.rows.values())
-    splits = ", ".join(f"{count:,} {split}" for split, count in found.rows.items() if count)
-    levels = ", ".join(f"{count / total:.0%} {level}" for level, count in found.levels.items())
+def _paragraph(stats: Overview) -> str:
+    total = sum(stats.rows.values())
+    splits = ", ".join(f"{count:,} {split}" for split, count in stats.rows.items() if count)
+    levels = ", ".join(f"{count / total:.0%} {level}" for level, count in stats.levels.items())
     lines = [
-        f"{found.domain}: {total:,} images ({splits})",
-        f"  score   {found.mean:.3f} ± {found.deviation:.3f}, {found.lowest:.3f} to {found.highest:.3f}; {levels}",
-        f"  0 |{blocks(found.histogram)}| 1",
+        f"{stats.domain}: {total:,} images ({splits})",
+        f"  score   {stats.mean:.3f} ± {stats.deviation:.3f}, {stats.lowest:.3f} to {stats.highest:.3f}; {levels}",
+        f"  0 |{blocks(stats.histogram)}| 1",
     ]
-    if found.rater_std is not None:
-        lines.append(f"  rater_std  {found.rater_std:.3f} (standard deviation of single votes, mean over images)")
-    if found.raters is not None:
-        lines.append(f"  raters  {found.raters:g} an image (median)")
-    if found.attributes:
-        lines.append(f"  attributes  {', '.join(found.attributes)}")
-    lines += [f"  {name:7} {text}" for name, text in (("licence", found.licence), ("source", found.source)) if text]
+    if stats.rater_std is not None:
+        lines.append(f"  rater_std  {stats.rater_std:.3f} (standard deviation of single votes, mean over images)")
+    if stats.raters is not None:
+        lines.append(f"  raters  {stats.raters:g} an image (median)")
+    if stats.attributes:
+        lines.append(f"  attributes  {', '.join(stats.attributes)}")
+    lines += [f"  {name:7} {text}" for name, text in (("licence", stats.licence), ("source", stats.source)) if text]
     return "\n".join(lines)
 
 
 def blocks(counts: Sequence[int]) -> str:
-    """Counts as block characters, the largest a full one; anything above 0 shows."""
+    """Counts as block characters. The largest count is a full block; every count above 0 is visible."""
     top = max(counts)
     return "".join(BLOCKS[0 if not count else max(1, round(count / top * 8))] for count in counts)
 
 
-def draw(columns: dict[str, Columns], output: Path) -> Path:
-    """A picture: for each data set the scores' histogram, and where it is known the spread against the score."""
+def save_plot(columns: dict[str, Columns], output: Path) -> Path:
+    """Draw for each data set the histogram of the scores and, if known, rater_std against the score."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise AesError("drawing needs matplotlib", fix="pip install 'aesr1[data]'") from error
+        raise AesError("plots need matplotlib", fix="pip install 'aesr1[data]'") from error
     if output.suffix not in (".png", ".svg", ".pdf"):
-        raise AesError(f"{output} is not a file type that can be drawn", fix="name it .png, .svg or .pdf")
+        raise AesError(f"{output} is not a supported picture format", fix="use the suffix .png, .svg or .pdf")
     figure = Figure(figsize=(9, 2.6 * len(columns)), layout="constrained")
     axes = figure.subplots(len(columns), 2, squeeze=False)
     edges = np.linspace(0, 1, 2 * BINS + 1)
     for (left, right), (domain, (scores, rater_stds)) in zip(axes, columns.items(), strict=True):
         left.hist(scores, bins=edges, color="#4477aa")
         left.axvline(scores.mean(), color="#222222", linewidth=1, linestyle="--")
-        title = domain.replace("$", r"\$")  # no formula
+        title = domain.replace("$", r"\$")  # matplotlib reads $ as a formula
         left.set(title=f"{title}: {len(scores):,} images", xlabel="score (mean opinion)", ylabel="images", xlim=(0, 1))
         known = ~np.isnan(rater_stds)
         if known.any():

@@ -18,10 +18,10 @@ from aesr1.records import SPLITS, Rating, ratings_file, read_rows, write_rows
 
 
 def draw_splits(groups: Sequence[str], shares: Mapping[str, float], *, seed: int = 0) -> list[str]:
-    """A split for each row. Rows of one group stay together; the shares are met as well as whole groups allow.
+    """A split for each row. Rows of one group stay together; the shares are met as closely as whole groups allow.
 
-    Groups are shuffled by the seed, then each goes to the split that is furthest behind its share. The order of the
-    rows does not matter.
+    The groups are shuffled by the seed, then each goes to the split that is furthest below its share. The order of
+    the rows does not change the result.
     """
     if (
         not shares
@@ -35,7 +35,7 @@ def draw_splits(groups: Sequence[str], shares: Mapping[str, float], *, seed: int
     sizes = Counter(groups)
     order = sorted(sizes)
     order = [order[i] for i in np.random.default_rng(seed).permutation(len(order))]
-    order.sort(key=lambda group: -sizes[group])  # stable: large groups first, while there is room for them
+    order.sort(key=lambda group: -sizes[group])  # stable sort: large groups first, while they still fit
     wanted = {name: len(groups) * share / total for name, share in shares.items() if share}
     left = dict(wanted)
     chosen: dict[str, str] = {}
@@ -48,21 +48,18 @@ def draw_splits(groups: Sequence[str], shares: Mapping[str, float], *, seed: int
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """The shares, and what must not be divided."""
+    """The shares of the splits, and which rows stay together."""
 
     ratings: Path
     output: Path
-    shares: tuple[tuple[str, float], ...]  # split → share, of the rows that are divided
-    keep: tuple[str, ...] = ()  # splits whose rows stay as they are
-    group_by: str | None = None  # pattern whose first group (or whole match) in the file name names the group
+    shares: tuple[tuple[str, float], ...]  # split → share of the rows that are divided
+    keep: tuple[str, ...] = ()  # splits whose rows do not change
+    group_by: str | None = None  # regular expression; its first group (or match) in the file name is the group
     seed: int = 0
 
 
 def split(config: SplitConfig) -> dict[str, int]:
-    """Write ratings.jsonl with new splits; returns rows by split.
-
-    AesError where an image or group would be in two splits.
-    """
+    """Write `ratings.jsonl` with new splits; returns rows by split. AesError if a group would be in two splits."""
     started = time.time()
     for name in config.keep:
         if name not in SPLITS:
@@ -73,15 +70,16 @@ def split(config: SplitConfig) -> dict[str, int]:
     for row, group in zip(rows, groups, strict=True):
         if row.split in config.keep and kept.setdefault(group, row.split) != row.split:
             raise AesError(
-                f"{group!r} is in {kept[group]} and in {row.split} already, {row.image} for one",
+                f"{group!r} is already in {kept[group]} and in {row.split}, first: {row.image}",
                 fix="keep only one of those splits",
             )
     divided = [i for i, row in enumerate(rows) if row.split not in config.keep]
-    torn = next((i for i in divided if groups[i] in kept), None)
-    if torn is not None:
+    divided_group = next((i for i in divided if groups[i] in kept), None)
+    if divided_group is not None:
         raise AesError(
-            f"{rows[torn].image} belongs to {groups[torn]!r}, which is kept in {kept[groups[torn]]}",
-            fix="take those rows out, or do not keep that split",
+            f"{rows[divided_group].image} belongs to {groups[divided_group]!r}, which is kept in "
+            f"{kept[groups[divided_group]]}",
+            fix="remove those rows, or do not keep that split",
         )
     if not divided:
         raise AesError(f"{config.ratings} holds no rows to divide", fix="keep fewer splits")
@@ -96,25 +94,25 @@ def split(config: SplitConfig) -> dict[str, int]:
 
 
 def _groups(rows: Sequence[Rating], config: SplitConfig) -> list[str]:
-    """Each row's group: by the pattern, else the row's own, else the image alone."""
+    """The group of each row: from the pattern, else from the row, else the image itself."""
     try:
         pattern = re.compile(config.group_by) if config.group_by else None
     except re.error as error:
-        raise AesError(f"--group-by is not a pattern: {error}", fix=r"give one as in '([a-z]+)-\d+'") from error
-    found = []
+        raise AesError(f"--group-by is not a regular expression: {error}", fix=r"example: '([a-z]+)-\d+'") from error
+    groups = []
     seen: set[str] = set()
     for row in rows:
         if row.image in seen:
-            raise AesError(f"{row.image} has two rows", fix="keep one row an image: it could end in two splits")
+            raise AesError(f"{row.image} has two rows", fix="keep one row for each image: it could end in two splits")
         seen.add(row.image)
         match = pattern.search(Path(row.image).name) if pattern else None
         if pattern and match is None:
             raise AesError(f"--group-by matches nothing in {Path(row.image).name}", fix="correct the pattern")
         if match is not None:
-            named = match[1] if match.re.groups else match[0]
-            if not named:
-                raise AesError(f"--group-by names no group in {Path(row.image).name}", fix="correct the pattern")
-            found.append(named)
+            name = match[1] if match.re.groups else match[0]
+            if not name:
+                raise AesError(f"--group-by gives an empty group in {Path(row.image).name}", fix="correct the pattern")
+            groups.append(name)
         else:
-            found.append(row.group or row.image)
-    return found
+            groups.append(row.group or row.image)
+    return groups

@@ -22,7 +22,7 @@ from aesr1.worker_processes import worker_pool
 
 @dataclass(frozen=True)
 class AlbumConfig:
-    """How many scenes, of which styles; the last tenth is validation, unless `split` says otherwise."""
+    """How many scenes, and of which styles. Without `split`, the last tenth is val and the rest train."""
 
     output: Path
     n: int = 1_000
@@ -32,34 +32,35 @@ class AlbumConfig:
 
 
 def make_album(config: AlbumConfig) -> Path:
-    """Draw `images/`, and write `ratings.jsonl` (returned) and `scenes.jsonl`, what each picture really shows."""
+    """Write `images/`, `ratings.jsonl` (its path is returned) and `scenes.jsonl` with the properties of each scene."""
     started = time.time()
     target = config.output / "ratings.jsonl"
     if target.exists():
         raise AesError(f"{target} exists", fix="choose another output folder; nothing is overwritten")
     if config.n < 1:
-        raise AesError(f"n is {config.n}", fix="ask for at least one scene")
+        raise AesError(f"n is {config.n}", fix="use at least one scene")
     unknown = [style for style in config.styles if style not in STYLES]
     if unknown:
         raise AesError(f"unknown style {', '.join(unknown)}", fix=f"choose from {', '.join(STYLES)}")
     (config.output / "images").mkdir(parents=True, exist_ok=True)
     rows: list[Rating] = []
-    with (config.output / "scenes.jsonl").open("w") as truths, progress_bar("scenes", total=config.n) as progress:
-        for rating, truth in _drawn(config):
+    with (config.output / "scenes.jsonl").open("w") as scenes, progress_bar("scenes", total=config.n) as progress:
+        for rating, scene in _rated_scenes(config):
             rows.append(rating)
-            truths.write(truth + "\n")
+            scenes.write(scene + "\n")
             progress.advance(1)
     write_rows(target, rows)
     write_run(config.output, "ratings scenes", config, started=started)
     return target
 
 
-def _drawn(config: AlbumConfig) -> Iterator[tuple[Rating, str]]:
+def _rated_scenes(config: AlbumConfig) -> Iterator[tuple[Rating, str]]:
     with worker_pool() as workers:
-        yield from workers.map(partial(_one, config), range(config.n), chunksize=16)
+        yield from workers.map(partial(_rated_scene, config), range(config.n), chunksize=16)
 
 
-def _one(config: AlbumConfig, number: int) -> tuple[Rating, str]:
+def _rated_scene(config: AlbumConfig, number: int) -> tuple[Rating, str]:
+    """Draw one picture; its rating, and its properties as JSON."""
     rng = np.random.default_rng([23, config.seed, number])
     scene = sample_scene(rng, styles=config.styles)
     votes = cast_votes(scene, rng)

@@ -13,10 +13,10 @@ LOWEST, HIGHEST = 1, 10
 
 
 def beauty(scene: Scene) -> float:
-    """The mean opinion of infinitely many raters, in [0, 1]: a weighted sum of faults through a logistic curve.
+    """The mean opinion of infinitely many raters, in [0, 1]: a logistic function of a weighted sum of faults.
 
-    They like a subject on a third, a level horizon, right light, agreeing colours, focus and calm. No model sees
-    these weights.
+    The raters like a subject on a third, a level horizon, correct exposure, colours that agree, sharpness and few
+    stray things. The model never sees these weights.
     """
     off_third = min(abs(scene.x - 1 / 3), abs(scene.x - 2 / 3)) / 0.17
     faults = (
@@ -35,7 +35,7 @@ def beauty(scene: Scene) -> float:
 
 
 def cast_votes(scene: Scene, rng: np.random.Generator) -> NDArray[np.int64]:
-    """(10,) how many of 20–200 raters gave 1, 2 … 10. Each rater has a bias and a bad or good day."""
+    """(10,) how many of 20–200 raters gave 1, 2 … 10. Each mark has a rater bias and random noise."""
     raters = int(rng.integers(20, 201))
     opinion = LOWEST + (HIGHEST - LOWEST) * beauty(scene)
     marks = opinion + rng.normal(0, 0.7, raters) + rng.normal(0, 1.2, raters)

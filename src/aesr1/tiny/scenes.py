@@ -1,7 +1,7 @@
 """Drawn pictures whose every visible property is known.
 
-A scene has a sky, a ground, one subject, a light and some clutter. Faults are correlated through the photographer's
-skill (a tilted picture is more often blurred), as in real albums.
+A scene has a sky, a ground, one subject, a light and some clutter. Its faults depend on the skill of one simulated
+photographer, so they occur together, as in real albums: a tilted picture is more often blurred too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHAPES = ((256, 192), (224, 224), (192, 256), (272, 176))
 """Width and height in pixels."""
 
 LAYERS = ("sky", "ground", "light", "subject", "stray")
-"""The layers of a scene, from back to front."""
+"""What a pixel of a scene shows; later layers are in front."""
 
 DOMAIN = "scenes"
 """The data set's name in ratings."""
@@ -31,7 +31,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows and how it was taken. Lengths are shares of the picture's side, 0–1."""
+    """The content of a picture and how it was taken. Lengths are relative to the side of the picture, 0–1."""
 
     style: str
     subject: str
@@ -40,15 +40,15 @@ class Scene:
     y: float
     size: float
     horizon: float
-    tilt: float  # degrees, positive turns the horizon clockwise
-    exposure: float  # stops, 0 is right
+    tilt: float  # degrees; positive: the horizon turns clockwise
+    exposure: float  # stops; 0 is correct
     contrast: float  # 1 is full
     hue: float  # of the sky, 0–1
-    clash: float  # 0 the subject's colour goes with the sky's, 1 it fights it
+    clash: float  # 0: the colours of subject and sky agree; 1: they clash
     saturation: float
     blur: float  # Gaussian radius in pixels of a 224-pixel side
-    noise: float  # standard deviation of the grain, of 1
-    clutter: int  # stray things in the picture
+    noise: float  # standard deviation of the grain; pixel values are 0–1
+    clutter: int  # number of stray things in the picture
     seed: int  # of textures and stray things
 
 
@@ -67,7 +67,7 @@ FACTS = (
     ("noise", 0.0, 0.14),
     ("clutter", 0.0, 9.0),
 )
-"""Every numeric property with the bounds it is drawn between."""
+"""Every numeric property with its lower and upper bound."""
 
 
 def facts(scene: Scene) -> dict[str, float]:
@@ -76,11 +76,11 @@ def facts(scene: Scene) -> dict[str, float]:
 
 
 def sample_scene(rng: np.random.Generator, *, styles: tuple[str, ...] = STYLES[:3]) -> Scene:
-    """Draw one scene's properties. Faults share the photographer's skill; taste (hue, place) does not."""
+    """Sample the properties of one scene. Faults depend on the photographer's skill; hue and place do not."""
     sloppiness = float(rng.beta(1.1, 1.1))
 
     def fault(scale: float) -> float:
-        """A signed fault: wide for the sloppy, never quite nothing for the skilled."""
+        """A signed fault: large if sloppiness is high, small but not zero if it is low."""
         return float(np.clip(rng.normal(0.0, scale * (0.12 + 0.75 * sloppiness)), -scale * 1.4, scale * 1.4))
 
     third = float(rng.choice([1 / 3, 2 / 3]))
@@ -127,8 +127,8 @@ def draw_scene(scene: Scene) -> Image.Image:
     return Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8), "RGB")
 
 
-class _Stencil:
-    """A pencil that draws every shape in one layer's number, whatever its colour."""
+class _LayerDraw:
+    """Draws every shape with the number of one layer instead of its colour."""
 
     def __init__(self, canvas: Image.Image, layer: str) -> None:
         self._pencil, self._number = ImageDraw.Draw(canvas), LAYERS.index(layer)
@@ -144,14 +144,14 @@ class _Stencil:
 
 
 def draw_layers(scene: Scene) -> NDArray[np.uint8]:
-    """(H, W) for each pixel of `draw_scene`, before lens and light: the number of the layer in `LAYERS` it shows."""
+    """(H, W) the layer of each pixel of `draw_scene`, as an index of `LAYERS`; blur and exposure are ignored."""
     rng = np.random.default_rng(scene.seed)
-    _sky_and_ground(scene, rng)  # the same draws of chance, so that the strays fall where they do
-    canvas = Image.fromarray((_below(scene) > 0).astype(np.uint8))
-    _draw_light(scene, _Stencil(canvas, "light"), rng)
-    _draw_subject(scene, _Stencil(canvas, "subject"))
+    _sky_and_ground(scene, rng)  # takes the same random numbers, so that stray things get the same places
+    canvas = Image.fromarray((_below_horizon(scene) > 0).astype(np.uint8))
+    _draw_light(scene, _LayerDraw(canvas, "light"), rng)
+    _draw_subject(scene, _LayerDraw(canvas, "subject"))
     for _ in range(scene.clutter):
-        _draw_stray(scene, _Stencil(canvas, "stray"), rng)
+        _draw_stray(scene, _LayerDraw(canvas, "stray"), rng)
     return np.asarray(canvas)
 
 
@@ -161,21 +161,21 @@ def _colour(hue: float, saturation: float, value: float) -> Colour:
 
 
 def subject_hue(scene: Scene) -> float:
-    """The colour circle's quarter is the worst neighbour; near (0) and opposite (½) hues agree."""
+    """A hue at a quarter of the colour circle clashes most; equal (0) and opposite (½) hues agree."""
     return scene.hue + (0.5 if scene.seed % 2 else 0.0) + 0.25 * scene.clash * (1 if scene.seed % 4 < 2 else -1)
 
 
-def _below(scene: Scene) -> NDArray[np.float64]:
-    """(H, W) distance of each point below the horizon, in heights; negative in the sky."""
+def _below_horizon(scene: Scene) -> NDArray[np.float64]:
+    """(H, W) the distance of each pixel below the horizon, in picture heights; negative in the sky."""
     width, height = scene.shape
     across, down = np.meshgrid(np.linspace(-0.5, 0.5, width), np.linspace(0, 1, height))
     return np.asarray(down - scene.horizon - across * math.tan(math.radians(scene.tilt)) * width / height)
 
 
 def _sky_and_ground(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """(H, W, 3) background: a sky that grows lighter downwards, a striped ground, the horizon turned by the tilt."""
+    """(H, W, 3) background: a sky that is lighter at the horizon, a striped ground, the horizon tilted."""
     width, height = scene.shape
-    across, below = np.linspace(-0.5, 0.5, width), _below(scene)[..., None]
+    across, below = np.linspace(-0.5, 0.5, width), _below_horizon(scene)[..., None]
     night = scene.style == "night"
     top, bottom = (0.12, 0.35) if night else (0.62, 0.95)
     sky_high = np.array(_colour(scene.hue, scene.saturation, top))
@@ -190,12 +190,12 @@ def _sky_and_ground(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]
     if scene.style == "sketch":
         sky = 235 + 0 * sky
         ground = 205 + 30 * np.sign(stripes[..., None]) + 0 * ground
-    grain = 1 + 0.05 * rng.standard_normal((height, width, 1))  # a little texture, so that blur shows everywhere
+    grain = 1 + 0.05 * rng.standard_normal((height, width, 1))  # some texture, so that blur is visible everywhere
     return np.asarray(np.clip(np.where(below > 0, ground, sky) * grain, 0, 255), dtype=np.uint8)
 
 
-def _turn(scene: Scene, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Subject coordinates (units of its size, foot at the origin, y down) to pixels, turned by the tilt."""
+def _to_pixels(scene: Scene, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Subject coordinates (unit: its size; origin: its foot; y down) → pixels, rotated by the tilt."""
     width, height = scene.shape
     unit = scene.size * math.sqrt(width * height)
     cos, sin = math.cos(math.radians(scene.tilt)), math.sin(math.radians(scene.tilt))
@@ -234,21 +234,21 @@ _PARTS: dict[str, list[tuple[list[tuple[float, float]], float]]] = {
         (_oval(0, -0.95, 0.17, 0.19), 0.85),
     ],
 }
-"""Each subject's parts: an outline and how light its colour is."""
+"""The parts of each subject: an outline and the brightness of its colour."""
 
 
-def _draw_subject(scene: Scene, pencil: ImageDraw.ImageDraw | _Stencil) -> None:
+def _draw_subject(scene: Scene, pencil: ImageDraw.ImageDraw | _LayerDraw) -> None:
     dim = 0.6 if scene.style == "night" else 1.0
     for outline, value in _PARTS[scene.subject]:
-        points = _turn(scene, outline)
+        points = _to_pixels(scene, outline)
         if scene.style == "sketch":
             pencil.polygon(points, fill=(250, 250, 250), outline=(30, 30, 30))
         else:
             pencil.polygon(points, fill=_colour(subject_hue(scene), scene.saturation * 1.1 + 0.05, value * dim))
 
 
-def _draw_light(scene: Scene, pencil: ImageDraw.ImageDraw | _Stencil, rng: np.random.Generator) -> None:
-    """Sun or moon in the sky, on the side away from the subject."""
+def _draw_light(scene: Scene, pencil: ImageDraw.ImageDraw | _LayerDraw, rng: np.random.Generator) -> None:
+    """Sun or moon in the sky, on the side opposite to the subject."""
     width, height = scene.shape
     cx = (0.8 if scene.x < 0.5 else 0.2) * width + rng.uniform(-0.08, 0.08) * width
     cy = scene.horizon * height * rng.uniform(0.2, 0.6)
@@ -257,7 +257,7 @@ def _draw_light(scene: Scene, pencil: ImageDraw.ImageDraw | _Stencil, rng: np.ra
     pencil.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), fill=fill)
 
 
-def _draw_stray(scene: Scene, pencil: ImageDraw.ImageDraw | _Stencil, rng: np.random.Generator) -> None:
+def _draw_stray(scene: Scene, pencil: ImageDraw.ImageDraw | _LayerDraw, rng: np.random.Generator) -> None:
     """One stray thing: a small bar, disc or corner of any colour, anywhere."""
     width, height = scene.shape
     cx, cy = rng.uniform(0.04, 0.96) * width, rng.uniform(0.1, 0.96) * height

@@ -1,4 +1,4 @@
-"""The table of public data sets. Each has one module with `DATA_SET` (what is known of it) and `load(root)`."""
+"""The table of public data sets. Each has one module with `DATA_SET` (its facts) and `load(root)` (its rows)."""
 
 SETS = {
     "ava": ("ava", "AVA: AVA.txt with the official lists, TANet's csv or idealo's json"),
@@ -14,7 +14,7 @@ SETS = {
     "koniq-10k": ("koniq", "KonIQ-10k: either table of scores and distributions"),
     "agiqa-3k": ("agiqa3k", "AGIQA-3K: data.csv"),
 }
-"""Name on the command line → module of this folder, and the label files that it reads.
+"""Name on the command line → module in this folder, and its help text: the label files that it reads.
 
-A new data set is a module and an entry.
+A new data set needs a module and an entry here.
 """

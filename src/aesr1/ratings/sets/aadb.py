@@ -44,11 +44,11 @@ ATTRIBUTES = {
     "Symmetry": "symmetry",
     "VividColor": "vivid colour",
 }
-ONE_SIDED = ("Repetition", "Symmetry")  # 0 to 1, the others −1 to 1
+ONE_SIDED = ("Repetition", "Symmetry")  # from 0 to 1; the others from −1 to 1
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """`imgListFiles_label/*_score.txt` with their lists of attributes, else `AADBinfo.mat`."""
+    """Reads `imgListFiles_label/*_score.txt` and the attribute lists of that folder, else `AADBinfo.mat`."""
     if find_file(root, f"{FOLDER}/{LISTS['train']}_score.txt", f"{LISTS['train']}_score.txt") is None:
         yield from _matlab(require_file(root, MATLAB, f"{FOLDER}/{LISTS['train']}_score.txt"))
         return
@@ -65,27 +65,27 @@ def load(root: Path) -> Iterator[Rating]:
 
 
 def _marks(file: Path, key: str) -> dict[str, float]:
-    """`<file.jpg> <mark>` a line, as image → mark mapped to 0–1."""
+    """Lines `<file.jpg> <mark>` → the mark of each image, mapped to 0–1."""
     low = 0 if key == "score" or key in ONE_SIDED else -1
-    found: dict[str, float] = {}
+    marks: dict[str, float] = {}
+    seen: set[str] = set()
     for where, words in read_lines(file):
         if len(words) != 2:
             raise AesError(f"{where} has {len(words)} words, not a file name and a mark", fix="get the file again")
         image = image_path(words[0], where)
-        if image in found:
-            raise AesError(f"{where}: {image} is rated twice", fix="keep one row an image")
-        found[image] = parse_score(words[1], key, where, low=low, high=1)
-    return found
+        require_unique(seen, image, where)
+        marks[image] = parse_score(words[1], key, where, low=low, high=1)
+    return marks
 
 
 def _matlab(file: Path) -> Iterator[Rating]:
-    """Names are arrays of one element inside arrays of one element, scores a plain row."""
+    """In the MATLAB file, each name is an array of one element inside another; scores are a plain row."""
     from scipy.io import loadmat
 
     try:
         content = loadmat(file)
         parts = {split: (content[f"{split}NameList"], content[f"{split}Score"]) for split in ("train", "test")}
-    except Exception as error:  # scipy's reader raises many kinds of errors for a broken file
+    except Exception as error:  # scipy raises errors of many types on a broken file
         raise AesError(f"{file} is not AADB's MATLAB file: {error}", fix=f"get {MATLAB} again") from error
     for split, (names, scores) in parts.items():
         if names.shape != scores.shape:
@@ -99,13 +99,10 @@ def _matlab(file: Path) -> Iterator[Rating]:
 
 
 def _rating(image: str, score: float, split: str, attributes: Mapping[str, float]) -> Rating:
-    return Rating(
+    return DATA_SET.rating(
         image=f"{FOLDERS.get(split, TEST_FOLDER)}/{image}",
         score=score,
-        domain=DATA_SET.name,
         split=split,
         raters=5,
         attributes=dict(attributes) or None,
-        licence=DATA_SET.licence,
-        source=DATA_SET.source,
     )

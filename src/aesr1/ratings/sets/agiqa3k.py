@@ -22,18 +22,15 @@ SHARES = {"train": 0.8, "test": 0.2}
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """`data.csv`. There is no official split: a fifth of the *prompts* is drawn for the test, seed 0."""
+    """Reads `data.csv`. There is no official split: a fifth of the prompts is drawn for test, seed 0."""
     lines = list(read_table(require_file(root, "data.csv"), columns=COLUMNS, unique="name"))
     drawn = draw_splits([line.cells["prompt"] for line in lines], SHARES)
     for (where, cells), split in zip(lines, drawn, strict=True):
-        yield Rating(
+        yield DATA_SET.rating(
             image=image_path(cells["name"], where),
             score=parse_score(cells["mos_quality"], "mos_quality", where, low=0, high=5),
-            domain=DATA_SET.name,
             split=split,
             rater_std=parse_number(cells["std_quality"], "std_quality", where) / 5,
             attributes={"fits the prompt": parse_score(cells["mos_align"], "mos_align", where, low=0, high=5)},
             group=cells["prompt"],
-            licence=DATA_SET.licence,
-            source=DATA_SET.source,
         )

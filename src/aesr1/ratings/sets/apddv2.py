@@ -34,7 +34,7 @@ WHOLE = "Total aesthetic score"
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """`csvfiles/{train,valid,test}.csv` (marks 0–10), else `APDDv2-10023.csv` (0–100, GB18030; the split is drawn)."""
+    """Reads `csvfiles/{train,valid,test}.csv` (0–10), else `APDDv2-10023.csv` (0–100, GB18030, split drawn)."""
     if find_file(root, "csvfiles/train.csv", "train.csv") is not None:
         for split, name in FILES.items():
             table = require_file(root, f"csvfiles/{name}", name)
@@ -43,7 +43,7 @@ def load(root: Path) -> Iterator[Rating]:
         return
     table = require_file(root, "APDDv2-10023.csv", "csvfiles/train.csv")
     columns = ("filename", WHOLE, *ATTRIBUTES)
-    encoding = "utf-8-sig" if is_utf8(table) else "gb18030"  # someone may have saved it again
+    encoding = "utf-8-sig" if is_utf8(table) else "gb18030"  # users may have converted it
     lines = list(read_table(table, columns=columns, unique="filename", encoding=encoding))
     drawn = draw_splits([line.cells["filename"] for line in lines], DATA_SET.published[0])
     for (where, cells), split in zip(lines, drawn, strict=True):
@@ -51,14 +51,11 @@ def load(root: Path) -> Iterator[Rating]:
 
 
 def _rating(where: str, cells: Mapping[str, str], score: float, split: str) -> Rating:
-    """Attribute cells are often empty: the attribute was not marked for that picture."""
+    """An attribute cell is often empty: nobody rated that attribute of the picture."""
     marked = {name: parse_score(cells[name], name, where, low=0, high=10) for name in ATTRIBUTES if cells[name]}
-    return Rating(
+    return DATA_SET.rating(
         image=image_path(cells["filename"], where),
         score=score,
-        domain=DATA_SET.name,
         split=split,
         attributes=marked or None,
-        licence=DATA_SET.licence,
-        source=DATA_SET.source,
     )

@@ -1,4 +1,4 @@
-"""AVA: 255,530 photographs of dpchallenge.com, 78–549 votes on 1–10 each; three forms of its label files."""
+"""AVA: 255,530 photographs of dpchallenge.com, 78–549 votes on 1–10 each. Reads its three published forms."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ DATA_SET = DataSet(
     source="Murray, Marchesotti, Perronnin: AVA, CVPR 2012",
     images=("images", "image", "."),
     published=({"all": 255_530},),
-    counted=False,  # papers differ by a few; TANet's and idealo's tables leave some out
+    counted=False,  # papers differ by a few; TANet's and idealo's tables leave out some rows
 )
 MARKS = tuple(range(1, 11))
 TEST_LISTS = ("aesthetics_image_lists/generic_test.jpgl", "generic_test.jpgl")
-TANET = tuple(f"score{mark + 1}" for mark in MARKS)  # its authors kept the column numbers of AVA.txt
+TANET = tuple(f"score{mark + 1}" for mark in MARKS)  # the numbers are columns of AVA.txt
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """Rows of AVA.txt with the official test list; else of TANet's csv tables; else of idealo's json files."""
+    """Reads AVA.txt with the official test list, else TANet's csv tables, else idealo's json files."""
     table = find_file(root, "AVA.txt", "AVA_dataset/AVA.txt")
     if table is not None:
         yield from _official(table)
@@ -56,7 +56,7 @@ def load(root: Path) -> Iterator[Rating]:
 
 
 def _official(table: Path) -> Iterator[Rating]:
-    """`index id votes×10 tag tag challenge`, blank-separated; what the official test list leaves is train."""
+    """Lines `index id votes×10 tag tag challenge`. Images that are not on the official test list are train."""
     listed = require_file(table.parent, *TEST_LISTS)
     test = {words[0].removesuffix(".jpg") for _, words in read_lines(listed)}
     tested = 0
@@ -77,7 +77,7 @@ def _is_tanet(file: Path) -> bool:
 
 
 def _tanet(file: Path) -> Iterator[Rating]:
-    """TANet's tables: score2 … score11 are the votes for 1 … 10. Their split is another one than the official."""
+    """TANet's tables: score2 … score11 are the votes for 1 … 10. Their split differs from the official one."""
     split = _split_of(file)
     for where, cells in read_table(file, columns=("image_id", *TANET), unique="image_id"):
         yield _rating(cells["image_id"], [cells[name] for name in TANET], split, where)
@@ -90,12 +90,12 @@ def _idealo(file: Path) -> Iterator[Rating]:
         rows = json.loads(file.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise AesError(
-            f"{file}, line {error.lineno} is not JSON: {error.msg}", fix="get the file again; it may be cut off"
+            f"{file}, line {error.lineno} is not JSON: {error.msg}", fix="get the file again; it may be incomplete"
         ) from error
     except RecursionError as error:
-        raise AesError(f"{file} is nested without end", fix="pass idealo's AVA labels") from error
+        raise AesError(f"{file} is nested too deeply", fix="pass idealo's AVA labels") from error
     if not isinstance(rows, list):
-        raise AesError(f"{file} holds no list of rows", fix="pass idealo's AVA labels")
+        raise AesError(f"{file} is not a list of rows", fix="pass idealo's AVA labels")
     split = _split_of(file)
     seen: set[str] = set()
     for position, row in enumerate(rows, start=1):
@@ -109,11 +109,11 @@ def _idealo(file: Path) -> Iterator[Rating]:
 
 
 def _split_of(file: Path) -> str:
-    """train, val or test by the file's name."""
+    """train, val or test, from the file name."""
     words = {"train": "train", "val": "val", "valid": "val", "test": "test"}
     found = [split for word, split in words.items() if word in file.stem.lower()]
     if not found:
-        raise AesError(f"the name {file.name} names no split", fix="put train, val or test into the file's name")
+        raise AesError(f"the name {file.name} contains no split", fix="put train, val or test into the file name")
     return found[0]
 
 
@@ -128,14 +128,11 @@ def _rating(name: str, cells: Sequence[str], split: str, where: str) -> Rating:
     if raters <= 0 or min(votes) < 0:
         raise AesError(f"{where}: the votes are {' '.join(cells)}", fix="correct or remove the row")
     mean, std = mean_and_std(votes, MARKS)
-    return Rating(
+    return DATA_SET.rating(
         image=f"{name}.jpg",
         score=(mean - 1) / 9,
-        domain=DATA_SET.name,
         split=split,
         rater_std=std / 9,
         raters=raters,
         votes=votes,
-        licence=DATA_SET.licence,
-        source=DATA_SET.source,
     )

@@ -19,15 +19,12 @@ DATA_SET = DataSet(
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """`dataset/train_set.csv`, `val_set.csv`, `test_set.csv`."""
+    """Reads `dataset/train_set.csv`, `val_set.csv` and `test_set.csv`."""
     for split in ("train", "val", "test"):
         table = require_file(root, f"dataset/{split}_set.csv", f"{split}_set.csv")
         for where, cells in read_table(table, columns=("image", "score"), unique="image"):
-            yield Rating(
+            yield DATA_SET.rating(
                 image=image_path(cells["image"], where),
                 score=parse_score(cells["score"], "score", where, low=0, high=10),
-                domain=DATA_SET.name,
                 split=split,
-                licence=DATA_SET.licence,
-                source=DATA_SET.source,
             )

@@ -1,4 +1,4 @@
-"""EVA: 4,070 photographs out of AVA, 30–46 raters each, marks 0–10 and four attributes."""
+"""EVA: 4,070 photographs from AVA, 30–46 raters each, marks 0–10 and four attributes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Image:
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """`votes_filtered.csv`, a row a vote, cells between "=". The split is drawn: 3,500 and 570, seed 0."""
+    """Reads `votes_filtered.csv`: one row for each vote, separator "=". The split is drawn (3,500 and 570), seed 0."""
     table = require_file(
         root, "votes_filtered.csv", "data/votes_filtered.csv", "eva-dataset-master/data/votes_filtered.csv"
     )
@@ -70,22 +70,19 @@ def load(root: Path) -> Iterator[Rating]:
         raters = sum(image.votes)
         mean, std = mean_and_std(image.votes, MARKS)
         folder = f"{categories[name]}/" if name in categories else ""
-        yield Rating(
+        yield DATA_SET.rating(
             image=f"{folder}{name}.jpg",
             score=mean / 10,
-            domain=DATA_SET.name,
             split=split,
             rater_std=std / 10,
             raters=raters,
             votes=tuple(image.votes),
             attributes={label: image.attributes[column] / raters for column, label in ATTRIBUTES.items()},
-            licence=DATA_SET.licence,
-            source=DATA_SET.source,
         )
 
 
 def _categories(root: Path) -> dict[str, str]:
-    """Image → category folder, where the pictures were unpacked by category and not together."""
+    """Image → folder of its category, if the pictures lie in category folders."""
     if (root / "EVA_category").is_dir() and not any((root / name).is_dir() for name in DATA_SET.images[:2]):
         table = find_file(root, "image_content_category.csv", "data/image_content_category.csv")
         if table is not None:

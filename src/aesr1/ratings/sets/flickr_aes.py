@@ -34,15 +34,15 @@ SCORES = "FLICKR-AES_image_score.txt"
 WORKERS = "FLICKR-AES_image_labeled_by_each_worker.csv"
 TEST_LISTS = ("test.txt", "test_list.txt", "FLICKR-AES_test.txt")
 TEST_LABELS = range(105, 172)
-"""How many pictures a test worker rated (Ren et al., section 3): the release itself does not mark the workers."""
+"""Pictures rated by a test worker (Ren et al., section 3). The release does not say who is a test worker."""
 MARKS = (1, 2, 3, 4, 5)
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """The score file, with the votes and the split of the workers' table.
+    """Reads the score file; votes and split come from the workers' table.
 
-    Test pictures are those of a list of names (`test.txt`, the first word of each line) where there is one, else those
-    that a test worker rated. Names in the workers' table carry a leading blank, lines of the score file may.
+    Test pictures: those named in `test.txt` (the first word of each line) if it exists, else those that a test worker
+    rated. Names in the workers' table start with a blank; those in the score file may.
     """
     scores = require_file(root, SCORES)
     workers = require_file(root, WORKERS, f"../{WORKERS}")
@@ -63,7 +63,7 @@ def load(root: Path) -> Iterator[Rating]:
     if not test:
         raise AesError(
             f"no worker of {workers} rated {TEST_LABELS[0]} to {TEST_LABELS[-1]} pictures, as the test workers did",
-            fix=f"put a list of the test images' names next to it as {TEST_LISTS[0]}",
+            fix=f"put a list of the names of the test images into the same folder, as {TEST_LISTS[0]}",
         )
     tested = 0
     seen: set[str] = set()
@@ -73,17 +73,14 @@ def load(root: Path) -> Iterator[Rating]:
         name = image_path(words[0], where)
         require_unique(seen, name, where)
         tested += name in test
-        given = tuple(votes[name][mark] for mark in MARKS) if name in votes else None
-        yield Rating(
+        counts = tuple(votes[name][mark] for mark in MARKS) if name in votes else None
+        yield DATA_SET.rating(
             image=name,
             score=parse_score(words[1], "score", where, low=0, high=1),
-            domain=DATA_SET.name,
             split="test" if name in test else "train",
-            rater_std=mean_and_std(given, MARKS)[1] / 4 if given else None,
-            raters=sum(given) if given else None,
-            votes=given,
-            licence=DATA_SET.licence,
-            source=DATA_SET.source,
+            rater_std=mean_and_std(counts, MARKS)[1] / 4 if counts else None,
+            raters=sum(counts) if counts else None,
+            votes=counts,
         )
     if seen and not tested:
         raise AesError(f"none of the {len(test):,} test images is in {scores}", fix=f"check {listed or workers}")

@@ -1,4 +1,4 @@
-"""KonIQ-10k: 10,073 photographs, about 120 votes on 1–5 each. Quality rather than beauty."""
+"""KonIQ-10k: 10,073 photographs, about 120 votes on 1–5 each. Quality, not beauty."""
 
 from __future__ import annotations
 
@@ -29,17 +29,19 @@ DATA_SET = DataSet(
     published=({"train": 7_058, "val": 1_000, "test": 2_015},),
 )
 DISAGREE = 0.2
-"""Largest difference of MOS and votes on the 0–1 scale: the published MOS comes from z-scores (largest seen: .12)."""
+"""Largest accepted difference of MOS and mean vote, 0–1 scale. MOS comes from z-scores; in the data it is ≤ .12."""
 MARKS = (1, 2, 3, 4, 5)
 VOTES = tuple(f"c{mark}" for mark in MARKS)
 SPLITS = {"training": "train", "validation": "val", "test": "test"}
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """The table with sets (MOS 0–100, shares of votes), else the one without (MOS 1–5, counts; the split is drawn)."""
-    sets = find_file(root, "koniq10k_distributions_sets.csv")
-    if sets is not None:
-        for where, cells in read_table(sets, columns=("image_name", *VOTES, "MOS", "SD", "set"), unique="image_name"):
+    """Reads the table with splits (MOS 0–100, vote shares), else the one without (MOS 1–5, counts, split drawn)."""
+    with_splits = find_file(root, "koniq10k_distributions_sets.csv")
+    if with_splits is not None:
+        for where, cells in read_table(
+            with_splits, columns=("image_name", *VOTES, "MOS", "SD", "set"), unique="image_name"
+        ):
             if cells["set"] not in SPLITS:
                 raise AesError(f"{where}: set is {cells['set']!r}", fix=f"use {', '.join(SPLITS)}")
             score = parse_score(cells["MOS"], "MOS", where, low=0, high=100)
@@ -57,25 +59,22 @@ def load(root: Path) -> Iterator[Rating]:
 
 
 def _rating(where: str, cells: dict[str, str], score: float, split: str) -> Rating:
-    """c1 … c5 are shares that sum to 1, or counts that sum to c_total; in either file they become counts."""
-    given = [parse_number(cells[name], name, where) for name in VOTES]
-    raters = round(parse_number(cells["c_total"], "c_total", where)) if cells.get("c_total") else round(sum(given))
-    whole = 1.0 if abs(sum(given) - 1) < 1e-3 else float(raters)
-    if min(given) < 0 or raters <= 0 or not math.isclose(sum(given), whole, rel_tol=1e-3):
-        raise AesError(f"{where}: the votes sum to {sum(given):g}, not {whole:g}", fix="correct or remove the row")
-    mean, std = mean_and_std(given, MARKS)
+    """c1 … c5 are shares that sum to 1, or counts that sum to c_total. Both become counts."""
+    votes = [parse_number(cells[name], name, where) for name in VOTES]
+    raters = round(parse_number(cells["c_total"], "c_total", where)) if cells.get("c_total") else round(sum(votes))
+    whole = 1.0 if abs(sum(votes) - 1) < 1e-3 else float(raters)
+    if min(votes) < 0 or raters <= 0 or not math.isclose(sum(votes), whole, rel_tol=1e-3):
+        raise AesError(f"{where}: the votes sum to {sum(votes):g}, not {whole:g}", fix="correct or remove the row")
+    mean, std = mean_and_std(votes, MARKS)
     if abs((mean - 1) / 4 - score) > DISAGREE:
         raise AesError(
             f"{where}: the votes average {mean:.2f} of 5, MOS is {cells['MOS']}", fix="correct or remove the row"
         )
-    return Rating(
+    return DATA_SET.rating(
         image=image_path(cells["image_name"], where),
         score=score,
-        domain=DATA_SET.name,
         split=split,
         rater_std=std / 4,
         raters=raters,
-        votes=tuple(round(votes * raters / whole) for votes in given),
-        licence=DATA_SET.licence,
-        source=DATA_SET.source,
+        votes=tuple(round(count * raters / whole) for count in votes),
     )

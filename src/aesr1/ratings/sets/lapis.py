@@ -24,9 +24,10 @@ LISTS = {"train": "TrainImageSet.txt", "val": "ValImageSet.txt", "test": "TestIm
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """A row a rater's mark (`image_filename`, `response`), and the official lists of images in `imageset/`.
+    """Reads the table of single marks (`image_filename`, `response`) and the official image lists in `imageset/`.
 
-    `image_filename` may name the style's folder; pictures and lists do without. Rows without a response are left out.
+    `image_filename` may start with the folder of the style; pictures and lists do not. Rows without a response are
+    left out.
     """
     table = require_file(root, f"annotation/{TABLE}", TABLE)
     marks: dict[str, list[float]] = {}
@@ -41,22 +42,19 @@ def load(root: Path) -> Iterator[Rating]:
         for where, words in read_lines(listed):
             name = image_path(" ".join(words), where)
             if name in seen:
-                raise AesError(f"{where}: {name} is in {seen[name]} as well", fix="keep each image in one list")
+                raise AesError(f"{where}: {name} is in {seen[name]} too", fix="keep each image in one list")
             seen[name] = split
             if name not in marks:
-                raise AesError(f"{where}: there is no rating of {name}", fix=f"check that {table.name} is whole")
+                raise AesError(f"{where}: there is no rating of {name}", fix=f"check that {table.name} is complete")
             yield _rating(name, marks[name], split)
 
 
 def _rating(name: str, marks: list[float], split: str) -> Rating:
     mean = sum(marks) / len(marks)
-    return Rating(
+    return DATA_SET.rating(
         image=name,
-        score=min(1.0, max(0.0, mean)),  # the sum of marks may be an ulp too large
-        domain=DATA_SET.name,
+        score=min(1.0, max(0.0, mean)),  # rounding may put the mean slightly above 1
         split=split,
         rater_std=math.sqrt(sum((mark - mean) ** 2 for mark in marks) / len(marks)),
         raters=len(marks),
-        licence=DATA_SET.licence,
-        source=DATA_SET.source,
     )

@@ -43,7 +43,7 @@ ATTRIBUTES = {
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """`annotation/PARA-GiaaTrain.csv` and `-GiaaTest.csv`, columns by name: the readme has them in another order."""
+    """Reads `annotation/PARA-GiaaTrain.csv` and `-GiaaTest.csv`, by column name: the readme has another order."""
     for split, name in FILES.items():
         table = require_file(root, f"annotation/{name}", name)
         columns = ("sessionId", "imageName", "aestheticScore_mean", "aestheticScore_std", *VOTES)
@@ -55,13 +55,12 @@ def load(root: Path) -> Iterator[Rating]:
             voted = mean_and_std(votes, MARKS)[0]
             if abs(voted - (1 + 4 * score)) > 0.08:
                 raise AesError(
-                    f"{where}: the votes average {voted:.3f}, aestheticScore_mean says {1 + 4 * score:.3f}",
+                    f"{where}: the votes average {voted:.3f}, aestheticScore_mean is {1 + 4 * score:.3f}",
                     fix="correct or remove the row",
                 )
-            yield Rating(
+            yield DATA_SET.rating(
                 image=image_path(f"{cells['sessionId']}/{cells['imageName']}", where),
                 score=score,
-                domain=DATA_SET.name,
                 split=split,
                 rater_std=parse_number(cells["aestheticScore_std"], "aestheticScore_std", where) / 4,
                 raters=sum(votes),
@@ -72,6 +71,4 @@ def load(root: Path) -> Iterator[Rating]:
                     if cells.get(column)
                 }
                 or None,
-                licence=DATA_SET.licence,
-                source=DATA_SET.source,
             )

@@ -1,4 +1,4 @@
-"""SPAQ: 11,125 smartphone photographs, marks 0–100 as a whole and on five attributes. Quality rather than beauty."""
+"""SPAQ: 11,125 smartphone photographs, marks 0–100 as a whole and on five attributes. Quality, not beauty."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from aesr1.ratings.label_files import (
     RESEARCH,
     DataSet,
     Line,
+    check_columns,
     image_path,
     parse_score,
     read_table,
@@ -41,7 +42,7 @@ SHARES = {"train": 0.8, "test": 0.2}
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """The workbook of scores, or the same saved as csv. No official split: a fifth is drawn for the test, seed 0."""
+    """Reads the workbook of scores, as .xlsx or .csv. No official split: a fifth is drawn for test, seed 0."""
     names = (f"Annotations/{TABLE}.xlsx", f"{TABLE}.xlsx", f"Annotations/{TABLE}.csv", f"{TABLE}.csv")
     table = require_file(root, *names)
     if table.suffix == ".xlsx":
@@ -50,22 +51,19 @@ def load(root: Path) -> Iterator[Rating]:
         lines = list(read_table(table, columns=COLUMNS, unique="Image name", separator=None))
     drawn = draw_splits([line.cells["Image name"] for line in lines], SHARES)
     for (where, cells), split in zip(lines, drawn, strict=True):
-        yield Rating(
+        yield DATA_SET.rating(
             image=image_path(cells["Image name"], where),
             score=parse_score(cells["MOS"], "MOS", where, low=0, high=100),
-            domain=DATA_SET.name,
             split=split,
             attributes={
                 label: parse_score(cells[column], column, where, low=0, high=100)
                 for column, label in ATTRIBUTES.items()
             },
-            licence=DATA_SET.licence,
-            source=DATA_SET.source,
         )
 
 
 def _workbook(file: Path) -> Iterator[Line]:
-    """The first sheet's rows under its header."""
+    """The rows of the first sheet, below the header."""
     try:
         from python_calamine import CalamineError, CalamineWorkbook
     except ImportError as error:
@@ -75,11 +73,9 @@ def _workbook(file: Path) -> Iterator[Line]:
     try:
         rows = CalamineWorkbook.from_path(file).get_sheet_by_index(0).to_python()
     except (CalamineError, OSError) as error:
-        raise AesError(f"{file} is not a workbook: {error}", fix="get the file again; it may be cut off") from error
+        raise AesError(f"{file} is not a workbook: {error}", fix="get the file again; it may be incomplete") from error
     header = [str(cell).strip() for cell in rows[0]] if rows else []
-    absent = [name for name in COLUMNS if name not in header]
-    if absent:
-        raise AesError(f"{file} has no column {absent[0]!r}; it has {', '.join(header)}", fix="check the file")
+    check_columns(file, header, COLUMNS)
     seen: set[str] = set()
     for number, row in enumerate(rows[1:], start=2):
         where = f"{file}, row {number}"

@@ -20,20 +20,17 @@ DATA_SET = DataSet(
 
 
 def load(root: Path) -> Iterator[Rating]:
-    """`merge/train.csv` and `merge/test.csv`. The tables by theme (`unmerge`) are another split and never mixed in."""
+    """Reads `merge/train.csv` and `merge/test.csv`. The tables by theme (`unmerge`) have a different split."""
     if root.name == "unmerge":
         raise AesError(
-            f"{root} is split by theme, another split than the one that is published with results",
-            fix="pass the folder above it, which holds merge/",
+            f"{root} is split by theme, which is not the split of published results",
+            fix="pass its parent folder, which holds merge/",
         )
     for split in ("train", "test"):
         table = require_file(root, f"merge/{split}.csv", f"labels/merge/{split}.csv", f"{split}.csv")
         for where, cells in read_table(table, columns=("image", "score"), unique="image"):
-            yield Rating(
+            yield DATA_SET.rating(
                 image=image_path(cells["image"], where),
                 score=parse_score(cells["score"], "score", where, low=0, high=10),
-                domain=DATA_SET.name,
                 split=split,
-                licence=DATA_SET.licence,
-                source=DATA_SET.source,
             )
