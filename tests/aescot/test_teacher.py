@@ -142,9 +142,9 @@ def test_a_text_that_was_cut_off_is_refused_and_asked_for_again(settings):
     ("fault", "message"),
     [
         ("401", "refuses the key in OPENAI_API_KEY"),
-        ("404", "knows no model test"),
-        ("quota", "the account is spent"),
-        ("spent as 200", "the account is spent"),
+        ("404", "has no model test"),
+        ("quota", "the account has no credit left"),
+        ("spent as 200", "the account has no credit left"),
     ],
 )
 def test_what_no_request_can_mend_stops_at_once(settings, fault, message):
@@ -240,7 +240,7 @@ def test_judges_are_asked_without_the_secret_and_may_refuse(settings):
     assert {len(parts) for parts in judging} == {1, 2}  # the judge of facts sees the picture
     drafts = rows(config, "raw", Draft)
     assert all(set(draft.judged) == {"leak", "align", "fact"} for draft in drafts)
-    assert all("no number" in draft.refused for draft in drafts)  # the server says "none" to everything
+    assert all("not a number" in draft.refused for draft in drafts)  # the server says "none" to everything
     assert summary.kept == dict.fromkeys(LEVELS, 0)
     with pytest.raises(AesError, match="not a judge"):
         build(replace(config, output=config.output.with_name("x"), teacher=replace(config.teacher, judges=("taste",))))
@@ -267,7 +267,7 @@ def test_a_judge_that_does_not_answer_leaves_the_text_for_another_run(settings, 
 
     with Faults(plan) as server:
         config = settings(server, n=3, attempts=1, retries=0, judges=("align",))
-        assert "asks about them again" in build(config).stopped
+        assert "to ask about them" in build(config).stopped
         drafts = rows(config, "raw", Draft)
         assert all(draft.refused.startswith("unreachable: the judge of align") and draft.text for draft in drafts)
         filtered = refilter(config.output / "raw.jsonl", tmp_path / "filtered", n=3, filters=LOOSE)
@@ -412,7 +412,7 @@ def test_rationales_go_to_other_trainers(settings, tmp_path):
     conversations, info = export(config.output / "rationales.jsonl", "llama-factory", tmp_path / "lf")
     assert json.loads(info.read_text())["aesr1_cold_start"]["file_name"] == conversations.name
     assert len(json.loads(conversations.read_text())) == 9
-    with pytest.raises(AesError, match="no tool"):
+    with pytest.raises(AesError, match="not a known tool"):
         export(config.output, "keras", tmp_path / "x")
 
 
@@ -442,7 +442,7 @@ def test_pictures_that_were_not_answered_are_asked_about_by_the_next_run(setting
     with Faults(lambda number, *_: "500" if number % 3 == 0 else None) as server:
         config = settings(server, n=27, retries=0)
         first = build(config)
-        assert "the same command asks about them again" in first.stopped
+        assert "run the same command again to ask about them" in first.stopped
         assert not (config.output / "rationales.jsonl").exists()
         server.plan = lambda *_: None
         assert build(config).kept == {"bad": 9, "fair": 9, "good": 6}

@@ -26,14 +26,14 @@ BOTH = [
     (["--num_train_epochs", "0"], "max_steps is -1 and num_train_epochs 0", "num_train_epochs above 0"),
     (["--max_steps", "0"], "max_steps is 0", "nothing to train|num_train_epochs above 0"),
     (["--remove_unused_columns", "true"], "remove_unused_columns is set", "leave remove_unused_columns out"),
-    (["--eval_strategy", "steps"], "no data set for TRL to evaluate on", "validate_every"),
-    (["--eval_strategy", "epoch"], "no data set for TRL to evaluate on", "validate_every"),
+    (["--eval_strategy", "steps"], "TRL has no data set to evaluate on", "validate_every"),
+    (["--eval_strategy", "epoch"], "TRL has no data set to evaluate on", "validate_every"),
     (["--save_strategy", "best"], "save_strategy is best", "save_strategy: steps"),
     (["--dtype", "bf16"], "dtype is 'bf16'", "float32, bfloat16, float16"),
     (["--attention", "nonsense"], "attention is 'nonsense'", "sdpa, eager, flash_attention_2"),
     (["--attention", "flash_attention_2"], "needs a GPU", "leave attention out"),
     (["--deepspeed", "ds.json"], "--deepspeed needs deepspeed", "pip install deepspeed"),
-    (["--report_to", "diary"], "no logger", "choose from"),
+    (["--report_to", "diary"], "not a logger", "choose from"),
 ]
 SFT = [
     (["--packing", "true"], "packing is set, and TRL cannot pack", "leave packing out"),

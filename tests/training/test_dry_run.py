@@ -29,7 +29,7 @@ WORK = StepWork(at_once=20, tokens=10, rollout=8, reference=True, checkpointing=
     [
         (["--rewards", "beauty"], "unknown reward"),
         (["--validate_every", "1", "--validate_on", "holiday"], "holiday"),
-        (["--report_to", "diary"], "no logger"),
+        (["--report_to", "diary"], "not a logger"),
         (["--images_per_comparison", "3"], "cannot be divided"),
     ],
 )
@@ -42,7 +42,7 @@ def test_a_plan_needs_no_gpu_and_its_launch_file_is_for_it_alone(scene_folder, r
     ratings = ["--ratings", str(scene_folder / "ratings.jsonl"), "--output_dir", str(tmp_path / "x")]
     recipe = ["--config", str(RECIPES / "lora-3b-24gb-rapo.yaml"), "--model", str(random_model)]
     assert "8 are compared" in train.main([*recipe, *ratings, "--dry_run"])
-    with pytest.raises(AesError, match="for a dry run alone"):
+    with pytest.raises(AesError, match="only for a dry run"):
         train.main([*recipe, *ratings, "--accelerate_config", "zero3.yaml", "--use_cpu", "true", "--bf16", "false"])
 
 
@@ -142,7 +142,7 @@ def test_the_plan_of_a_cold_start(random_model, scene_folder, tmp_path):
 @pytest.mark.parametrize(
     ("more", "launch", "message"),
     [
-        ([], {"num_processes": 13}, "24 images to train on, and 26 are asked about"),
+        ([], {"num_processes": 13}, "24 images to train on, but one batch has 26"),
         (["--lora_rank", "8"], {"distributed_type": "FSDP"}, "divided among the processes"),
         (
             ["--lora_rank", "8"],

@@ -129,14 +129,14 @@ def test_a_file_of_accelerates_is_read_as_accelerate_reads_it(tmp_path, text, la
         ("distributed_type: DEEPSPEED\nnum_processes: 2\ndeepspeed_config: {zero_stage: x}", "ZeRO stage is 'x'"),
         (
             "distributed_type: DEEPSPEED\nnum_processes: 2\ndeepspeed_config: {deepspeed_config_file: no.json}",
-            "no.json does not tell DeepSpeed what to divide",
+            "no.json does not set DeepSpeed's zero_optimization",
         ),
         (
             "distributed_type: FSDP\nnum_processes: 2\nfsdp_config: {fsdp_sharding_strategy: SOME}",
             "fsdp_sharding_strategy is SOME",
         ),
         ("distributed_type: MULTI_GPU\nnum_processes: -1", "num_processes: -1"),
-        ("distributed_type: FSDP\nnum_processes: 2\nfsdp_config: yes", "no file of accelerate's"),
+        ("distributed_type: FSDP\nnum_processes: 2\nfsdp_config: yes", "not one of accelerate's files"),
     ],
 )
 def test_a_launch_that_cannot_be_is_refused(tmp_path, text, message):
@@ -149,7 +149,7 @@ def test_a_launch_that_cannot_be_is_refused(tmp_path, text, message):
 
 def test_a_file_of_deepspeeds_without_its_part_is_refused(tmp_path):
     (tmp_path / "ds.json").write_text("{}")
-    with pytest.raises(AesError, match="does not tell DeepSpeed what to divide") as error:
+    with pytest.raises(AesError, match="does not set DeepSpeed's zero_optimization") as error:
         launch_from_environment(started(deepspeed=str(tmp_path / "ds.json")))
     assert "zero_optimization.stage" in error.value.fix
 
@@ -158,5 +158,5 @@ def test_a_file_of_deepspeeds_without_its_part_is_refused(tmp_path):
 def test_a_file_that_is_not_accelerates_is_refused(tmp_path, text):
     path = tmp_path / "a.yaml"
     path.write_text(text)
-    with pytest.raises(AesError, match="no file of accelerate's"):
+    with pytest.raises(AesError, match="not one of accelerate's files"):
         launch_from_file(path)

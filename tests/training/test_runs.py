@@ -164,9 +164,9 @@ def test_a_finished_run_is_not_overwritten(uninterrupted, fluent_model, scene_fo
             ["--steps_per_generation", "2", "--gradient_accumulation_steps", "3"],
             "would fall between the passes",
         ),
-        (["--per_device_train_batch_size", "128"], "24 images to train on, and 32 are asked about"),
+        (["--per_device_train_batch_size", "128"], "24 images to train on, but one batch has 32"),
         (["--dtype", "bfloat16"], "nothing keeps a float32 copy"),
-        (["--report_to", "diary"], "no logger"),
+        (["--report_to", "diary"], "not a logger"),
         (["--validate_batch", "0"], "validate_batch is 0"),
     ],
 )
@@ -347,7 +347,7 @@ def test_a_checkpoint_of_weights_alone_is_not_resumed(scene_folder, random_model
 def test_missing_pictures_and_empty_rationales_are_clear_errors(random_model, tmp_path):
     write_rows(tmp_path / "r.jsonl", [Rationale("gone.png", 0.5, "d", "x", "test")])
     (tmp_path / "empty.jsonl").touch()
-    for name, message in (("r.jsonl", "1 of 1 images are missing or no pictures"), ("empty.jsonl", "no rationales")):
+    for name, message in (("r.jsonl", "1 of 1 images are missing or not pictures"), ("empty.jsonl", "no rationales")):
         with pytest.raises(AesError, match=message):
             cold_start.main(
                 [
