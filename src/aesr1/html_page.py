@@ -53,9 +53,9 @@ def _to_srgb(picture: Image.Image) -> Image.Image:
 
 
 def page_template(file: Path) -> Template:
-    """A page's template: all values are escaped, and a missing one is an error."""
+    """A page's template, which may include the shared styles: all values are escaped, and a missing one is an error."""
     environment = Environment(
-        loader=FileSystemLoader(file.parent),
+        loader=FileSystemLoader([file.parent, Path(__file__).parent / "templates"]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
