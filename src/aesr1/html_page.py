@@ -1,4 +1,4 @@
-"""What all HTML pages share: the base template, pictures inlined as JPEG, safe writing."""
+"""What all HTML pages share: the styles, pictures inlined as JPEG, safe writing."""
 
 from __future__ import annotations
 

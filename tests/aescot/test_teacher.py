@@ -111,7 +111,7 @@ def test_all_of_them_at_once(settings):
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("filtered", "filtered: the answer met"),
+        ("filtered", "filtered: the service's content filter stopped"),
         ("policy", "filtered: "),
         ("policy as 200", "filtered: "),
         ("refusal", "refused: I cannot judge"),

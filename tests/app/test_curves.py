@@ -291,7 +291,7 @@ def test_an_odd_reply_is_left_out(tmp_path: Path, changes: dict[str, Any]) -> No
         ([], "holds no figures of a run"),
         ([[1, 2]], "line 1, is not a JSON object: left out"),
         (["x".encode("utf-16")], "line 1, is not UTF-8: left out"),
-        ([{"step": 5, "loss": math.nan}], "not a number that can be drawn"),
+        ([{"step": 5, "loss": math.nan}], "no number that can be drawn"),
         ([{"step": 5, "loss": "x"}], "has 'x' for 'loss' at step 5: left out"),
     ],
 )

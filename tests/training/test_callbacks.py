@@ -45,7 +45,7 @@ def test_every_row_is_written_as_it_comes_and_an_alarm_said_once(tmp_path, capfd
         log.add(row)
         assert values(tmp_path / "figures.jsonl") == curve[:number]
     said = capfd.readouterr()
-    assert said.out == "" and said.err.count("alarm at step 15: KL from the model that it began with is 0.50") == 1
+    assert said.out == "" and said.err.count("alarm at step 15: KL from the starting model is 0.50") == 1
     assert values(tmp_path / "alarms.jsonl") == [vars(alarm) for alarm in raised(curve)]
 
 

@@ -45,9 +45,9 @@ def read(tmp_path, text, *flags, spelled="--config {}"):
         ("rewards: {relative: 1}", 'rewards: {"relative": 1}, but rewards is a list of texts', "give a list"),
         ("rewards: [relative, 1]", r'rewards: \["relative", 1\], but rewards is a list of texts', "give a list"),
         ("reward_weights: [1, heavy]", "reward_weights is a list of numbers or null", "give a list of numbers"),
-        ("num_generations: 4.0", r"num_generations: 4\.0, and num_generations is a whole number", "whole number"),
+        ("num_generations: 4.0", r"num_generations: 4\.0, but num_generations is a whole number", "whole number"),
         ("generation_kwargs: [1]", "generation_kwargs is a mapping or text or null", "give a mapping"),
-        ("scale_rewards: false", "scale_rewards: false, and scale_rewards is text", "put it in quotes"),
+        ("scale_rewards: false", "scale_rewards: false, but scale_rewards is text", "put it in quotes"),
     ],
 )
 def test_a_value_of_another_kind_is_refused_by_name(tmp_path, line, problem, fix):
@@ -88,8 +88,8 @@ def test_what_can_stand_for_a_value_is_taken(tmp_path, line, name, value):
         ("# only a remark\n", "is empty", "one `setting: value` a line"),
         ("- sigma: 0.1\n", "is a list", "one `setting: value` a line"),
         ("sigma 0.1", "is a single value", "one `setting: value` a line"),
-        ("sigma: [", "no YAML", "mend the line"),
-        ("sigma: 0.1\nsigma: 0.2\n", "says sigma twice", "remove one"),
+        ("sigma: [", "not YAML", "correct the line"),
+        ("sigma: 0.1\nsigma: 0.2\n", "has sigma twice", "remove one"),
         ("1: 2\n", "has '1' where a setting's name belongs", "every name"),
         ("sigmo: 0.1\n", "unknown settings: --sigmo", "see `--help`"),
     ],
@@ -125,7 +125,7 @@ def test_a_recipe_that_is_not_there_is_refused(arguments, problem):
 def test_a_recipe_that_is_not_text_is_refused(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_bytes(b"model: \xff\xfe\n")
-    with pytest.raises(AesError, match="no YAML"):
+    with pytest.raises(AesError, match="not YAML"):
         parse_recipe(
             train.SETTINGS,
             ["--config", str(path)],

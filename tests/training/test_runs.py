@@ -215,7 +215,7 @@ def test_replies_that_cannot_be_drawn_any_more_are_one_clear_error(fluent_model,
 def test_a_recipe_that_says_a_thing_twice_is_refused(tmp_path, scene_folder):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("sigma: 0.1\nbeta: 0.1\nsigma: 0.2\n")
-    with pytest.raises(AesError, match="says sigma twice"):
+    with pytest.raises(AesError, match="has sigma twice"):
         train.main(["--config", str(recipe), *rapo_arguments(scene_folder, "no-model", tmp_path / "out")])
 
 

@@ -51,7 +51,7 @@ class Scorer:
         self.settings = settings or PredictSettings()
 
     def score(self, images: Sequence[str | Path | Image.Image]) -> list[Prediction]:
-        """One prediction an image, in order; score and spread are 0–1. A bad picture is a row with its error."""
+        """One prediction an image, in order; score and std are 0–1. A bad picture is a row with its error."""
         return list(self.stream(images))
 
     def stream(
