@@ -43,6 +43,18 @@ def staged_output(folder: Path, *names: str) -> Iterator[Path]:
             folder.rmdir()
 
 
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """A temporary path to write a file at. At the end of the block the file becomes `path`; an error leaves nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name, then rename it. Several processes may write the same file at once."""
     _temporary_copy(path, text).replace(path)

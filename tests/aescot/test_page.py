@@ -94,7 +94,7 @@ def test_nothing_outside_the_file_is_asked_for(file: Path) -> None:
 def test_the_page_counts_and_says_what_is_there(file: Path) -> None:
     words = Page(file).words
     for part in (
-        "8 drafts about 5 pictures · 3 kept · 5 refused · 1 more stood but was not needed",
+        "8 drafts about 5 pictures · 3 kept · 5 refused · 1 more passed the filters but was not needed",
         "Tokens 9,000 read, 450 written",
         "bad fair good all wanted 2 2 2 6 kept 0 1 2 3 refused 1 2 2 5",
         "leak names a number or the score 0 0 1 1 fact contradicts what was measured 0 0 1 1",
@@ -104,10 +104,10 @@ def test_the_page_counts_and_says_what_is_there(file: Path) -> None:
         "0.91 of 1 good a.jpg ✕ refused: leak attempt 1 says '9' A harbour, 9 of 10. some/teacher · prompt teacher-1",
         "✓ kept attempt 3 Warm light over a quiet harbour. leak judge none align judge 88 some/teacher",
         "· 1,000 tokens read, 50 written",
-        "✕ refused: declined attempt 1 HTTP 400, flagged No text came.",
+        "✕ refused: declined attempt 1 HTTP 400, flagged The reply was empty.",
     ):
         assert part in words
-    assert "Unfinished" not in words and "A choice" not in words
+    assert "Unfinished" not in words and "A sample" not in words
     assert str(file.parent.parent) not in file.read_text(encoding="utf-8")
 
 
@@ -125,7 +125,8 @@ def test_thumbnails_are_small_and_carry_nothing_but_pixels(file: Path, tmp_path:
     exif = Image.Exif()
     exif[0x010F], exif[0x0112] = "a secret camera", 6  # maker; turned by a quarter
     Image.new("RGB", (80, 40)).save(tmp_path / "a.jpg", exif=exif, comment=b"a secret comment")
-    content = base64.b64decode(inline_thumbnail(tmp_path / "a.jpg", 20).source.removeprefix("data:image/jpeg;base64,"))
+    source = inline_thumbnail(str(tmp_path / "a.jpg"), "a.jpg", 20).source
+    content = base64.b64decode(source.removeprefix("data:image/jpeg;base64,"))
     assert b"secret" not in content and b"Exif" not in content
     assert Image.open(io.BytesIO(content)).size == (10, 20)
 
@@ -170,7 +171,7 @@ def test_more_drafts_than_the_limit_are_a_choice_that_the_page_names(folder: Pat
     shown = write_page(folder, tmp_path / "page.html", limit=4)
     assert shown.drafts == 8 and 3 <= shown.shown <= 4
     words = Page(tmp_path / "page.html").words
-    assert f"A choice. Shown are {shown.shown} drafts about" in words
+    assert f"A sample. Shown are {shown.shown} drafts about" in words
     assert "8 drafts about 5 pictures · 3 kept · 5 refused" in words
     write_page(folder, tmp_path / "again.html", limit=4)
     assert (tmp_path / "page.html").read_bytes() == (tmp_path / "again.html").read_bytes()

@@ -13,7 +13,7 @@ import pytest
 from browser import HOSTILE, HOSTILE_NAME, Page, check_self_contained, opened, resize
 from PIL import Image
 
-from aesr1.app.report import MARKER, ReportSummary, write_report
+from aesr1.app.report import GENERATOR, ReportSummary, write_report
 from aesr1.app.score_table import print_table
 from aesr1.errors import AesError
 from aesr1.records import Prediction, Rating, write_rows
@@ -161,7 +161,7 @@ def test_only_reports_are_replaced(tmp_path: Path) -> None:
         write_report(tmp_path / "p.jsonl", tmp_path)
     for _ in range(2):
         write_report(tmp_path / "p.jsonl", tmp_path / "r.html")
-    assert MARKER in (tmp_path / "r.html").read_text()[:1024]
+    assert f'content="{GENERATOR}"' in (tmp_path / "r.html").read_text()[:1024]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "p.jsonl", "r.html"]
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -15,11 +14,12 @@ from aesr1.aescot.filters import MEANINGS, REASONS
 from aesr1.aescot.select import RESULTS
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
-from aesr1.html_page import inline_thumbnail, page_template
+from aesr1.html_page import InlineThumbnail, distinct, inline_thumbnail, render_page, short_names
 from aesr1.outputs import staged_output
 from aesr1.progress import RunningBar, progress_bar
 from aesr1.records import Draft, Rationale, read_rows
 
+TEMPLATE = Path(__file__).parent / "templates" / "show.html.j2"
 SIDE = 240
 UNKNOWN = -1
 """The attempt of a rationale without a draft: `aesr1 cot filter` writes none."""
@@ -67,8 +67,7 @@ class PictureDrafts:
     name: str
     score: float
     level: str
-    source: str  # data URL; empty where the picture cannot be shown
-    problem: str  # then why
+    thumbnail: InlineThumbnail
     cards: list[DraftCard]
 
 
@@ -97,9 +96,7 @@ def write_page(folder: Path, output: Path, *, raw: bool = False, limit: int = 30
             "shown_pictures": len(groups),
             "pictures": _pictures(build, groups, missing, progress),
         }
-        # JSON can hold halves of surrogate pairs, which UTF-8 cannot encode: they become question marks.
-        with (part / output.name).open("w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.writelines(page_template(Path(__file__).parent / "templates" / "show.html.j2").generate(context))
+        render_page(part / output.name, TEMPLATE, "aesr1 cot show", context)
     return PageSummary(drafts=len(build.drafts), shown=shown, missing=len(missing))
 
 
@@ -121,11 +118,11 @@ def read_build(folder: Path, *, raw: bool = False) -> BuildFolder:
         drafts = kept + read_rows(folder / RESULTS[1], Draft)
     if not drafts:
         raise AesError(f"{folder} holds no drafts", fix="have some written first: aesr1 cot build")
-    asked = settings.get("n")
+    requested = settings.get("n")
     return BuildFolder(
         drafts=drafts,
         finished=finished,
-        wanted=summary.get("wanted") or (asked // len(LEVELS) if asked else None),
+        wanted=summary.get("wanted") or (requested // len(LEVELS) if requested else None),
         spare=max(0, len(written) - len(drafts)),
         tokens_in=summary.get("tokens_in") or sum(draft.tokens_in for draft in written or drafts),
         tokens_out=summary.get("tokens_out") or sum(draft.tokens_out for draft in written or drafts),
@@ -193,15 +190,14 @@ def _head(build: BuildFolder) -> dict[str, object]:
     """What the page shows above the pictures, about all drafts."""
     drafts = build.drafts
     counts = Counter((reason_of(draft)[0], level_of(draft.score)) for draft in drafts)
-    found = {reason for reason, _ in counts if reason}
-    reasons = sorted(found, key=KINDS.index)
+    reasons = sorted({reason for reason, _ in counts if reason}, key=KINDS.index)
     rows = {reason: [counts[reason, level] for level in LEVELS] for reason in ["", *reasons]}
     refused = [sum(rows[reason][i] for reason in reasons) for i in range(len(LEVELS))]
     provenance = (
-        ("Critic", _distinct(draft.critic for draft in drafts)),
-        ("Prompt", _distinct(draft.prompt for draft in drafts if draft.prompt)),
-        ("Data", _distinct(draft.domain for draft in drafts)),
-        ("Contract", _distinct(f"version {draft.contract}" for draft in drafts)),
+        ("Critic", distinct(draft.critic for draft in drafts)),
+        ("Prompt", distinct(draft.prompt for draft in drafts if draft.prompt)),
+        ("Data", distinct(draft.domain for draft in drafts)),
+        ("Contract", distinct(f"version {draft.contract}" for draft in drafts)),
     )
     return {
         "build": build,
@@ -215,27 +211,19 @@ def _head(build: BuildFolder) -> dict[str, object]:
     }
 
 
-def _distinct(values: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(values))
-
-
 def _pictures(
     build: BuildFolder, groups: Sequence[list[Draft]], missing: list[str], progress: RunningBar
 ) -> Iterator[PictureDrafts]:
     """The shown pictures, one in memory at a time. The names of those that cannot be opened are added to `missing`."""
-    folder = os.path.commonpath([str(Path(draft.image).parent) for draft in build.drafts])
+    names = short_names([draft.image for draft in build.drafts])
     for number, drafts in enumerate(groups):
         image, score = drafts[0].image, drafts[0].score
-        name = os.path.relpath(image, folder)
-        source = problem = ""
-        try:
-            source = inline_thumbnail(image, SIDE).source
-        except AesError as error:
-            problem = error.problem.replace(image, name)
-            missing.append(name)
+        picture = inline_thumbnail(image, names[image], SIDE)
+        if not picture.source:
+            missing.append(names[image])
         progress.advance(1)
         cards = [
             DraftCard(draft, None if draft.attempt == UNKNOWN else draft.attempt + 1, *reason_of(draft))
             for draft in sorted(drafts, key=lambda draft: (draft.attempt == UNKNOWN, draft.attempt))
         ]
-        yield PictureDrafts(number, name, score, level_of(score), source, problem, cards)
+        yield PictureDrafts(number, names[image], score, level_of(score), picture, cards)

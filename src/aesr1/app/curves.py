@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -14,13 +14,13 @@ from aesr1.app.curve_panels import DOTTED, LOGS_SMOOTHED, REST, Points, Section,
 from aesr1.app.curve_png import COLOURS, SOFTWARE, write_png
 from aesr1.app.run_files import Run, read_run
 from aesr1.errors import AesError
-from aesr1.html_page import inline_thumbnail, page_template
+from aesr1.html_page import InlineThumbnail, inline_thumbnail, is_page, render_page, short_names
+from aesr1.outputs import replaced_file
 from aesr1.records import SampledReply
 from aesr1.training.alarms import LogRow
 
-MARKER = '<meta name="generator" content="aesr1 curves">'
-"""In the head of every page. A file without it is not ours and is not overwritten."""
-HEAD_BYTES = 1024
+GENERATOR = "aesr1 curves"
+TEMPLATE = Path(__file__).parent / "templates" / "curves.html.j2"
 OVERVIEW = ("loss", "reward", "readable", "kl", "validation/srcc")
 SIDE = 320
 REPLIES = 10
@@ -42,8 +42,7 @@ class SampledImage(NamedTuple):
     """A held-out image and the replies about it."""
 
     name: str
-    source: str  # data URL; empty where the picture cannot be shown
-    problem: str
+    picture: InlineThumbnail
     rating: float
     strips: list[RunReplies]
 
@@ -61,10 +60,13 @@ def draw_curves(folders: Sequence[Path], output: Path | None = None) -> Path:
         raise AesError(f"{output} is neither a page nor a picture", fix="name it .html or .png")
     if len(folders) > len(COLOURS):
         raise AesError(f"{len(folders)} runs in one picture", fix=f"draw {len(COLOURS)} at a time at most")
-    _check_output(output)
+    if output.exists() and not _is_ours(output):
+        raise AesError(
+            f"{output} exists and holds no aesr1 curves", fix="choose another name; only curves are replaced"
+        )
     runs = [read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
-    drawn = sections([run.rows for run in runs], [run.alarms or [] for run in runs])
-    if not drawn:
+    all_sections = sections([run.rows for run in runs], [run.alarms or [] for run in runs])
+    if not all_sections:
         problems = [problem for run in runs for problem in run.problems]
         raise AesError(
             ": ".join(["these runs have logged no number that can be drawn", *problems[:1]]),
@@ -72,36 +74,22 @@ def draw_curves(folders: Sequence[Path], output: Path | None = None) -> Path:
         )
     for problem in (problem for run in runs for problem in run.problems):
         print(problem, file=sys.stderr)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(output.name + ".part")
-    try:
+    with replaced_file(output) as part:
         if output.suffix == ".png":
-            write_png([run.name for run in runs], drawn, aside)
+            write_png([run.name for run in runs], all_sections, part)
         else:
-            # JSON can hold halves of surrogate pairs, which no file encoding knows: they become question marks.
-            with aside.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
-                file.writelines(_page(runs, drawn))
-        aside.replace(output)
-    finally:
-        aside.unlink(missing_ok=True)
+            render_page(part, TEMPLATE, GENERATOR, _context(runs, all_sections))
     return output
 
 
-def _check_output(output: Path) -> None:
-    if not output.exists():
-        return
-    if output.is_file() and output.suffix == ".html":
-        with output.open("rb") as file:
-            if MARKER.encode() in file.read(HEAD_BYTES):
-                return
-    elif output.is_file():
-        try:
-            with Image.open(output) as picture:
-                if picture.info.get("Software") == SOFTWARE:
-                    return
-        except OSError:
-            pass
-    raise AesError(f"{output} exists and holds no aesr1 curves", fix="choose another name; only curves are replaced")
+def _is_ours(output: Path) -> bool:
+    if output.suffix == ".html":
+        return is_page(output, GENERATOR)
+    try:
+        with Image.open(output) as picture:
+            return picture.info.get("Software") == SOFTWARE
+    except OSError:
+        return False
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -114,25 +102,24 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [os.path.relpath(path, above) for path in paths]
 
 
-def _page(runs: Sequence[Run], drawn: Sequence[Section]) -> Iterator[str]:
+def _context(runs: Sequence[Run], all_sections: Sequence[Section]) -> dict[str, Any]:
     last = max(1, *(run.steps for run in runs))
-    watched = [run for run in runs if run.alarms is not None]
+    checked = any(run.alarms is not None for run in runs)
     names = [name for name in OVERVIEW if any(points(run.rows, name).steps for run in runs)]
-    titles = {panel.name: panel.title for section in drawn for panel in section.panels}
-    context = {
-        "marker": MARKER,
+    titles = {panel.name: panel.title for section in all_sections for panel in section.panels}
+    return {
         "title": "Training curves" if len(runs) > 1 else f"Training curves of {runs[0].name}",
         "runs": runs,
         "colours": COLOURS,
         "overview": [(titles[name], [_first_and_last(run.rows, name) for run in runs]) for name in names],
         "alarms": sorted(
             ((number, alarm) for number, run in enumerate(runs) for alarm in run.alarms or []),
-            key=lambda found: (found[0], found[1].step),
+            key=lambda numbered: (numbered[0], numbered[1].step),
         ),
-        "unwatched": [run.name for run in runs if run.alarms is None] if watched else [],
-        "watched": bool(watched),
+        "unchecked": [run.name for run in runs if run.alarms is None] if checked else [],
+        "checked": checked,
         "titles": {alarm: titles.get(alarm, alarm) for run in runs for alarm in (a.name for a in run.alarms or [])},
-        "sections": drawn,
+        "sections": all_sections,
         "rest": REST,
         "box": BOX,
         # An alarm's step may be after the last figures, if those were cut off.
@@ -149,7 +136,7 @@ def _page(runs: Sequence[Run], drawn: Sequence[Section]) -> Iterator[str]:
                     [curve.run, [f"{step:g}" for step in curve.raw.steps], [shown(v) for v in curve.raw.values]]
                     for curve in panel.curves
                 ]
-                for section in drawn
+                for section in all_sections
                 for panel in section.panels
             ],
         },
@@ -160,7 +147,6 @@ def _page(runs: Sequence[Run], drawn: Sequence[Section]) -> Iterator[str]:
         "score_box": SCORE_BOX,
         "score_y": lambda value: f"{_down(value, 0, 1, SCORE_BOX):.1f}",
     }
-    return page_template(Path(__file__).parent / "templates" / "curves.html.j2").generate(context)
 
 
 def _first_and_last(rows: Sequence[LogRow], name: str) -> tuple[str, str] | None:
@@ -187,13 +173,7 @@ def _path(curve: Points, box: tuple[int, int, int, int], *, last: float, low: fl
 def _sampled(runs: Sequence[Run], last: int) -> Iterator[SampledImage]:
     """The images that replies were kept of, one picture in memory at a time."""
     images = list(dict.fromkeys(reply.image for run in runs for reply in run.replies))
-    folder = os.path.commonpath([str(Path(image).parent) for image in images]) if images else ""
-    for image in images:
-        name, source, problem = os.path.relpath(image, folder), "", ""
-        try:
-            source = inline_thumbnail(image, SIDE).source
-        except AesError as error:
-            problem = error.problem.replace(image, name)
+    for image, name in short_names(images).items():
         strips, rating = [], 0.0
         for number, run in enumerate(runs):
             replies = [reply for reply in run.replies if reply.image == image]
@@ -203,7 +183,7 @@ def _sampled(runs: Sequence[Run], last: int) -> Iterator[SampledImage]:
                 curve = Points([float(step) for step, _ in scored], [score for _, score in scored])
                 path = _path(curve, SCORE_BOX, last=last, low=0, high=1) if scored else ""
                 strips.append(RunReplies(number, _chosen(replies), path))
-        yield SampledImage(name, source, problem, rating, strips)
+        yield SampledImage(name, inline_thumbnail(image, name, SIDE), rating, strips)
 
 
 def _chosen(replies: list[SampledReply]) -> list[SampledReply]:

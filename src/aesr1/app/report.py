@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +15,12 @@ from rich.progress import track
 
 from aesr1.contract import LEVEL_BOUNDS, LEVELS, level_of
 from aesr1.errors import AesError
-from aesr1.html_page import inline_thumbnail, page_template
+from aesr1.html_page import InlineThumbnail, distinct, inline_thumbnail, is_page, render_page, short_names
+from aesr1.outputs import replaced_file
 from aesr1.records import Prediction, Rating, read_rows
 
-MARKER = '<meta name="generator" content="aesr1 report">'
-"""In the head of every report. A file without it is not ours and is not overwritten."""
-HEAD_BYTES = 1024
+GENERATOR = "aesr1 report"
+TEMPLATE = Path(__file__).parent / "templates" / "report.html.j2"
 NO_LEVEL = "none"
 BINS = 20
 LEAD_LETTERS = 700
@@ -42,15 +42,6 @@ class ReportSummary(NamedTuple):
     rated: int  # with a human score beside
 
 
-class EmbeddedPicture(NamedTuple):
-    """An embedded picture, or why there is none: then `source` is empty."""
-
-    source: str  # data URL
-    width: int
-    height: int
-    reason: str
-
-
 class Bar(NamedTuple):
     """One bar of the histogram."""
 
@@ -68,7 +59,7 @@ class PredictionCard:
     number: int  # place in the predictions file, from 1
     name: str
     prediction: Prediction
-    picture: EmbeddedPicture
+    picture: InlineThumbnail
     level: str  # of the contract, or NO_LEVEL
     human: float | None  # 0–1
     difference: float | None  # of the score from the human one
@@ -90,7 +81,10 @@ def write_report(
     `thumbnail_pixels` is the least longest side of an embedded picture, in pixels; a page of few pictures embeds
     them up to four times as large, so that enlarging one shows more. One picture at a time is in memory.
     """
-    _check_output(output)
+    if output.exists() and not is_page(output, GENERATOR):
+        raise AesError(
+            f"{output} exists and is not an aesr1 report", fix="choose another name; only reports are replaced"
+        )
     low, high = THUMBNAIL_BOUNDS
     if not low <= thumbnail_pixels <= high:
         raise AesError(
@@ -102,10 +96,10 @@ def write_report(
     context = {
         **_head(rows, people),
         "title": title,
-        "marker": MARKER,
         "cards": _cards(rows, people, side=_side(thumbnail_pixels, len(rows)), missing=missing),
     }
-    _write_whole(output, page_template(Path(__file__).parent / "templates" / "report.html.j2").generate(context))
+    with replaced_file(output) as part:
+        render_page(part, TEMPLATE, GENERATOR, context)
     scored = [row for row in rows if row.score is not None]
     return ReportSummary(
         pictures=len(rows),
@@ -114,16 +108,6 @@ def write_report(
         missing=len(missing),
         rated=sum(row.image in people for row in rows),
     )
-
-
-def _check_output(output: Path) -> None:
-    if not output.exists():
-        return
-    if output.is_file():
-        with output.open("rb") as file:
-            if MARKER.encode() in file.read(HEAD_BYTES):
-                return
-    raise AesError(f"{output} exists and is not an aesr1 report", fix="choose another name; only reports are replaced")
 
 
 def _read_predictions(path: Path) -> list[Prediction]:
@@ -155,7 +139,7 @@ def _head(rows: Sequence[Prediction], people: dict[str, float]) -> dict[str, obj
     scores = [row.score for row in rows if row.score is not None]
     differences = [abs(row.score - people[row.image]) for row in rows if row.score is not None and row.image in people]
     levels = [level_of(score) for score in scores]
-    models = _distinct(row.model for row in rows)
+    models = distinct(row.model for row in rows)
     return {
         "pictures": len(rows),
         "scored": len(scores),
@@ -166,19 +150,15 @@ def _head(rows: Sequence[Prediction], people: dict[str, float]) -> dict[str, obj
         "toy": TOY in models,
         "provenance": (
             ("Model", models),
-            ("Revision", _distinct(row.revision for row in rows)),
-            ("Contract", _distinct(f"version {row.contract}" for row in rows)),
-            ("aesr1", _distinct(row.aesr1 for row in rows)),
+            ("Revision", distinct(row.revision for row in rows)),
+            ("Contract", distinct(f"version {row.contract}" for row in rows)),
+            ("aesr1", distinct(row.aesr1 for row in rows)),
         ),
         "levels": [(level, levels.count(level)) for level in reversed(LEVELS)],
         "level_bounds": LEVEL_BOUNDS,
         "bars": _histogram(scores),
         "any_score_std": any(row.score_std is not None for row in rows),
     }
-
-
-def _distinct(values: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(values))
 
 
 def _histogram(scores: Sequence[float]) -> list[Bar]:
@@ -197,12 +177,12 @@ def _cards(
     rows: Sequence[Prediction], people: dict[str, float], *, side: int, missing: list[str]
 ) -> Iterator[PredictionCard]:
     """A card a row, best score first, the failed last; the names of pictures that cannot be shown go to `missing`."""
-    folder = os.path.commonpath([str(Path(row.image).parent) for row in rows])
-    numbered = [(number, os.path.relpath(row.image, folder), row) for number, row in enumerate(rows, start=1)]
+    names = short_names([row.image for row in rows])
+    numbered = [(number, names[row.image], row) for number, row in enumerate(rows, start=1)]
     numbered.sort(key=lambda entry: (entry[2].score is None, -(entry[2].score or 0.0), entry[1]))
     console = Console(stderr=True)
     for number, name, row in track(numbered, "pictures", console=console, disable=not sys.stderr.isatty()):
-        picture = _embed(row.image, name, side=side)
+        picture = inline_thumbnail(row.image, name, side)
         if not picture.source:
             missing.append(name)
         problem = row.error.replace(row.image, name) if row.error else None
@@ -235,20 +215,3 @@ def _fold(text: str) -> tuple[str, str]:
 def _side(thumbnail_pixels: int, pictures: int) -> int:
     growth = math.sqrt(FULL_PAGE / pictures)
     return round(thumbnail_pixels * min(LARGEST_GROWTH, max(1.0, growth)))
-
-
-def _embed(path: str, name: str, *, side: int) -> EmbeddedPicture:
-    """A picture for the page, or why there is none."""
-    try:
-        return EmbeddedPicture(*inline_thumbnail(path, side), reason="")
-    except AesError as error:
-        return EmbeddedPicture(source="", width=0, height=0, reason=error.problem.replace(path, name))
-
-
-def _write_whole(output: Path, parts: Iterable[str]) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_suffix(output.suffix + ".part")
-    # JSON can hold halves of surrogate pairs, which UTF-8 cannot encode: they become question marks.
-    with aside.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
-        file.writelines(parts)
-    aside.replace(output)
