@@ -47,7 +47,7 @@ def read(tmp_path, text, *flags, spelled="--config {}"):
         ("reward_weights: [1, heavy]", "reward_weights is a list of numbers or null", "give a list of numbers"),
         ("num_generations: 4.0", r"num_generations: 4\.0, but num_generations is a whole number", "whole number"),
         ("generation_kwargs: [1]", "generation_kwargs is a mapping or text or null", "give a mapping"),
-        ("scale_rewards: false", "scale_rewards: false, but scale_rewards is text", "put it in quotes"),
+        ("scale_rewards: false", "scale_rewards: false, but scale_rewards is text", "in quotes: YAML reads"),
     ],
 )
 def test_a_value_of_another_kind_is_refused_by_name(tmp_path, line, problem, fix):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 from trl import TrlParser
 
@@ -188,51 +189,37 @@ def coerce_value(name: str, value: Any, kind: Any) -> Any:
     """A recipe's value as the type of the setting; AesError for another type.
 
     A number may be a whole number or the text "1e-6" (to YAML 1.1 a text, because it has no point). A list may be one
-    value. A choice "no" may be YAML's false.
+    value. The choice "no" may be YAML's false.
     """
-    try:
-        return _fitted(value, kind)
-    except TypeError as error:
-        wanted = _in_words(kind)
-        fix = f"give {wanted}" if value is not None else f"give {wanted}, or remove the line"
-        if str in _options(kind) and not isinstance(value, list | dict | None):
-            fix = f'put it in quotes: {name}: "{value}"'
-        shown = json.dumps(value, default=str)
-        raise AesError(f"the recipe says {name}: {shown}, but {name} is {wanted}", fix=fix) from error
-
-
-def _fitted(value: Any, kind: Any) -> Any:
-    """The value as one of the annotation's types. TypeError."""
-    options = _options(kind)
-    for loosely, option in [(False, option) for option in options] + [(True, option) for option in options]:
+    adapter = TypeAdapter(kind, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+    readings = [value, _with_numbers(value)]
+    if value is False and "no" in _choices(kind):
+        readings.append("no")
+    if not isinstance(value, list | dict | None):
+        readings += [[reading] for reading in readings]
+    for reading in readings:
         try:
-            return _as(value, option, loosely=loosely)
-        except (TypeError, ValueError):
-            continue
-    raise TypeError(f"{value!r} is not {_in_words(kind)}")
+            return adapter.validate_json(json.dumps(reading))  # strict, but a list may be a tuple
+        except (ValidationError, TypeError) as error:  # TypeError: a date is no JSON
+            refused = error
+    wanted = _in_words(kind)
+    fix = f"give {wanted}" if value is not None else f"give {wanted}, or remove the line"
+    if str in _options(kind) and isinstance(value, bool):
+        fix = f"give {wanted}, in quotes: YAML reads yes, no, on and off without quotes as true and false"
+    elif str in _options(kind) and not isinstance(value, list | dict | None):
+        fix = f'put it in quotes: {name}: "{value}"'
+    shown = json.dumps(value, default=str)
+    raise AesError(f"the recipe says {name}: {shown}, but {name} is {wanted}", fix=fix) from refused
 
 
-def _as(value: Any, kind: Any, *, loosely: bool) -> Any:
-    """The value as of one kind. TypeError or ValueError."""
-    origin, choices = get_origin(kind) or kind, _choices(kind)
-    if choices:
-        if loosely and value is False and "no" in choices:
-            return "no"
-        fits = any(value == choice and type(value) is type(choice) for choice in choices)
-    elif origin is float:
-        if not isinstance(value, bool) and isinstance(value, int | float | str if loosely else int | float):
-            return float(value)
-        fits = False
-    elif origin is list:
-        items = [value] if loosely and not isinstance(value, list | dict | None) else value
-        if isinstance(items, list):
-            return [_fitted(item, get_args(kind)[0]) for item in items]
-        fits = False
-    else:
-        fits = type(value) is origin or origin not in _WORDS  # no recipe can write down a class of accelerate's
-    if not fits:
-        raise TypeError
-    return value
+def _with_numbers(value: Any) -> Any:
+    """The value, its texts that are numbers as numbers, in lists as well."""
+    if isinstance(value, list):
+        return [_with_numbers(item) for item in value]
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _options(kind: Any) -> tuple[Any, ...]:
@@ -240,10 +227,14 @@ def _options(kind: Any) -> tuple[Any, ...]:
 
 
 def _choices(kind: Any) -> list[Any]:
-    """The values of a Literal or an Enum; none for other annotations."""
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return [member.value for member in kind]
-    return list(get_args(kind)) if get_origin(kind) is Literal else []
+    """The values of the Literals and Enums in an annotation."""
+    choices: list[Any] = []
+    for option in _options(kind):
+        if isinstance(option, type) and issubclass(option, Enum):
+            choices += [member.value for member in option]
+        elif get_origin(option) is Literal:
+            choices += get_args(option)
+    return choices
 
 
 _WORDS: dict[Any, str] = {
