@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +102,29 @@ def test_the_file_tree_of_the_architecture_is_the_real_one():
     }
     covered = {str(path.relative_to(SOURCE)) for entry in named for path in SOURCE.glob(entry)}
     assert real <= covered, real - covered
+
+
+def test_the_import_graph_of_the_architecture_is_the_real_one_and_has_no_circle():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    drawn: dict[str, set[str]] = {}
+    for line in re.findall(r"^  (.+ --> .+)$", text, re.MULTILINE):
+        sources, targets = (side.split(" & ") for side in line.split(" --> "))
+        for source in sources:
+            drawn.setdefault(source, set()).update(targets)
+    shared = set(re.findall(r"`(\w+)`", text.partition("Not drawn: ")[2].partition("\n")[0]))
+    real: dict[str, set[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            modules = names if isinstance(node, ast.Import) else [getattr(node, "module", None) or ""]
+            if modules == ["aesr1"]:
+                modules = [f"aesr1.{name}" for name in names]
+            for module in modules:
+                if module.startswith("aesr1.") and module.split(".")[1] != room:
+                    real.setdefault(room, set()).add(module.split(".")[1])
+    TopologicalSorter(real).prepare()  # CycleError names a circle
+    without_shared = {room: targets - shared - {"__version__"} for room, targets in real.items()}
+    for package_file in ("__init__", "__main__"):
+        without_shared.pop(package_file)
+    assert {room: targets for room, targets in without_shared.items() if targets} == drawn

@@ -1,6 +1,7 @@
 """A client of an OpenAI-compatible server (vLLM, SGLang, a hosted model), with retries and limits.
 
-The openai client's own retries are off: each request would wait by itself, while others go on loading the server.
+The openai client's own retries are off: on a busy server they lose answers and take twice as long (bench/retries.py),
+and they give up where a server asks for a wait of more than two minutes.
 """
 
 from __future__ import annotations
