@@ -88,7 +88,7 @@ def main() -> None:
         place = ["--output_dir", str(trained), "--seed", seed]
         train.main(["--config", str(recipes / "rapo.yaml"), *data, *place])
     models = (("backbone", BACKBONE), ("cold_start", str(started)), ("rapo", str(trained)))
-    evaluate_models(EvalConfig(ratings, models, output / "eval", split="val", reading=PREDICT_SETTINGS))
+    evaluate_models(EvalConfig(ratings, models, output / "eval", split="val", predict_settings=PREDICT_SETTINGS))
     rows = read_rows(ratings, Rating)
     known, asked = ratings_of_split(rows, "train", where=ratings), ratings_of_split(rows, "val", where=ratings)
     predictions = {name: read_rows(output / "eval" / f"predictions-{name}.jsonl", Prediction) for name, _ in models}

@@ -40,7 +40,7 @@ def ablate(folder: Path, seed: int) -> dict[str, dict[str, object]]:
             recipe = ["--config", str(files("aesr1.tiny") / "rapo.yaml"), "--seed", str(seed), "--rewards", *rewards]
             data = ["--ratings", str(folder / "train" / "ratings.jsonl"), "--model", str(folder / "cold_start")]
             train.main([*recipe, *data, "--output_dir", str(target)])
-    evaluate_models(EvalConfig(test, tuple(models), folder / "ablation", reading=PREDICT_SETTINGS))
+    evaluate_models(EvalConfig(test, tuple(models), folder / "ablation", predict_settings=PREDICT_SETTINGS))
     rows = {name: read_rows(folder / "ablation" / f"predictions-{name}.jsonl", Prediction) for name, _ in models}
     rows["both"] = read_rows(folder / "eval" / "predictions-rapo.jsonl", Prediction)
     return to_results(compare(read_rows(test, Rating), rows))
@@ -73,7 +73,7 @@ def sample(folder: Path) -> dict[str, dict[str, object]]:
     """Cold start and RAPO as the paper reads a score: one reply at temperature 0.6."""
     models = tuple((name, str(folder / name)) for name in ("cold_start", "rapo"))
     reading = replace(PREDICT_SETTINGS, samples=1)
-    evaluate_models(EvalConfig(folder / "test" / "ratings.jsonl", models, folder / "sampled", reading=reading))
+    evaluate_models(EvalConfig(folder / "test" / "ratings.jsonl", models, folder / "sampled", predict_settings=reading))
     return dict(json.loads((folder / "sampled" / "results.json").read_text()))
 
 

@@ -93,10 +93,10 @@ def level_of(score: float) -> str:
     return LEVELS[sum(score >= bound for bound in LEVEL_BOUNDS)]
 
 
-def check_version(found: str, *, where: str) -> None:
+def check_version(version: str, *, where: str) -> None:
     """Refuse a checkpoint or file of another contract version."""
-    if found != VERSION:
+    if version != VERSION:
         raise AesError(
-            f"{where} was made under contract version {found}, this aesr1 has version {VERSION}",
+            f"{where} was made under contract version {version}, this aesr1 has version {VERSION}",
             fix="use the aesr1 release that made it, or train it again with this one",
         )

@@ -6,7 +6,7 @@ import pytest
 from aesr1.errors import AesError
 from aesr1.records import Rating, read_rows
 from aesr1.tiny.album import AlbumConfig, make_album
-from aesr1.tiny.raters import beauty, cast_votes
+from aesr1.tiny.raters import cast_votes, infinite_mos
 from aesr1.tiny.scenes import FACTS, LAYERS, STYLES, draw_layers, draw_scene, facts, sample_scene
 
 
@@ -77,9 +77,9 @@ def test_every_fault_lowers_the_mean_opinion():
         "noise": 0.1,
         "clutter": 7,
     }
-    assert beauty(scene) > 0.9
+    assert infinite_mos(scene) > 0.9
     for name, value in flaws.items():
-        assert beauty(replace(scene, **{name: value})) < beauty(scene) - 0.02, name
+        assert infinite_mos(replace(scene, **{name: value})) < infinite_mos(scene) - 0.02, name
 
 
 def test_votes_follow_the_mean_opinion_and_reach_all_levels():
@@ -88,7 +88,7 @@ def test_votes_follow_the_mean_opinion_and_reach_all_levels():
     votes = np.array([cast_votes(scene, rng) for scene in album])
     assert ((votes.sum(axis=1) >= 20) & (votes.sum(axis=1) <= 200)).all()
     means = votes @ np.arange(1, 11) / votes.sum(axis=1)
-    assert np.corrcoef(means, [beauty(scene) for scene in album])[0, 1] > 0.98
+    assert np.corrcoef(means, [infinite_mos(scene) for scene in album])[0, 1] > 0.98
     shares = np.histogram((means - 1) / 9, bins=[0, 0.4, 0.7, 1])[0] / len(means)
     assert shares.min() > 0.15
 

@@ -103,13 +103,13 @@ def read_answers(
 
     AesError names a line that is not an answer.
     """
-    asked = {request_id(r.image, n): _Request(r, n) for r in ratings for n in range(plan.attempts)}
+    requests = {request_id(r.image, n): _Request(r, n) for r in ratings for n in range(plan.attempts)}
     answered = [draft for draft in drafts if not (draft.refused or "").startswith(NOT_ASKED)]
     done = {request_id(draft.image, draft.attempt) for draft in answered}
     known = unknown = failed = 0
     before = len(drafts)
     for name, answer in _lines(file):
-        job = asked.get(name)
+        job = requests.get(name)
         if job is None:
             unknown += 1
         elif name in done:

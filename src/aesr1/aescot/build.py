@@ -123,11 +123,11 @@ def _teach_all(plan: TeacherPlan, begun: OpenBuild, raw: Appender) -> tuple[list
     """Ask the teacher, and ask again for drafts that the filters over all texts refuse, while pictures are left."""
     unreadable: list[str] = []
     while True:
-        asked = ask_teacher(plan, begun.ratings, begun.drafts, raw)
-        unreadable += asked.unreadable
+        result = ask_teacher(plan, begun.ratings, begun.drafts, raw)
+        unreadable += result.unreadable
         taken = _taken(begun.drafts, plan.filters)
-        if asked.stopped or taken == plan.taken:
-            return list(dict.fromkeys(unreadable)), asked.stopped or _unanswered(plan, begun)
+        if result.stopped or taken == plan.taken:
+            return list(dict.fromkeys(unreadable)), result.stopped or _unanswered(plan, begun)
         plan = replace(plan, taken=taken)
 
 
@@ -149,9 +149,9 @@ def fixed_settings(config: CotConfig, critic: Critic = embedded) -> _FixedSettin
     """The settings that must not change."""
     teacher = config.teacher
     name = critic.__name__ if teacher is None else teacher.endpoint.model
-    asked = (version(teacher.prompt), teacher.judges) if teacher else ("", ())
+    prompt_and_judges = (version(teacher.prompt), teacher.judges) if teacher else ("", ())
     c = config
-    return _FixedSettings(c.ratings, c.n, c.split, c.attempts, c.seed, c.filters, name, *asked)
+    return _FixedSettings(c.ratings, c.n, c.split, c.attempts, c.seed, c.filters, name, *prompt_and_judges)
 
 
 def estimate(config: CotConfig) -> str:

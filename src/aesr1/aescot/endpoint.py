@@ -87,7 +87,7 @@ class EndpointClient:
         trouble = "was never sent"
         for attempt in range(self.config.retries + 1):
             async with self.pace.turn():
-                told_to_wait: float | None = None
+                requested_wait: float | None = None
                 try:
                     async with asyncio.timeout(self.config.timeout):
                         reply = await self._client.chat.completions.create(
@@ -106,19 +106,19 @@ class EndpointClient:
                 except openai.APIStatusError as error:
                     if "max_completion_tokens" in str(error.message) and self._limit == "max_tokens":
                         self._limit = "max_completion_tokens"
-                        told_to_wait = 0.0
+                        requested_wait = 0.0
                         continue
                     failure = _final(error.status_code, f"{error.code or ''} {error.message}", self.config)
                     if failure is not None:
                         return used.failed(self._without_key(failure))
                     trouble = f"HTTP {error.status_code}"
-                    told_to_wait = retry_after(error.response.headers)
+                    requested_wait = retry_after(error.response.headers)
                     if error.status_code in OVERLOAD_STATUS:
-                        self.pace.too_much(told_to_wait or 0.0)
+                        self.pace.too_much(requested_wait or 0.0)
                 except (openai.APIError, TimeoutError, *MALFORMED_ANSWER) as error:
                     trouble = self._without_key(f"{type(error).__name__}: {str(error)[:120]}")
             if attempt < self.config.retries:
-                await asyncio.sleep(max(told_to_wait or 0.0, backoff(attempt)))
+                await asyncio.sleep(max(requested_wait or 0.0, backoff(attempt)))
         return used.failed(f"unreachable: {trouble}, {self.config.retries + 1} tries")
 
     def _complaint(self, reply: Any) -> tuple[str | None, str]:
@@ -138,9 +138,9 @@ class EndpointClient:
         return text if self._key == PLACEHOLDER_KEY else text.replace(self._key, "***")
 
 
-def is_content_filter(said: str) -> bool:
+def is_content_filter(message: str) -> bool:
     """Whether a service's message is from its content filter."""
-    return any(code in said.lower() for code in CONTENT_FILTER_CODES)
+    return any(code in message.lower() for code in CONTENT_FILTER_CODES)
 
 
 def parse_completion(body: dict[str, Any]) -> Answer:
@@ -180,11 +180,11 @@ def _tokens(usage: Any, name: str) -> int:
     return count if isinstance(count, int) else 0
 
 
-def _final(status: int, said: str, config: EndpointConfig) -> str | None:
+def _final(status: int, message: str, config: EndpointConfig) -> str | None:
     """Why this request must not be tried again; None where it may. AesError where no request can succeed."""
-    if is_content_filter(said):
-        return f"filtered: {said.strip()[:200]}"
-    if status in (401, 403) or (status == 400 and "api key" in said.lower().replace("_", " ")):
+    if is_content_filter(message):
+        return f"filtered: {message.strip()[:200]}"
+    if status in (401, 403) or (status == 400 and "api key" in message.lower().replace("_", " ")):
         raise AesError(
             f"{config.url} refuses the key in {config.key_variable} (HTTP {status})",
             fix=f"export {config.key_variable}=… with a key for that service; the answers so far are kept",
@@ -194,10 +194,10 @@ def _final(status: int, said: str, config: EndpointConfig) -> str | None:
             f"{config.url} has no model {config.model}, or the address is wrong (HTTP 404)",
             fix="check --teacher, which ends in /v1, and --model",
         ) from None
-    if status == 402 or "insufficient_quota" in said.lower():
+    if status == 402 or "insufficient_quota" in message.lower():
         raise AesError(
             f"{config.url} says that the account has no credit left", fix="add credit; the answers so far are kept"
         ) from None
     if status in (400, 413, 415, 422):
-        return f"rejected: HTTP {status}, {said.strip()[:200]}"
+        return f"rejected: HTTP {status}, {message.strip()[:200]}"
     return None

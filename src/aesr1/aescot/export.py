@@ -40,5 +40,5 @@ def export(rationales: Path, to: str, output: Path) -> list[Path]:
 
 
 def _messages(exchange: Exchange) -> dict[str, object]:
-    asked = {"role": "user", "content": PROMPT}
-    return {"messages": [asked, {"role": "assistant", "content": exchange.answer}], "images": [exchange.image]}
+    question = {"role": "user", "content": PROMPT}
+    return {"messages": [question, {"role": "assistant", "content": exchange.answer}], "images": [exchange.image]}

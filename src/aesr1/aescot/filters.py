@@ -79,8 +79,8 @@ BEHIND = ("background", "backdrop", "behind", "bokeh", "foreground", "depth of f
 
 def leak(text: str) -> str | None:
     """The critique names a number or shows that its writer knew the score."""
-    found = find_leak(text)
-    return f"leak: says {found!r}" if found else None
+    passage = find_leak(text)
+    return f"leak: says {passage!r}" if passage else None
 
 
 def align(text: str, score: float) -> str | None:
@@ -90,9 +90,9 @@ def align(text: str, score: float) -> str | None:
     """
     last = re.split(r"(?<=[.!?])\s+", text.strip())[-1]
     wanted = level_of(score)
-    said = [level for level in LEVELS if _VERDICT[level].search(last)]
-    if said:
-        return None if wanted in said else f"align: the verdict is {said[0]}, people said {wanted}"
+    levels = [level for level in LEVELS if _VERDICT[level].search(last)]
+    if levels:
+        return None if wanted in levels else f"align: the verdict is {levels[0]}, people said {wanted}"
     side, whole = stance_of(last), sum(stance_of(sentence) for sentence in sentences(text))
     if side and side * whole > 0 and wanted == (LEVELS[0] if side > 0 else LEVELS[-1]):
         return f"align: ends with {'praise' if side > 0 else 'blame'}, people said {wanted}"
@@ -106,13 +106,13 @@ def fact(text: str, findings: PictureFacts) -> str | None:
     the wrong side is also a contradiction.
     """
     for pattern, name, steps in _CLAIM:
-        found = next((match for match in pattern.finditer(text) if _claimed(match, name)), None)
-        if not found:
+        claim = next((match for match in pattern.finditer(text) if _claimed(match, name)), None)
+        if not claim:
             continue
         measured = int(getattr(findings, name))
         distance = min(abs(measured - step) for step in steps)
         if distance >= 2 or (name == "exposure" and measured * sum(steps) < 0):
-            return f"fact: says {found.group().lower()!r}, but {name} measures {measured} (claimed {sorted(steps)})"
+            return f"fact: says {claim.group().lower()!r}, but {name} measures {measured} (claimed {sorted(steps)})"
     return None
 
 
@@ -147,23 +147,23 @@ def length(text: str, settings: FilterSettings) -> str | None:
 
 def dimensions(text: str, settings: FilterSettings) -> str | None:
     """Speaks of too few of AesCoT's five dimensions."""
-    found = dimensions_of(text)
-    if len(found) >= settings.dimensions:
+    named = dimensions_of(text)
+    if len(named) >= settings.dimensions:
         return None
-    return f"dimensions: speaks of {', '.join(found) or 'none'} alone"
+    return f"dimensions: speaks of {', '.join(named) or 'none'} alone"
 
 
 def judged(answers: Mapping[str, str], score: float, settings: FilterSettings) -> str | None:
     """The answers of judges: leak and fact answer "none" or quote a passage; align is a blind score of 0 to 100."""
     for name in ("leak", "fact"):
-        said = answers.get(name, "none").strip()
-        if not re.match(r"\W*none\b", said, re.IGNORECASE):
-            return f"{name}: the judge says {said[:120]!r}"
+        answer = answers.get(name, "none").strip()
+        if not re.match(r"\W*none\b", answer, re.IGNORECASE):
+            return f"{name}: the judge says {answer[:120]!r}"
     if "align" in answers:
-        found = re.search(r"\d+(?:\.\d+)?", re.sub(r"(?i)(?:out of|/)\s*100\b", "", answers["align"]))
-        if not found:
+        number = re.search(r"\d+(?:\.\d+)?", re.sub(r"(?i)(?:out of|/)\s*100\b", "", answers["align"]))
+        if not number:
             return f"align: the judge says {answers['align'][:60]!r}, not a number"
-        blind = float(found.group()) / 100
+        blind = float(number.group()) / 100
         if abs(blind - score) > settings.tolerance:
             return f"align: read blind it sounds like {blind:.2f}, people said {score:.2f}"
     return None

@@ -30,10 +30,10 @@ def template(name: str) -> str:
         if not path.is_file():
             raise AesError(f"there is no template {name}", fix=f"pass {TEACHER}, {SCORER} or a .txt file")
         return path.read_text(encoding="utf-8")
-    found = files("aesr1.aescot") / "prompts" / f"{name}.txt"
-    if not found.is_file():
+    file = files("aesr1.aescot") / "prompts" / f"{name}.txt"
+    if not file.is_file():
         raise AesError(f"there is no template {name}", fix=f"pass {TEACHER}, {SCORER} or a .txt file")
-    return found.read_text(encoding="utf-8")
+    return file.read_text(encoding="utf-8")
 
 
 def version(name: str) -> str:
@@ -57,8 +57,8 @@ def teacher_messages(url: str, score: float, *, name: str = TEACHER) -> list[dic
 
 def judge_messages(judge: str, text: str, url: str) -> list[dict[str, Any]]:
     """The request to a judge about a critique. Only the judge of facts gets the picture."""
-    asked = template(JUDGES[judge]).replace("{text}", text)
-    return _messages(asked, url if judge in SEES_THE_PICTURE else None)
+    question = template(JUDGES[judge]).replace("{text}", text)
+    return _messages(question, url if judge in SEES_THE_PICTURE else None)
 
 
 def _messages(text: str, url: str | None) -> list[dict[str, Any]]:

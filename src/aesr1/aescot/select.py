@@ -129,12 +129,12 @@ def refilter(raw: Path, output: Path, *, n: int, filters: FilterSettings) -> Cot
     unreadable = []
     seen: dict[str, PictureFacts] = {}
     with worker_pool() as workers, progress_bar("measure", total=len(places)) as progress:
-        for image, found in zip(places, workers.map(_see, places, places.values(), chunksize=8), strict=True):
+        for image, facts in zip(places, workers.map(_see, places, places.values(), chunksize=8), strict=True):
             progress.advance(1)
-            if isinstance(found, str):
-                unreadable.append(found)
+            if isinstance(facts, str):
+                unreadable.append(facts)
             else:
-                seen[image] = found
+                seen[image] = facts
     judged = list(_judged_anew(drafts, seen, filters))
     choice = select_rationales(judged, n // len(LEVELS), filters)
     summary = summarise(judged, choice, n // len(LEVELS), unreadable=unreadable)

@@ -98,7 +98,7 @@ class _TeacherRun:
 
     def __init__(self, plan: TeacherPlan, drafts: list[Draft]) -> None:
         self.plan, self.drafts = plan, drafts
-        self.asked = TeacherResult()
+        self.result = TeacherResult()
         self.kept = Counter(level_of(draft.score) for draft in drafts if draft.refused is None)
         self.flying: Counter[str] = Counter()
         self.todo: dict[str, deque[tuple[Rating, int]]] = {}
@@ -124,10 +124,10 @@ class _TeacherRun:
                 raise group.exceptions[0] from None
         if self.spent_up:
             limit, spent = self.plan.teacher.max_cost, self.plan.teacher.cost(self.tokens_in, self.tokens_out)
-            self.asked.stopped = (
+            self.result.stopped = (
                 f"Stopped at {spent:.2f}: the next could cost more than {limit:.2f}. Raise --max-cost to go on."
             )
-        return self.asked
+        return self.result
 
     async def _next(self) -> tuple[Rating, int] | None:
         """The next picture of a level that needs more drafts; None where no more are needed or left."""
@@ -177,7 +177,7 @@ class _TeacherRun:
         max_pixels = self.plan.teacher.max_pixels
         prepared = await loop.run_in_executor(workers, prepare_request, rating.image, rating.domain, max_pixels)
         if isinstance(prepared, str):
-            self.asked.unreadable.append(prepared)
+            self.result.unreadable.append(prepared)
             return False
         for attempt in range(first, self.plan.attempts):
             if attempt > first and self._too_dear(more=0):
@@ -207,12 +207,12 @@ class _TeacherRun:
         reason = answer.failure or refusal_of(critique, self.plan.filters)
         if reason is None and self.plan.teacher.judges:
             for judge in self.plan.teacher.judges:
-                said = await asker.ask(judge_messages(judge, text, prepared.url))
-                tokens_in, tokens_out = tokens_in + said.tokens_in, tokens_out + said.tokens_out
-                if said.failure:
-                    reason = f"unreachable: the judge of {judge}: {said.failure}"
+                answer = await asker.ask(judge_messages(judge, text, prepared.url))
+                tokens_in, tokens_out = tokens_in + answer.tokens_in, tokens_out + answer.tokens_out
+                if answer.failure:
+                    reason = f"unreachable: the judge of {judge}: {answer.failure}"
                     break
-                judged[judge] = said.text or ""
+                judged[judge] = answer.text or ""
             reason = reason or refusal_of(critique._replace(judged=judged), self.plan.filters)
         return Draft(
             image=rating.image,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aesr1.model.load import Vlm
 
 
-def generate_batch(vlm: Vlm, asks: Sequence[ReplyRequest], stopping: Callable[[], bool]) -> list[GeneratedReply]:
+def generate_batch(vlm: Vlm, requests: Sequence[ReplyRequest], stopping: Callable[[], bool]) -> list[GeneratedReply]:
     """One reply for each request, generated in one batch, each with its own temperature, length, stops and seed.
 
     A picture and prompt that several requests share are read once. A seeded reply does not depend on the rest of the
@@ -30,18 +30,18 @@ def generate_batch(vlm: Vlm, asks: Sequence[ReplyRequest], stopping: Callable[[]
     from aesr1.model.sampling import end_tokens
 
     processor, model, shared = vlm.processor, vlm.model, can_repeat_cache(vlm.model)
-    keys = [(id(ask.image), ask.prompt) if shared else place for place, ask in enumerate(asks)]
-    distinct = dict(zip(keys, asks, strict=True))
+    keys = [(id(request.image), request.prompt) if shared else place for place, request in enumerate(requests)]
+    distinct = dict(zip(keys, requests, strict=True))
     order = {key: row for row, key in enumerate(distinct)}
     rows = [order[key] for key in keys]
-    prompts, images = zip(*((ask.prompt, [ask.image]) for ask in distinct.values()), strict=True)
+    prompts, images = zip(*((request.prompt, [request.image]) for request in distinct.values()), strict=True)
     inputs = processor(text=[*prompts], images=[*images], return_tensors="pt", padding=True)
     inputs = inputs.to(model.device, dtype=model.dtype)
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
     ends, unwanted = frozenset(end_tokens(model.generation_config)), picture_tokens(model.config) or []
     replies = [
-        _ReplyInProgress(ask, processor.tokenizer, ends, torch.Generator(model.device).manual_seed(ask.seed))
-        for ask in asks
+        _ReplyInProgress(request, processor.tokenizer, ends, torch.Generator(model.device).manual_seed(request.seed))
+        for request in requests
     ]
     with torch.inference_mode():
         now = prefill(model, inputs)
@@ -68,8 +68,8 @@ def generate_batch(vlm: Vlm, asks: Sequence[ReplyRequest], stopping: Callable[[]
 class _ReplyInProgress:
     """A reply while it is generated."""
 
-    def __init__(self, ask: ReplyRequest, tokenizer: Any, ends: frozenset[int], source: torch.Generator) -> None:
-        self.ask, self.finish, self.text = ask, "", ""
+    def __init__(self, request: ReplyRequest, tokenizer: Any, ends: frozenset[int], source: torch.Generator) -> None:
+        self.request, self.finish, self.text = request, "", ""
         self._tokenizer, self._ends, self._source = tokenizer, ends, source
         self._tokens: list[int] = []
 
@@ -78,10 +78,10 @@ class _ReplyInProgress:
 
         The noise comes from the request's own generator.
         """
-        if not self.ask.temperature:
+        if not self.request.temperature:
             return scores.argmax()
         noise = scores.new_empty(scores.shape).exponential_(generator=self._source).clamp_min_(1e-30).log_()
-        return (scores - self.ask.temperature * noise).argmax()
+        return (scores - self.request.temperature * noise).argmax()
 
     def read(self, token: int) -> None:
         """Append the next token, unless the reply has ended."""
@@ -89,9 +89,9 @@ class _ReplyInProgress:
             return
         self._tokens.append(token)
         ended = token in self._ends
-        over = ended or len(self._tokens) >= self.ask.max_tokens
-        if over or self.ask.stop:
-            self.text, stopped = _cut(self._tokenizer.decode(self._tokens, skip_special_tokens=True), self.ask.stop)
+        over = ended or len(self._tokens) >= self.request.max_tokens
+        if over or self.request.stop:
+            self.text, stopped = _cut(self._tokenizer.decode(self._tokens, skip_special_tokens=True), self.request.stop)
             self.finish = "stop" if ended or stopped else "length" if over else ""
 
     def reply(self, prompt_tokens: int) -> GeneratedReply:
@@ -114,14 +114,14 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="aesr1-generate", daemon=True)
         self._thread.start()
 
-    def submit(self, asks: Sequence[ReplyRequest]) -> list[Future[GeneratedReply]]:
+    def submit(self, requests: Sequence[ReplyRequest]) -> list[Future[GeneratedReply]]:
         """A future reply for each request. A cancelled one is not generated. HttpRefusal when the queue is full."""
         most = self._config.max_waiting
-        if self._closing.is_set() or self._waiting.qsize() + len(asks) > most:
+        if self._closing.is_set() or self._waiting.qsize() + len(requests) > most:
             raise HttpRefusal(
                 f"{most} replies are waiting already", fix="try again later", status=503, code="overloaded"
             )
-        jobs = [(ask, Future[GeneratedReply]()) for ask in asks]
+        jobs = [(request, Future[GeneratedReply]()) for request in requests]
         for job in jobs:
             self._waiting.put(job)
         return [future for _, future in jobs]
@@ -154,7 +154,7 @@ class Batcher:
         A batch that fails is tried in halves, so that one bad request fails alone.
         """
         try:
-            replies = generate_batch(self._vlm, [ask for ask, _ in jobs], self._closing.is_set) if jobs else []
+            replies = generate_batch(self._vlm, [request for request, _ in jobs], self._closing.is_set) if jobs else []
         except Exception as error:  # an error of one request must not end the thread
             if len(jobs) == 1 or self._closing.is_set():
                 for _, future in jobs:

@@ -100,9 +100,9 @@ def parse_chat_request(body: bytes, vlm: Vlm, config: ServeConfig) -> list[Reply
     if not isinstance(fields, dict):
         raise AesError("the request is not a JSON object", fix="send an OpenAI chat completion request")
     if fields.get("model") != vlm.name:
-        asked = repr(fields.get("model"))[:80]
+        other = repr(fields.get("model"))[:80]
         fix = f"ask for model {vlm.name}"
-        raise HttpRefusal(f"this server has no model {asked}", fix=fix, status=404, code="model_not_found")
+        raise HttpRefusal(f"this server has no model {other}", fix=fix, status=404, code="model_not_found")
     for name in fields.keys() - SUPPORTED - WITHOUT_EFFECT:
         if fields[name] is not None and (name not in NEUTRAL_VALUES or fields[name] != NEUTRAL_VALUES[name]):
             raise AesError(f"{name[:40]!r} is not supported", fix="leave it out")
@@ -118,10 +118,10 @@ def parse_chat_request(body: bytes, vlm: Vlm, config: ServeConfig) -> list[Reply
     replies = int(_number(fields, "n", 1, 1, MAX_REPLIES, whole=True))
     seed = _number(fields, "seed", secrets.randbits(63), -(2**63), 2**63, whole=True)
     prompt, url = _read_messages(fields.get("messages"), vlm)
-    ask = ReplyRequest(
+    reply = ReplyRequest(
         prompt, _picture(url, config.max_pixels), temperature, min(max_tokens, config.max_new_tokens), tuple(stops)
     )
-    return [replace(ask, seed=random.Random(f"{seed}/{number}").getrandbits(63)) for number in range(replies)]
+    return [replace(reply, seed=random.Random(f"{seed}/{number}").getrandbits(63)) for number in range(replies)]
 
 
 def _number(fields: dict[str, Any], name: str, default: float, low: float, high: float, whole: bool = False) -> float:
@@ -184,9 +184,9 @@ def _check_text(text: str, vlm: Vlm) -> None:
         raise AesError("the messages' text is not Unicode (a lone surrogate)", fix="send whole characters")
     marks = {str(token) for token in vlm.processor.tokenizer.added_tokens_decoder.values() if token.special}
     marks |= {getattr(vlm.processor, "image_token", None) or "<image>"}
-    found = sorted(mark for mark in marks if mark in text)
-    if found:
-        raise AesError(f"the messages' text holds {found[0]}, a special token of the model", fix="leave it out")
+    special = sorted(mark for mark in marks if mark in text)
+    if special:
+        raise AesError(f"the messages' text holds {special[0]}, a special token of the model", fix="leave it out")
 
 
 def _picture(url: str, max_pixels: int) -> Image.Image:

@@ -115,12 +115,12 @@ def sections(runs: Sequence[Sequence[LogRow]], alarms: Sequence[Sequence[Alarm]]
     tables[REST] = {
         name: (name, "") for name in sorted(names) if name not in {*known, *UNSHOWN} and not name.startswith("train_")
     }
-    found = []
+    filled = []
     for title, table in tables.items():
         panels = [_panel(name, words, unit, runs, alarms) for name, (words, unit) in table.items()]
         if shown := [panel for panel in panels if panel]:
-            found.append(Section(title, shown))
-    return found
+            filled.append(Section(title, shown))
+    return filled
 
 
 def _panel(
@@ -137,18 +137,18 @@ def _panel(
     share = unit.startswith("share")
     span = LEAST_SPAN if share or unit.endswith("0–1") or name in ("validation/srcc", "validation/plcc") else 0.0
     low, high = limits(min(values), max(values), span=span, most=1.0 if share else math.inf)
-    about = [(number, alarm) for number, found in enumerate(alarms) for alarm in found if alarm.name == name]
+    about = [(number, alarm) for number, raised in enumerate(alarms) for alarm in raised if alarm.name == name]
     return Panel(name, title, unit, curves, low, high, ticks(low, high), about)
 
 
 def points(rows: Sequence[LogRow], name: str) -> Points:
     """A figure's finite numbers and their steps."""
-    found = [
+    logged = [
         (float(row["step"]), float(row[name]))
         for row in rows
         if isinstance(row.get(name), int | float) and not isinstance(row[name], bool) and math.isfinite(row[name])
     ]
-    return Points([step for step, _ in found], [value for _, value in found])
+    return Points([step for step, _ in logged], [value for _, value in logged])
 
 
 def smoothed(curve: Points) -> Points | None:

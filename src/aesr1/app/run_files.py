@@ -55,7 +55,7 @@ def read_run(folder: Path, name: str) -> Run:
     figures = _read(path, _figures)
     rows, odd = _by_step(figures.rows or [], path)
     if not rows:
-        near = sorted(str(found.parent) for found in folder.glob("*/figures.jsonl"))
+        near = sorted(str(file.parent) for file in folder.glob("*/figures.jsonl"))
         raise AesError(
             ": ".join([f"{folder} holds no figures of a run", *figures.problems, *odd]),
             fix=f"pass one of its runs: {', '.join(near)}"

@@ -69,9 +69,9 @@ def create_app(config: ServeConfig) -> "FastAPI":
         except ClientDisconnect:
             return Response(status_code=499)
         loop = asyncio.get_running_loop()
-        asks = await loop.run_in_executor(app.state.decoders, parse_chat_request, body, vlm, config)
+        reply_requests = await loop.run_in_executor(app.state.decoders, parse_chat_request, body, vlm, config)
         try:
-            replies = await _unless_gone(request, app.state.batcher.submit(asks))
+            replies = await _unless_gone(request, app.state.batcher.submit(reply_requests))
         except asyncio.CancelledError:  # uvicorn cancels requests after the grace period; tell the client
             raise stopping_refusal() from None
         return Response(status_code=499) if replies is None else JSONResponse(_completion(vlm.name, replies))
@@ -128,14 +128,14 @@ async def _unless_gone(request: "Request", futures: list[Future[GeneratedReply]]
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    replies, gone = asyncio.create_task(answered()), asyncio.create_task(disconnected())
-    both: list[asyncio.Task[Any]] = [replies, gone]
+    replies, left = asyncio.create_task(answered()), asyncio.create_task(disconnected())
+    both: list[asyncio.Task[Any]] = [replies, left]
     try:
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         return replies.result() if replies.done() else None
     finally:
         replies.cancel()
-        gone.cancel()
+        left.cancel()
 
 
 def _completion(name: str, replies: Sequence[GeneratedReply]) -> dict[str, Any]:

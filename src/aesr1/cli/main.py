@@ -98,7 +98,7 @@ def evaluate(
             output,
             split=split,
             max_pixels=max_pixels,
-            reading=PredictSettings(
+            predict_settings=PredictSettings(
                 batch_size=batch_size,
                 samples=samples,
                 temperature=temperature,

@@ -29,7 +29,9 @@ class EvalConfig:
     output: Path
     split: str | None = None  # default: test if it exists, else val
     max_pixels: int = MAX_PIXELS
-    reading: PredictSettings = field(default_factory=PredictSettings)  # the paper's: samples=1, temperature 0.6
+    predict_settings: PredictSettings = field(
+        default_factory=PredictSettings
+    )  # the paper's: samples=1, temperature 0.6
 
 
 def evaluate_models(config: EvalConfig) -> Comparison:
@@ -75,11 +77,11 @@ def _predictions(
 ) -> list[Prediction]:
     vlm = load(model, max_pixels=config.max_pixels)
     path = config.output / f"predictions-{name}.jsonl"
-    done = completed_rows(path, vlm, config.reading)
+    done = completed_rows(path, vlm, config.predict_settings)
     todo = [rating.image for rating in ratings if rating.image not in done]
     with Appender(path) as rows, progress_bar(f"eval {name}", total=len(ratings)) as progress:
         progress.advance(len(done))
-        for prediction in predict(vlm, todo, config.reading, pool=pool):
+        for prediction in predict(vlm, todo, config.predict_settings, pool=pool):
             rows.append(prediction)
             done[prediction.image] = prediction
             progress.advance(1)

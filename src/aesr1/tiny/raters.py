@@ -12,7 +12,7 @@ from aesr1.tiny.scenes import Scene
 LOWEST, HIGHEST = 1, 10
 
 
-def beauty(scene: Scene) -> float:
+def infinite_mos(scene: Scene) -> float:
     """The mean opinion of infinitely many raters, in [0, 1]: a logistic function of a weighted sum of faults.
 
     The raters like a subject on a third, a level horizon, correct exposure, colours that agree, sharpness and few
@@ -37,7 +37,7 @@ def beauty(scene: Scene) -> float:
 def cast_votes(scene: Scene, rng: np.random.Generator) -> NDArray[np.int64]:
     """(10,) how many of 20–200 raters gave 1, 2 … 10. Each mark has a rater bias and random noise."""
     raters = int(rng.integers(20, 201))
-    opinion = LOWEST + (HIGHEST - LOWEST) * beauty(scene)
+    opinion = LOWEST + (HIGHEST - LOWEST) * infinite_mos(scene)
     marks = opinion + rng.normal(0, 0.7, raters) + rng.normal(0, 1.2, raters)
     votes = np.clip(np.rint(marks), LOWEST, HIGHEST).astype(int)
     return np.bincount(votes, minlength=HIGHEST + 1)[LOWEST:]

@@ -59,8 +59,8 @@ DEFAULT = Thresholds()
 
 def active_alarms(rows: Sequence[LogRow], thresholds: Thresholds = DEFAULT) -> list[Alarm]:
     """The alarms that are active after the last of these rows."""
-    found = ((name, check(rows, thresholds)) for name, check in ALARMS.items())
-    return [Alarm(int(rows[-1]["step"]), name, *finding) for name, finding in found if finding]
+    results = ((name, check(rows, thresholds)) for name, check in ALARMS.items())
+    return [Alarm(int(rows[-1]["step"]), name, *finding) for name, finding in results if finding]
 
 
 def not_finite(row: LogRow, name: str) -> bool:

@@ -57,10 +57,10 @@ def launch_with_flags(launch: Launch, training: TrainingArguments) -> Launch:
     if training.deepspeed:
         return _by_deepspeed(launch.processes, {"config_file": training.deepspeed})
     if training.fsdp:  # the Trainer's names: version 2 unless another is given, strategies under reshard_after_forward
-        said = {"version": 2, **(training.fsdp_config or {})}
-        reshard = said.get("reshard_after_forward", "true" if str(said["version"]) == "2" else "FULL_SHARD")
-        more = {"sharding_strategy": reshard, "offload_params": said.get("cpu_offload", False)}
-        return _by_fsdp(launch.processes, {**said, "reshard_after_forward": reshard, **more})
+        fsdp = {"version": 2, **(training.fsdp_config or {})}
+        reshard = fsdp.get("reshard_after_forward", "true" if str(fsdp["version"]) == "2" else "FULL_SHARD")
+        more = {"sharding_strategy": reshard, "offload_params": fsdp.get("cpu_offload", False)}
+        return _by_fsdp(launch.processes, {**fsdp, "reshard_after_forward": reshard, **more})
     return launch
 
 
@@ -91,10 +91,10 @@ def _environment(prefix: str) -> dict[str, str]:
     return {name.removeprefix(prefix).lower(): value for name, value in os.environ.items() if name.startswith(prefix)}
 
 
-def _by_deepspeed(processes: int, said: Mapping[str, Any]) -> Launch:
+def _by_deepspeed(processes: int, settings: Mapping[str, Any]) -> Launch:
     """The launch by accelerate's DeepSpeed settings. A DeepSpeed file overrides them, except for its "auto" values."""
-    stage, offload = said.get("zero_stage", 2), said.get("offload_optimizer_device", "none")
-    file = said.get("config_file")
+    stage, offload = settings.get("zero_stage", 2), settings.get("offload_optimizer_device", "none")
+    file = settings.get("config_file")
     if file and file != "none":
         zero = _zero_of(file)
         in_file = zero.get("stage", 0), (zero.get("offload_optimizer") or {}).get("device", "none")
@@ -121,18 +121,18 @@ def _zero_of(file: Any) -> dict[str, Any]:
         ) from error
 
 
-def _by_fsdp(processes: int, said: Mapping[str, Any]) -> Launch:
+def _by_fsdp(processes: int, settings: Mapping[str, Any]) -> Launch:
     """The launch by accelerate's FSDP settings: version 2 has a flag to reshard, version 1 a strategy."""
-    if str(said.get("version", 1)) == "2":
-        shards = SHARD_ALL if _true(said.get("reshard_after_forward", True)) else SHARD_OPTIMIZER
+    if str(settings.get("version", 1)) == "2":
+        shards = SHARD_ALL if _true(settings.get("reshard_after_forward", True)) else SHARD_OPTIMIZER
     else:
-        strategy = str(said.get("sharding_strategy", "FULL_SHARD")).upper()
+        strategy = str(settings.get("sharding_strategy", "FULL_SHARD")).upper()
         numbered = dict(enumerate(STRATEGIES.values(), 1))
-        found = numbered.get(int(strategy)) if strategy.isdigit() else STRATEGIES.get(strategy)
-        if found is None:
+        kind = numbered.get(int(strategy)) if strategy.isdigit() else STRATEGIES.get(strategy)
+        if kind is None:
             raise AesError(f"fsdp_sharding_strategy is {strategy}", fix=f"choose from {', '.join(STRATEGIES)}")
-        shards = found
-    return Launch(processes, shards, _true(said.get("offload_params", False)), fsdp=True)
+        shards = kind
+    return Launch(processes, shards, _true(settings.get("offload_params", False)), fsdp=True)
 
 
 def _true(value: Any) -> bool:

@@ -47,8 +47,8 @@ def advice_for_step(training: Any) -> str:
     if micro_batch > 1:
         smaller = next(size for size in range(micro_batch // 2, 0, -1) if micro_batch % size == 0)
         times = micro_batch // smaller
-        asked = getattr(training, "steps_per_generation", None) or rounds
-        generation = f" and steps_per_generation from {asked} to {asked * times}" if asked != rounds else ""
+        steps = getattr(training, "steps_per_generation", None) or rounds
+        generation = f" and steps_per_generation from {steps} to {steps * times}" if steps != rounds else ""
         return (
             f"lower per_device_train_batch_size from {micro_batch} to {smaller} and raise gradient_accumulation_steps "
             f"from {rounds} to {rounds * times}{generation}, which is the same step; {where}"
