@@ -164,7 +164,8 @@ def trainer_of(row: Row, scale: Scale, folder: Path, watch: Watch) -> Any:
     if row.rank or not row.replies:
         freeze_vision(model)
     if not row.replies:
-        return TimedColdStart(args=SFTConfig(**{**cold_start.PAPER, **settings}), **common)
+        paper = {name: value for name, value in cold_start.PAPER.items() if name in SFTConfig.__dataclass_fields__}
+        return TimedColdStart(args=SFTConfig(**{**paper, **settings}), **common)
     # The trainer loads its reference model from the model's folder, and this one has none.
     grpo_trainer.create_model_from_path = lambda _, dtype, **__: make(dtype=dtype)
     settings |= {
