@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from aesr1.images.load import find_images, open_image
+from aesr1.images.find import find_images
+from aesr1.images.load import open_image
 from aesr1.ratings.look_alikes import grey_fingerprint, look_alikes
 from aesr1.tiny.scenes import draw_scene, sample_scene
 
@@ -63,7 +64,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     rng = np.random.default_rng(0)
     if folder:
-        pictures = [open_image(path) for path in find_images([folder])]
+        pictures = [open_image(path) for path in find_images([folder]).paths]
     else:
         pictures = [draw_scene(sample_scene(rng)) for _ in range(600)]
     n = len(pictures)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image, ImageCms
+from PIL import Image
 
 from aesr1.errors import AesError
 from aesr1.images.load import open_image
@@ -40,25 +40,10 @@ def inline_thumbnail(path: str, name: str, side: int) -> InlineThumbnail:
     except AesError as error:
         return InlineThumbnail("", 0, 0, error.problem.replace(path, name))
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    picture = _to_srgb(picture)
-    picture.info.clear()  # Pillow would write a JPEG's comment
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=JPEG_QUALITY, optimize=True)
     source = "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
     return InlineThumbnail(source, picture.width, picture.height, "")
-
-
-def _to_srgb(picture: Image.Image) -> Image.Image:
-    """Colours in sRGB: without its profile an Adobe RGB picture would look pale."""
-    profile = picture.info.get("icc_profile")
-    if not profile:
-        return picture
-    try:
-        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        turned = ImageCms.profileToProfile(picture, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):  # broken, or the profile of a CMYK file that is RGB now
-        return picture
-    return turned or picture
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:

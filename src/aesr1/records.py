@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeVar
 
+from filelock import FileLock, Timeout
+
 from aesr1 import __version__
 from aesr1.contract import VERSION, check_version
 from aesr1.errors import AesError
@@ -190,13 +192,15 @@ def _is_json(line: str) -> bool:
     return True
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
+def write_rows(path: Path, rows: Iterable[Record]) -> None:
     """Write a file under a temporary name, then rename it, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(path.suffix + ".part")
     with temporary.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(_line(row))
+        file.flush()
+        os.fsync(file.fileno())  # else a crash of the machine could leave an empty file under the final name
     temporary.replace(path)
 
 
@@ -205,16 +209,25 @@ def _line(row: Record) -> str:
 
 
 class Appender:
-    """Appends rows; each is on disk before the call returns: `kill -9` loses at most one row."""
+    """The only writer of a file of rows. Each row is on disk before `append` returns: `kill -9` loses at most one.
+
+    Rows that are to be completed are read inside the block, when no other run can change them. The lock is a file
+    beside, because `rewrite` replaces the file itself; it ends with the process. AesError where another run has it.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = path.open("a", encoding="utf-8")
+        self.path = path
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"), blocking=False)
         try:
-            _lock(self._file, path)
+            self._lock.acquire()
+        except Timeout as error:
+            raise AesError(f"another run is writing {path}", fix="wait for it, or choose another output") from error
+        try:
             _cut_torn_line(path)
+            self._file: IO[str] = path.open("a", encoding="utf-8")
         except BaseException:
-            self._file.close()
+            self._lock.release()
             raise
 
     def __enter__(self) -> Appender:
@@ -224,24 +237,21 @@ class Appender:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        self._lock.release()
+
+    def rewrite(self, rows: Iterable[Record]) -> None:
+        """Replace all rows of the file."""
+        self._file.close()
+        try:
+            write_rows(self.path, rows)
+        finally:
+            self._file = self.path.open("a", encoding="utf-8")
 
     def append(self, *rows: Record) -> None:
         """Write rows and sync them."""
         self._file.write("".join(_line(row) for row in rows))
         self._file.flush()
         os.fsync(self._file.fileno())
-
-
-def _lock(file: IO[str], path: Path) -> None:
-    """AesError where another process appends to the same file. The lock ends with the process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has none
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise AesError(f"another run is writing {path}", fix="wait for it, or choose another output") from error
 
 
 def _cut_torn_line(path: Path) -> None:

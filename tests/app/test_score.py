@@ -1,12 +1,16 @@
 import json
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from io import BytesIO, TextIOWrapper
+from json import loads
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,12 +19,15 @@ from aesr1.app.score import ScoreConfig, score_files
 from aesr1.cli.main import main
 from aesr1.contract import reply_until_score
 from aesr1.errors import AesError
+from aesr1.images import prefetch
+from aesr1.images.find import read_list
 from aesr1.images.load import open_image
 from aesr1.images.prefetch import prefetch_pool
 from aesr1.model.predict import PredictSettings, predict
 from aesr1.model.processor import picture_length
 from aesr1.model.score_expectation import expect_scores
-from aesr1.records import Prediction, read_rows
+from aesr1.records import Appender, Prediction, read_rows
+from aesr1.worker_processes import worker_pool
 
 QUICK = PredictSettings(max_new_tokens=6)
 
@@ -43,7 +50,7 @@ def test_the_order_and_the_bad_ones_are_kept(scorer, scene_folder, tmp_path):
     (tmp_path / "bad.jpg").write_text("no picture")
     rows = scorer.score([tmp_path / "bad.jpg", scene_folder / "01.png", tmp_path / "gone.jpg"])
     assert [row.score is None for row in rows] == [True, False, True]
-    assert "cannot be read" in rows[0].error
+    assert "is not a picture" in rows[0].error
 
 
 def test_a_run_resumes_and_skips_what_is_done(random_model, scene_folder, tmp_path, monkeypatch):
@@ -142,14 +149,29 @@ def test_worker_processes_end_with_the_scoring(scorer, album, end):
     assert not multiprocessing.active_children()
 
 
-def test_a_killed_worker_process_is_a_clear_error(scorer, album):
+def test_a_killed_worker_process_costs_no_row(scorer, album):
     with prefetch_pool(len(album)) as pool:
         rows = predict(scorer.vlm, album, PredictSettings(batch_size=1, fast=True), pool=pool)
         next(rows)
         for worker in multiprocessing.active_children():
             worker.kill()
-        with pytest.raises(AesError, match="was killed"):
-            list(rows)
+        scores = [row.score for row in rows]
+    alone = predict(scorer.vlm, album, PredictSettings(batch_size=1, fast=True))
+    assert scores == [row.score for row in alone][1:]
+
+
+def test_a_picture_that_kills_its_process_costs_its_row_alone(tmp_path, monkeypatch):
+    for name in ("a.png", "deadly.png", "b.png"):
+        Image.new("RGB", (40, 20)).save(tmp_path / name)
+    deadly = "import sys, os, signal\nif 'deadly' in sys.argv[1]: os.kill(os.getpid(), signal.SIGKILL)\n"
+    monkeypatch.setattr(prefetch, "LARGE_PIXELS", 0)
+    monkeypatch.setattr(prefetch, "OPEN_APART", deadly + prefetch.OPEN_APART)
+    with worker_pool(1) as pool:
+        next(iter(pool._processes.values())).kill()
+        paths = [tmp_path / name for name in ("a.png", "deadly.png", "b.png")]
+        opened = list(prefetch.prefetch_images(paths, max_pixels=400, pool=pool, depth=1))
+    assert [isinstance(picture, Image.Image) for picture in opened] == [True, False, True]
+    assert "was killed" in opened[1].problem
 
 
 def test_few_pictures_are_opened_without_processes():
@@ -246,3 +268,89 @@ def test_a_full_disk_is_a_clear_error(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main()
     assert "free some space" in capsys.readouterr().err
+
+
+def test_what_a_list_of_pictures_may_hold(scorer, scene_folder):
+    path = scene_folder / "00.png"
+    with path.open("rb") as file, Image.open(path) as picture:
+        sources = iter([str(path), path.read_bytes(), file, picture, np.asarray(picture.convert("RGB"))])
+        rows = scorer.score(sources)
+    assert [row.score for row in rows] == pytest.approx([rows[0].score] * 5, abs=1e-6)
+
+
+def test_one_bad_item_of_a_list_is_a_row_with_its_error(scorer, scene_folder):
+    rows = scorer.score([None, scene_folder / "00.png", 7, np.zeros((9, 9)), b"", b"hello"])
+    assert [row.score is None for row in rows] == [True, False, True, True, True, True]
+    assert [row.error.partition(" ")[2] for row in rows if row.error][:2] == ["is not a picture"] * 2
+
+
+@pytest.mark.parametrize("single", ["photo.jpg", Path("photo.jpg"), b"bytes", Image.new("RGB", (20, 20))])
+def test_a_single_picture_is_no_list(scorer, single):
+    with pytest.raises(AesError, match="takes a list of pictures"):
+        scorer.score(single)
+
+
+def test_a_callers_picture_is_not_changed(scorer, tmp_path):
+    Image.new("RGB", (1600, 1200)).save(tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as mine:
+        scorer.score([mine])
+        assert mine.size == (1600, 1200)
+
+
+def test_two_runs_on_one_file_lose_no_row(random_model, scene_folder, tmp_path):
+    output = tmp_path / "p.jsonl"
+    paths = [str(path) for path in sorted(scene_folder.glob("*.png"))[:4]]
+    list(score_files(ScoreConfig((*paths, str(tmp_path / "gone.png")), str(random_model), output, settings=QUICK)))
+    before = output.read_bytes()
+    with Appender(output), pytest.raises(AesError, match="another run is writing"):  # the failed row is to be removed
+        list(score_files(ScoreConfig((paths[0],), str(random_model), output, settings=QUICK)))
+    assert output.read_bytes() == before
+    again = score_files(ScoreConfig((paths[0],), str(random_model), output, settings=QUICK))
+    next(again)
+    assert len(read_rows(output, Prediction)) == 4
+
+
+def test_exit_status_1_where_nothing_could_be_scored(random_model, scene_folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for wrong in ("gone.jpg", "https://example.org/a.jpg", tmp_path / "empty"):
+        done = aesr1("score", wrong, "--model", random_model)
+        assert done.returncode == 1, wrong
+    done = aesr1("score", "gone.jpg", scene_folder / "00.png", "--model", random_model, "--max-new-tokens", "6")
+    assert done.returncode == 0
+    assert "1 of 2 failed, first:" in done.stderr and "gone.jpg does not exist" in done.stderr
+
+
+@pytest.mark.parametrize("json", [True, False])
+def test_names_that_are_no_text_or_hold_escape_sequences_are_escaped(random_model, scene_folder, tmp_path, json):
+    picture = (scene_folder / "00.png").read_bytes()
+    for name in (b"caf\xe9.png", b"red\x1b[31m.png", "日本.png".encode()):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(picture)
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "aesr1", "score", tmp_path, "--model", random_model, "--max-new-tokens", "6"]
+    done = subprocess.run([*command, *(["--json"] if json else [])], capture_output=True, env=ascii_only, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"\x1b" not in done.stdout
+    if json:
+        rows = [loads(line) for line in done.stdout.splitlines()]
+        assert sorted(os.fsencode(row["image"]).rpartition(b"/")[2] for row in rows) == sorted(
+            (b"caf\xe9.png", b"red\x1b[31m.png", "日本.png".encode())
+        )
+    else:
+        assert rb"caf\udce9.png" in done.stdout and rb"red\x1b[31m.png" in done.stdout
+
+
+def test_lists_of_names_in_every_form(tmp_path, monkeypatch):
+    names = ["a b.jpg", "é.jpg"]
+    for content in (
+        "\ufeffa b.jpg\r\né.jpg\r\n".encode(),
+        "a b.jpg\n\né.jpg".encode(),
+        "a b.jpg\né.jpg\n".encode("utf-16"),
+    ):
+        (tmp_path / "list").write_bytes(content)
+        assert read_list(tmp_path / "list") == names
+    (tmp_path / "list").write_bytes(b"a\nb.jpg\0caf\xe9.jpg\0")
+    assert [os.fsencode(name) for name in read_list(tmp_path / "list", null=True)] == [b"a\nb.jpg", b"caf\xe9.jpg"]
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"x.jpg\n")))
+    assert read_list(Path("-")) == ["x.jpg"]
+    with pytest.raises(AesError, match=r"the list .* cannot be read"):
+        read_list(tmp_path / "gone")

@@ -1,5 +1,7 @@
 import json
 import shutil
+from contextlib import suppress
+from hashlib import sha256
 from math import isqrt
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from PIL import Image
 from aesr1.contract import SCORE_TEXTS, VERSION, reply_until_score
 from aesr1.errors import AesError
 from aesr1.images.load import open_image
+from aesr1.model.checkpoint import weights_hash
 from aesr1.model.generate import generate, model_inputs
 from aesr1.model.load import load
 from aesr1.model.predict import PredictSettings, predict
@@ -201,3 +204,40 @@ def test_a_checkpoint_of_another_contract_is_refused(random_model, tmp_path):
     (folder / "aesr1.json").write_text('{"contract": "0", "stage": "rapo"}')
     with pytest.raises(AesError, match="contract version 0"):
         load(str(folder))
+
+
+def test_a_checkpoint_in_bin_files_has_a_revision_of_its_weights(vlm, random_model, tmp_path):
+    revisions = []
+    for scale in (1.0, 2.0):
+        folder = Path(shutil.copytree(random_model, tmp_path / str(scale)))
+        weights = {name: value * scale for name, value in vlm.model.state_dict().items()}
+        for file in folder.glob("*.safetensors"):
+            file.unlink()
+        torch.save(weights, folder / "pytorch_model.bin")
+        revisions.append(load(str(folder), device="cpu").revision)
+    assert len({*revisions, sha256(b"").hexdigest()[:12]}) == 3
+
+
+def test_a_folder_without_weights_is_a_clear_error(tmp_path):
+    with pytest.raises(AesError, match="holds no weights"):
+        weights_hash(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["config.json", "processor_config.json", "tokenizer_config.json"])
+def test_the_code_of_a_checkpoint_is_never_run(random_model, tmp_path, part, monkeypatch):
+    """On "y" at the terminal transformers would run it."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    folder = Path(shutil.copytree(random_model, tmp_path / "model"))
+    mark = tmp_path / "mark"
+    (folder / "own.py").write_text(f"open({str(mark)!r}, 'w').close()\nclass Own: pass\n")
+    classes = ("AutoConfig", "AutoModelForImageTextToText", "AutoProcessor", "AutoImageProcessor")
+    auto = dict.fromkeys(classes, "own.Own") | {"AutoTokenizer": ["own.Own", "own.Own"]}
+    file = folder / part
+    values = json.loads(file.read_text()) if file.exists() else {}
+    values |= {"auto_map": auto}
+    if part == "config.json":
+        values |= {"model_type": "own"}
+    file.write_text(json.dumps(values))
+    with suppress(AesError):
+        load(str(folder), device="cpu")
+    assert not mark.exists()

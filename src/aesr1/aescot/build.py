@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -74,12 +75,20 @@ def build(config: CotConfig, *, critic: Critic = embedded) -> CotSummary:
     """Write `raw.jsonl` (every draft, appended), then the results. Resumes where it stopped."""
     started = time.time()
     begun = open_build(config, critic)
-    with Appender(begun.ledger) as raw:
+    with _ledger_of(begun) as raw:
         if config.teacher is None:
             unreadable, stopped = _write_all(config, critic, begun, raw), None
         else:
             unreadable, stopped = _teach_all(teacher_plan(config), begun, raw)
     return _end(config, begun, started=started, unreadable=unreadable, stopped=stopped)
+
+
+@contextmanager
+def _ledger_of(begun: OpenBuild) -> Iterator[Appender]:
+    """The ledger to append to. Its drafts are read again, because another run may have ended since."""
+    with Appender(begun.ledger) as raw:
+        begun.drafts[:] = read_rows(begun.ledger, Draft)
+        yield raw
 
 
 def write_batch(config: CotConfig, file: Path) -> RequestsWritten:
@@ -93,7 +102,7 @@ def read_batch(config: CotConfig, file: Path) -> tuple[AnswersRead, CotSummary]:
     """Read a file of answers into the ledger. The results are written once every level is full."""
     started = time.time()
     begun = open_build(config)
-    with Appender(begun.ledger) as raw:
+    with _ledger_of(begun) as raw:
         read = read_answers(teacher_plan(config), begun.ratings, begun.drafts, file, raw)
     choice = select_rationales(begun.drafts, begun.wanted, config.filters)
     short = len(choice.rationales) < begun.wanted * len(LEVELS)

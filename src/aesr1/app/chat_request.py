@@ -7,7 +7,6 @@ import json
 import random
 import secrets
 from dataclasses import dataclass, replace
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aesr1.contract import MAX_PIXELS
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
     from aesr1.model.load import Vlm
 
 ROLES = ("system", "user", "assistant")
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # other formats of Pillow start programs (EPS)
+MAX_SOURCE_PIXELS = 50_000_000
+"""Largest picture of a request; a larger JPEG is decoded reduced."""
 NEUTRAL_VALUES = {
     "stream": False,
     "top_p": 1,
@@ -190,9 +190,7 @@ def _check_text(text: str, vlm: Vlm) -> None:
 
 
 def _picture(url: str, max_pixels: int) -> Image.Image:
-    from PIL import Image, UnidentifiedImageError
-
-    from aesr1.images.load import IMAGE_FIX, to_rgb
+    from aesr1.images.load import open_image
 
     fix = "send the picture itself, as data:image/jpeg;base64,…"
     head, _, data = url.partition(",")
@@ -204,12 +202,4 @@ def _picture(url: str, max_pixels: int) -> Image.Image:
         raw = base64.b64decode("".join(data.split()), validate=True)
     except ValueError as error:
         raise AesError(f"the picture's base64 is broken: {error}", fix=fix) from error
-    try:
-        with Image.open(BytesIO(raw), formats=FORMATS) as source:
-            return to_rgb(source, max_pixels=max_pixels)
-    except AesError:
-        raise
-    except UnidentifiedImageError as error:
-        raise AesError(f"the picture cannot be read ({', '.join(FORMATS)})", fix=IMAGE_FIX) from error
-    except Exception as error:  # Pillow's decoders raise many kinds of errors for broken bytes
-        raise AesError(f"the picture cannot be read: {error}", fix=IMAGE_FIX) from error
+    return open_image(raw, max_pixels=max_pixels, max_source_pixels=MAX_SOURCE_PIXELS)

@@ -13,7 +13,7 @@ from PIL import Image
 from aesr1.app.curve_panels import DOTTED, LOGS_SMOOTHED, REST, Points, Section, points, sections, shown, ticks
 from aesr1.app.curve_png import COLOURS, SOFTWARE, write_png
 from aesr1.app.run_files import Run, read_run
-from aesr1.errors import AesError
+from aesr1.errors import AesError, printable
 from aesr1.html_page import InlineThumbnail, inline_thumbnail, is_page, render_page, short_names
 from aesr1.outputs import replaced_file
 from aesr1.records import SampledReply
@@ -73,7 +73,7 @@ def draw_curves(folders: Sequence[Path], output: Path | None = None) -> Path:
             fix="look at their figures.jsonl; a run whose first loss is NaN has nothing else to show",
         )
     for problem in (problem for run in runs for problem in run.problems):
-        print(problem, file=sys.stderr)
+        print(printable(problem), file=sys.stderr)
     with replaced_file(output) as part:
         if output.suffix == ".png":
             write_png([run.name for run in runs], all_sections, part)

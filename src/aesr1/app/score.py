@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aesr1.contract import MAX_PIXELS
-from aesr1.images.load import find_images
+from aesr1.errors import AesError, printable
+from aesr1.images.find import find_images
 from aesr1.images.prefetch import prefetch_pool
 from aesr1.progress import progress_bar
 from aesr1.records import Appender, Prediction
@@ -16,8 +18,7 @@ from aesr1.records import Appender, Prediction
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from PIL import Image
-
+    from aesr1.images.load import ImageSource
     from aesr1.model.predict import PredictSettings
 
 TINY_MODEL_NOTE = (
@@ -50,15 +51,20 @@ class Scorer:
         self.vlm = load(model or TINY, max_pixels=max_pixels or MAX_PIXELS, device=device)
         self.settings = settings or PredictSettings()
 
-    def score(self, images: Sequence[str | Path | Image.Image]) -> list[Prediction]:
-        """One prediction an image, in order; score and std are 0–1. A bad picture is a row with its error."""
+    def score(self, images: Iterable[ImageSource]) -> list[Prediction]:
+        """One prediction an image, in order; score and std are 0–1. A bad picture is a row with its error.
+
+        An image is a path, the bytes of a file, an open file, a PIL picture, or a uint8 array of height × width × 3.
+        AesError for a single picture: `score(["photo.jpg"])` is meant.
+        """
         return list(self.stream(images))
 
-    def stream(
-        self, images: Sequence[str | Path | Image.Image], *, pool: Executor | None = None
-    ) -> Iterator[Prediction]:
+    def stream(self, images: Iterable[ImageSource], *, pool: Executor | None = None) -> Iterator[Prediction]:
         """As `score`, one prediction at a time. `pool`: see `images.prefetch.prefetch_pool`."""
         from aesr1.model.predict import predict
+
+        if isinstance(images, str | Path | bytes) or not hasattr(images, "__iter__") or hasattr(images, "read"):
+            raise AesError(f"score takes a list of pictures, not one {type(images).__name__}", fix="write score([…])")
 
         return predict(self.vlm, images, self.settings, pool=pool)
 
@@ -76,7 +82,9 @@ class ScoreConfig:
 
 def score_files(config: ScoreConfig) -> Iterator[Prediction]:
     """Predictions of all pictures found, in order. Rows of the same model in the output file are not scored again."""
-    paths = find_images(config.inputs)
+    paths, warnings = find_images(config.inputs)
+    for warning in warnings:
+        print(printable(warning), file=sys.stderr)
     with prefetch_pool(len(paths)) as pool:
         scorer = Scorer(config.model, max_pixels=config.max_pixels, settings=config.settings)
         if config.output is None:
@@ -91,9 +99,9 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
 def _resumed(scorer: Scorer, paths: Sequence[Path], output: Path, pool: Executor | None) -> Iterator[Prediction]:
     from aesr1.model.predict import completed_rows
 
-    done = completed_rows(output, scorer.vlm, scorer.settings)
-    todo = [path for path in paths if str(path) not in done]
     with Appender(output) as rows, progress_bar("score", total=len(paths)) as progress:
+        done = completed_rows(rows, scorer.vlm, scorer.settings)
+        todo = [path for path in paths if str(path) not in done]
         progress.advance(len(paths) - len(todo))
         for prediction in scorer.stream(todo, pool=pool):
             rows.append(prediction)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import sys
@@ -27,7 +28,7 @@ from aesr1.cli.options import (
 )
 from aesr1.cli.ratings import ratings
 from aesr1.contract import MAX_PIXELS
-from aesr1.errors import AesError
+from aesr1.errors import AesError, printable
 from aesr1.training.processes import is_first_process, should_print_error
 
 app = typer.Typer(
@@ -115,8 +116,11 @@ def evaluate(
 def score(
     paths: Annotated[list[str] | None, typer.Argument(help="Pictures, folders (searched within), globs.")] = None,
     files_from: Annotated[
-        Path | None, typer.Option(help="A text file with the path of one picture on each line.")
+        Path | None, typer.Option(allow_dash=True, help="A file with the path of one picture on each line; - is stdin.")
     ] = None,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="--files-from is separated by null characters, as find -print0 writes.")
+    ] = False,
     model: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded toy.")] = None,
     output: Annotated[
         Path | None,
@@ -131,13 +135,16 @@ def score(
     max_new_tokens: MaxNewTokens = 512,
     fast: Fast = False,
 ) -> None:
-    """Score pictures from 0 (ugly) to 1 (beautiful), with score_std and reasons. A bad picture stops nothing."""
+    """Score pictures from 0 (ugly) to 1 (beautiful), with score_std and reasons. A bad picture stops nothing.
+
+    Exit status 1 where no picture could be scored.
+    """
     from aesr1.app.score import TINY_MODEL_NOTE, ScoreConfig, score_files
     from aesr1.app.score_table import print_table
+    from aesr1.images.find import read_list
     from aesr1.model.predict import PredictSettings
 
-    listed = files_from.read_text().split("\n") if files_from else []
-    inputs = tuple(text for text in [*(paths or []), *listed] if text.strip())
+    inputs = (*(paths or []), *(read_list(files_from, null=null) if files_from else []))
     if not inputs:
         raise AesError("no pictures were named", fix="name files, folders or globs, or pass --files-from LIST")
     settings = PredictSettings(
@@ -150,12 +157,18 @@ def score(
     )
     if model is None:
         print(TINY_MODEL_NOTE, file=sys.stderr)
-    predictions = score_files(ScoreConfig(inputs, model, output, max_pixels, settings))
-    if as_json:
-        for prediction in predictions:
-            print(json.dumps(asdict(prediction), ensure_ascii=False), flush=True)
-    else:
-        print_table(list(predictions))
+    rows = []
+    for row in score_files(ScoreConfig(inputs, model, output, max_pixels, settings)):
+        rows.append(row)
+        if as_json:
+            print(json.dumps(asdict(row)), flush=True)
+    if not as_json:
+        print_table(rows)
+    failed = [row for row in rows if row.score is None]
+    if failed:
+        print(printable(f"{len(failed):,} of {len(rows):,} failed, first: {failed[0].error}"), file=sys.stderr)
+    if len(failed) == len(rows):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -224,6 +237,9 @@ class Stopped(BaseException):
 def main() -> None:
     """Entry point. An AesError is two lines and exit 1, Ctrl-C is exit 130; what was written stays."""
     signal.signal(signal.SIGINT, _stop)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no text in the terminal's encoding
     try:
         app()
     except AesError as error:
@@ -251,5 +267,5 @@ def _print_once(result: object) -> None:
 
 def _fail(problem: str, fix: str) -> None:
     if should_print_error(problem):
-        print(f"error: {problem}\n  fix: {fix}", file=sys.stderr)
+        print(f"error: {printable(problem)}\n  fix: {printable(fix)}", file=sys.stderr)
     sys.exit(1)

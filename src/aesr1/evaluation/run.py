@@ -77,9 +77,9 @@ def _predictions(
 ) -> list[Prediction]:
     vlm = load(model, max_pixels=config.max_pixels)
     path = config.output / f"predictions-{name}.jsonl"
-    done = completed_rows(path, vlm, config.predict_settings)
-    todo = [rating.image for rating in ratings if rating.image not in done]
     with Appender(path) as rows, progress_bar(f"eval {name}", total=len(ratings)) as progress:
+        done = completed_rows(rows, vlm, config.predict_settings)
+        todo = [rating.image for rating in ratings if rating.image not in done]
         progress.advance(len(done))
         for prediction in predict(vlm, todo, config.predict_settings, pool=pool):
             rows.append(prediction)

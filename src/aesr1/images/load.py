@@ -1,55 +1,130 @@
-"""Opens a picture safely (type, size, orientation, RGB), and finds pictures in folders."""
+"""Opens a picture safely: one list of formats, size limits, upright, sRGB, without metadata."""
 
 from __future__ import annotations
 
-import glob as globbing
+import io
+import re
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
-from PIL import Image, ImageOps
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, JpegImagePlugin, UnidentifiedImageError
 
 from aesr1.errors import AesError
+from aesr1.images.formats import HEIF_BRANDS, HEIF_FIX, RAW_SUFFIXES, formats, open_raw
+from aesr1.images.srgb import size_within, to_srgb
 
+ImageSource = str | Path | bytes | bytearray | BinaryIO | Image.Image | NDArray[np.uint8]
+"""A path, the bytes of a file, an open file, a picture, or an array of height × width × 3."""
 IMAGE_FIX = "check the path, or leave this picture out"
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MAX_SOURCE_PIXELS = 170_000_000
-"""Larger pictures are refused before they are decoded (Pillow's own limit is 179 megapixels)."""
+"""Larger pictures are refused before they are decoded. A JPEG counts as the size it is decoded at."""
+MAX_KEPT_PIXELS = 2**25
+"""Largest picture that is returned where the caller names no limit."""
 MIN_SIDE, MAX_RATIO = 8, 100
 """Models cut a picture into patches, so very thin pictures cannot be judged."""
+JPEG_MARK = b"\xff\xd8\xff"
 
 
-def open_image(path: str | Path, *, max_pixels: int | None = None) -> Image.Image:
-    """An upright RGB picture, shrunk to `max_pixels` if given. AesError names what is wrong with the file."""
-    path = Path(path)
+def open_image(
+    source: ImageSource, *, max_pixels: int | None = None, max_source_pixels: int = MAX_SOURCE_PIXELS
+) -> Image.Image:
+    """A new upright RGB picture in sRGB, shrunk to `max_pixels`, without metadata. The source is not changed.
+
+    AesError names what is wrong. Pictures of more than `max_source_pixels` are refused before they are decoded; a
+    JPEG is decoded at down to an eighth of its sides instead.
+    """
+    name = str(source) if isinstance(source, str | Path) else "the picture"
+    limit = max_pixels or MAX_KEPT_PIXELS
+    if isinstance(source, np.ndarray):
+        source = _from_array(source)
+    if isinstance(source, Image.Image):
+        return _checked(source, max_pixels=limit, max_source_pixels=max_source_pixels, name=name)
+    if isinstance(source, str | Path):
+        path = Path(source)
+        _require_regular_file(path)
+        if path.suffix.lower() in RAW_SUFFIXES:
+            return open_image(open_raw(path), max_pixels=limit, max_source_pixels=max_source_pixels)
+    file = io.BytesIO(source) if isinstance(source, bytes | bytearray) else source
+    if not isinstance(file, str | Path) and not hasattr(file, "read"):
+        raise AesError(
+            f"{type(source).__name__} is not a picture",
+            fix="pass a path, the bytes of a file, an open file, a PIL picture or a uint8 array",
+        )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's bomb warning (ours is below) and broken EXIF
-            with Image.open(path) as source:
-                return to_rgb(source, max_pixels=max_pixels, name=str(path))
-    except FileNotFoundError as error:
-        raise AesError(f"{path} does not exist", fix=IMAGE_FIX) from error
-    except Image.DecompressionBombError as error:
-        raise AesError(f"{path} is too large: {error}", fix="make a smaller copy of it") from error
+            warnings.simplefilter("ignore")  # Pillow's bomb warning (the limit is ours) and broken metadata
+            with _identified(file) as picture:
+                picture.draft("RGB", size_within(picture.size, min(limit, max_source_pixels)))  # of JPEG
+                return _checked(picture, max_pixels=limit, max_source_pixels=max_source_pixels, name=name)
     except AesError:
         raise
-    except Exception as error:  # decoders of broken files raise many kinds of errors
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, str(error)) from error
+    except UnidentifiedImageError as error:
+        raise AesError(f"{name} {_kind_of_file(file)}", fix=IMAGE_FIX) from error
+    except Exception as error:  # decoders of broken files raise errors of many types
+        problem = str(error)
+        if "truncated" in problem or "broken data stream" in problem or "incomplete" in problem.lower():
+            raise AesError(f"{name} is cut off: the end of the file is missing", fix="copy it again") from error
+        raise AesError(
+            f"{name} cannot be read as a picture: {problem or type(error).__name__}", fix=IMAGE_FIX
+        ) from error
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height as stored, from the head of the file. AesError where it is no picture."""
+    _require_regular_file(Path(path))
+    if Path(path).suffix.lower() in RAW_SUFFIXES:
+        return open_image(path).size
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _identified(path) as picture:
+                return picture.size
+    except UnidentifiedImageError as error:
+        raise AesError(f"{path} {_kind_of_file(path)}", fix=IMAGE_FIX) from error
+    except Exception as error:
         raise AesError(f"{path} cannot be read as a picture: {error}", fix=IMAGE_FIX) from error
 
 
-def to_rgb(source: Image.Image, *, max_pixels: int | None = None, name: str = "the picture") -> Image.Image:
-    """As `open_image` for a picture that is already open; both give the same pixels."""
-    width, height = source.size
-    if width * height > MAX_SOURCE_PIXELS:
-        raise AesError(f"{name} has {width} × {height} pixels", fix="make a smaller copy of it")
-    if too_small(source.size):
-        raise AesError(f"{name} has {width} × {height} pixels, too small or too thin to judge", fix=IMAGE_FIX)
-    if max_pixels is not None:
-        source.draft("RGB", _size_within(source.size, max_pixels))  # JPEG: decode at a fraction of the size
-    picture = _on_white(ImageOps.exif_transpose(source))
-    if max_pixels is not None and picture.width * picture.height > max_pixels:
-        picture = picture.resize(_size_within(picture.size, max_pixels), Image.Resampling.BICUBIC)
-    return picture
+def _require_regular_file(path: Path) -> None:
+    """AesError: reading a pipe or a device would wait for ever."""
+    try:
+        if path.is_file():
+            return
+        what = "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "does not exist"
+    except (OSError, ValueError) as error:  # too long to be a name, or holds a null character
+        what = f"cannot be opened: {getattr(error, 'strerror', None) or error}"
+    if re.match(r"https?:/", str(path)):
+        raise AesError(
+            f"{path} is an address, and nothing is downloaded", fix="download the picture, then name the file"
+        )
+    raise AesError(f"{path} {what}", fix=IMAGE_FIX)
+
+
+def _identified(file: str | Path | BinaryIO) -> ImageFile.ImageFile:
+    """The picture before it is decoded. A JPEG passes Pillow's size limit, because it can be decoded reduced."""
+    try:
+        return Image.open(file, formats=formats())
+    except Image.DecompressionBombError:
+        if _head(file)[:3] != JPEG_MARK:
+            raise
+        return JpegImagePlugin.JpegImageFile(file)
+
+
+def _checked(source: Image.Image, *, max_pixels: int, max_source_pixels: int, name: str) -> Image.Image:
+    _check_size(source.size, name)
+    if source.width * source.height > max_source_pixels:
+        raise _too_large(name, f"{source.width} × {source.height} pixels")
+    return to_srgb(source, max_pixels=max_pixels, name=name)
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    if too_small(size):
+        raise AesError(f"{name} has {size[0]} × {size[1]} pixels, too small or too thin to judge", fix=IMAGE_FIX)
 
 
 def too_small(size: tuple[int, int]) -> bool:
@@ -57,39 +132,41 @@ def too_small(size: tuple[int, int]) -> bool:
     return min(size) < MIN_SIDE or max(size) > MAX_RATIO * min(size)
 
 
-def _size_within(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
-    factor = min(1.0, (max_pixels / (size[0] * size[1])) ** 0.5)
-    return max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
+def _too_large(name: str, reason: str) -> AesError:
+    return AesError(f"{name} is too large: {reason}", fix="make a smaller copy of it")
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
-    """RGB. Transparent areas become white."""
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        layers = picture.convert("RGBA")
-        white = Image.new("RGBA", layers.size, "white")
-        return Image.alpha_composite(white, layers).convert("RGB")
-    if picture.mode.startswith("I;16") or picture.mode == "I":
-        picture = picture.point(lambda value: value / 256).convert("L")
-    return picture.convert("RGB")
+def _from_array(array: NDArray[np.uint8]) -> Image.Image:
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
+        raise AesError(
+            f"an array of {array.dtype} with the shape {array.shape} is not a picture",
+            fix="pass uint8 values of the shape height × width × 3",
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
 
 
-def find_images(inputs: Iterable[str | Path]) -> list[Path]:
-    """Pictures of files, folders (searched recursively by suffix) and globs: absolute paths, sorted, each once.
+def _head(file: str | Path | BinaryIO) -> bytes:
+    if isinstance(file, str | Path):
+        with Path(file).open("rb") as opened:
+            return opened.read(512)
+    file.seek(0)
+    head = file.read(512)
+    file.seek(0)
+    return head
 
-    A file given by name is kept whatever its suffix, so that its error is reported. AesError where an input
-    matches nothing.
-    """
-    paths: dict[Path, None] = {}
-    for entry in inputs:
-        path = Path(entry)
-        if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        elif any(mark in str(entry) for mark in "*?[") and not path.exists():
-            names = globbing.glob(str(entry), recursive=True)  # noqa: PTH207  # the pattern may be absolute
-            matches = sorted(Path(match) for match in names if Path(match).is_file())
-        else:
-            matches = [path]
-        if not matches:
-            raise AesError(f"{entry} holds no pictures", fix=f"looked for {', '.join(sorted(SUFFIXES))}")
-        paths.update(dict.fromkeys(match.absolute() for match in matches))
-    return list(paths)
+
+def _kind_of_file(file: str | Path | BinaryIO) -> str:
+    """What a file that is no picture seems to be."""
+    head = _head(file)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not head:
+        return "has 0 bytes"
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+        return f"is a HEIC picture; {HEIF_FIX}"
+    for mark, kind in ((b"<!doctype html", "HTML"), (b"<html", "HTML"), (b"<svg", "SVG"), (b"<?xml", "XML")):
+        if text.startswith(mark):
+            return f"is {kind}, not a picture"
+    for mark, kind in ((b"%pdf", "a PDF"), (b"%!ps", "PostScript"), (b"pk\x03\x04", "a ZIP archive"), (b"{", "JSON")):
+        if text.startswith(mark):
+            return f"is {kind}, not a picture"
+    return "is not a picture in a format that is read here"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -13,11 +16,16 @@ from pathlib import Path
 from PIL import Image
 
 from aesr1.errors import AesError
-from aesr1.images.load import open_image, to_rgb
+from aesr1.images.load import ImageSource, image_size, open_image
+from aesr1.images.srgb import LARGE_PIXELS
 from aesr1.worker_processes import worker_pool
 
 MIN_PREFETCHED, MAX_WORKERS = 32, 8
 """For fewer pictures processes are not worth their start; more processes are faster than any model."""
+OPEN_APART = (
+    "import pickle, sys; from aesr1.images.prefetch import _open\n"
+    "sys.stdout.buffer.write(pickle.dumps(_open(sys.argv[1], int(sys.argv[2]))))"
+)
 
 
 @contextmanager
@@ -34,7 +42,7 @@ def prefetch_pool(pictures: int) -> Iterator[Executor | None]:
 
 
 def prefetch_images(
-    images: Iterable[str | Path | Image.Image], *, max_pixels: int, pool: Executor | None, depth: int
+    images: Iterable[ImageSource], *, max_pixels: int, pool: Executor | None, depth: int
 ) -> Iterator[Image.Image | AesError]:
     """Each picture in order, or its error.
 
@@ -43,39 +51,60 @@ def prefetch_images(
     if pool is None:
         yield from (_open(image, max_pixels) for image in images)
         return
-    jobs: deque[Future[Image.Image | AesError]] = deque()
+    jobs: deque[tuple[ImageSource, Future[Image.Image | AesError]]] = deque()
     try:
         for image in images:
-            jobs.append(_submit(pool, image, max_pixels))
+            jobs.append((image, _submit(pool, image, max_pixels)))
             if len(jobs) > depth:
-                yield jobs.popleft().result()
+                yield _result(*jobs.popleft(), max_pixels)
         while jobs:
-            yield jobs.popleft().result()
-    except BrokenProcessPool as error:
-        raise AesError(
-            "a process that opened pictures was killed, as happens where memory runs out",
-            fix="free some memory, or leave the largest pictures out; the same command resumes from here",
-        ) from error
+            yield _result(*jobs.popleft(), max_pixels)
     finally:
-        for job in jobs:
+        for _, job in jobs:
             job.cancel()
 
 
-def _submit(pool: Executor, image: str | Path | Image.Image, max_pixels: int) -> Future[Image.Image | AesError]:
+def _result(image: ImageSource, job: Future[Image.Image | AesError], max_pixels: int) -> Image.Image | AesError:
+    """The opened picture. One that a killed process had in hand is opened again, apart from the others."""
+    try:
+        return job.result()
+    except BrokenProcessPool:
+        return _open_apart(str(image), max_pixels)
+
+
+def _open_apart(path: str, max_pixels: int) -> Image.Image | AesError:
+    """A large picture is opened in a process of its own, because it may be what memory ran out for."""
+    try:
+        width, height = image_size(path)
+        if width * height <= LARGE_PIXELS:
+            return open_image(path, max_pixels=max_pixels)
+    except AesError as error:
+        return error
+    done = subprocess.run([sys.executable, "-c", OPEN_APART, path, str(max_pixels)], capture_output=True, check=False)
+    if done.returncode:
+        return AesError(
+            f"the process that opened {path} was killed, as happens where memory runs out",
+            fix="free some memory, or make a smaller copy of the picture",
+        )
+    opened: Image.Image | AesError = pickle.loads(done.stdout)  # our own process wrote it
+    return opened
+
+
+def _submit(pool: Executor, image: ImageSource, max_pixels: int) -> Future[Image.Image | AesError]:
     """A picture in memory is shrunk here: sending it to a process would take longer."""
-    if not isinstance(image, Image.Image):
-        return pool.submit(_open, str(image), max_pixels)
     done: Future[Image.Image | AesError] = Future()
+    if isinstance(image, str | Path):
+        try:
+            return pool.submit(_open, str(image), max_pixels)
+        except BrokenProcessPool as error:
+            done.set_exception(error)
+            return done
     done.set_result(_open(image, max_pixels))
     return done
 
 
-def _open(image: str | Path | Image.Image, max_pixels: int) -> Image.Image | AesError:
+def _open(image: ImageSource, max_pixels: int) -> Image.Image | AesError:
     try:
-        if not isinstance(image, Image.Image):
-            return open_image(image, max_pixels=max_pixels)
-        return to_rgb(image, max_pixels=max_pixels)
+        return open_image(image, max_pixels=max_pixels)
     except AesError as error:
         return error
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow reads a file lazily
-        return AesError(f"the picture cannot be read: {error}", fix="leave it out")

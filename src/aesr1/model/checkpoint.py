@@ -14,10 +14,19 @@ from aesr1.outputs import write_json
 STAMP = "aesr1.json"
 
 
-def weights_hash(folder: Path) -> str:
-    """The revision of a local checkpoint: a hash of its weights, because size and time change when it is copied."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+def weights_hash(folder: Path, *, base: str = "") -> str:
+    """The revision of a local checkpoint: a hash of its weights, because size and time change when it is copied.
+
+    `base`: the revision of the model that an adapter is merged into. As when loading, .bin files count only where
+    there are no .safetensors. AesError where there are no weights.
+    """
+    digest = hashlib.sha256(base.encode())
+    files = sorted(folder.glob("*.safetensors")) or [
+        path for pattern in ("pytorch_model*.bin", "adapter_model.bin") for path in sorted(folder.glob(pattern))
+    ]
+    if not files:
+        raise AesError(f"{folder} holds no weights", fix="copy its .safetensors files, or pass another folder")
+    for path in files:
         with path.open("rb") as file:
             while block := file.read(1 << 24):
                 digest.update(block)

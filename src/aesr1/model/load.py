@@ -76,10 +76,11 @@ def load(
     if base := base_model_of(path):
         base_model = load(base, max_pixels=max_pixels, device="cpu", dtype="float32", attention=attention)
         model = merge_lora(base_model.model, path, dtype=config.dtype if precision == "auto" else precision)
-        return Vlm(model.to(device).eval(), processor, name, weights_hash(Path(path)), max_pixels)
+        revision = weights_hash(Path(path), base=base_model.revision)
+        return Vlm(model.to(device).eval(), processor, name, revision, max_pixels)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
-            path, config=config, dtype=precision, attn_implementation=attention
+            path, config=config, dtype=precision, attn_implementation=attention, trust_remote_code=False
         )
     except LOADING_ERRORS as error:
         if is_out_of_memory(error):
@@ -111,7 +112,7 @@ def load_config(name: str, *, max_pixels: int) -> ConfigAndProcessor:
         with explain_missing_base(path, base):
             return load_config(base, max_pixels=max_pixels)
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         _require_vision_language(config, name)
         processor = load_processor(path, config, max_pixels=max_pixels)
     except LOADING_ERRORS as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 from statistics import fmean, pstdev
 
@@ -14,12 +14,13 @@ from PIL import Image
 
 from aesr1.contract import Judgement, parse_reply, reply_prefix, reply_until_score
 from aesr1.errors import AesError
+from aesr1.images.load import ImageSource
 from aesr1.images.prefetch import MIN_PREFETCHED, prefetch_images
 from aesr1.model.generate import generate_replies, prefill_pictures
 from aesr1.model.load import Vlm
 from aesr1.model.processor import picture_length
 from aesr1.model.score_expectation import Expectation, expect_scores, expect_scores_after
-from aesr1.records import Prediction, read_rows, write_rows
+from aesr1.records import Appender, Prediction, read_rows
 
 BATCHES_SORTED_TOGETHER = 4
 """Pictures of this many batches are sorted by length together: more would save little padding and delay rows."""
@@ -58,7 +59,7 @@ class PredictSettings:
 
 def predict(
     vlm: Vlm,
-    images: Sequence[str | Path | Image.Image],
+    images: Iterable[ImageSource],
     settings: PredictSettings | None = None,
     *,
     pool: Executor | None = None,
@@ -75,10 +76,10 @@ def predict(
     """
     settings = settings or PredictSettings()
     window = BATCHES_SORTED_TOGETHER * settings.batch_size
-    opened = prefetch_images(images, max_pixels=vlm.max_pixels, pool=pool, depth=max(window, MIN_PREFETCHED))
-    for start in range(0, len(images), window):
-        paths = [_path_of(image) for image in images[start : start + window]]
-        pictures = list(islice(opened, len(paths)))
+    for_names, for_pixels = tee(images)
+    opened = prefetch_images(for_pixels, max_pixels=vlm.max_pixels, pool=pool, depth=max(window, MIN_PREFETCHED))
+    while pictures := list(islice(opened, window)):
+        paths = [_path_of(image) for image in islice(for_names, len(pictures))]
         rows = {
             index: replace(_prediction(vlm, settings, error=picture.problem), image=paths[index])
             for index, picture in enumerate(pictures)
@@ -174,26 +175,25 @@ def _prediction(
     )
 
 
-def completed_rows(path: Path, vlm: Vlm, settings: PredictSettings) -> dict[str, Prediction]:
+def completed_rows(file: Appender, vlm: Vlm, settings: PredictSettings) -> dict[str, Prediction]:
     """The rows of an interrupted run by image. Failed rows are removed from the file, to be tried again.
 
     AesError where the file was written by another model or in another way: two kinds of scores must not mix.
     """
-    if not path.exists():
-        return {}
-    rows = read_rows(path, Prediction)
+    rows = read_rows(file.path, Prediction)
     current = (vlm.name, vlm.revision, settings.describe(vlm.max_pixels))
     others = sorted({(row.model, row.revision, row.decoding) for row in rows} - {current})
     if others:
         raise AesError(
-            f"{path} was written by {', '.join(others[0])}; now it is {', '.join(current)}", fix="choose another file"
+            f"{file.path} was written by {', '.join(others[0])}; now it is {', '.join(current)}",
+            fix="choose another file",
         )
     kept = [row for row in rows if row.error is None]
     if len(kept) < len(rows):
-        write_rows(path, kept)
+        file.rewrite(kept)
     return {row.image: row for row in kept}
 
 
-def _path_of(image: str | Path | Image.Image) -> str:
+def _path_of(image: ImageSource) -> str:
     """The path of a picture; a picture in memory has none unless it came from a file."""
-    return str(getattr(image, "filename", "")) if isinstance(image, Image.Image) else str(Path(image).absolute())
+    return str(Path(image).absolute()) if isinstance(image, str | Path) else str(getattr(image, "filename", ""))

@@ -121,7 +121,7 @@ def load_processor(path: str, config: Any, *, max_pixels: int) -> Any:
             f"transformers has no processor for {path}, whose model type is {config.model_type}",
             fix="choose a model whose pictures transformers itself prepares",
         )
-    processor = picture_processor(family).from_pretrained(path, padding_side="left")
+    processor = picture_processor(family).from_pretrained(path, padding_side="left", trust_remote_code=False)
     processor.tokenizer.padding_side = "left"
     if processor.tokenizer(["a", "a a a"], padding=True)["attention_mask"][0][-1] == 0:
         raise AesError(

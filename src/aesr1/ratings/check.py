@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from aesr1.errors import AesError
-from aesr1.images.load import open_image, too_small
+from aesr1.images.load import image_size, open_image, too_small
 from aesr1.progress import progress_bar
 from aesr1.ratings.look_alikes import MIN_CORRELATION, SIDE, grey_fingerprint, look_alikes
 from aesr1.records import SPLITS, Rating, ratings_file, with_current_names
@@ -118,8 +117,7 @@ def inspect(path: str) -> Fingerprint | Problem:
     except (OSError, ValueError) as error:  # a folder, no permission, a name too long or not valid text
         return Problem("missing", path, f"it cannot be opened: {type(error).__name__}")
     try:
-        with Image.open(path) as source:
-            size = source.size
+        size = image_size(path)
         if too_small(size):
             return Problem("small", path, f"{size[0]} × {size[1]} pixels")
         digest = hashlib.blake2b(content, digest_size=16).digest()

@@ -12,6 +12,7 @@ from typing import Any
 
 from aesr1.contract import PROMPT
 from aesr1.errors import AesError
+from aesr1.images.strip import bytes_without_metadata
 from aesr1.outputs import staged_output, write_run, write_text
 from aesr1.records import Rating, ratings_file, read_rows
 from aesr1.sharegpt import Exchange, write_sharegpt
@@ -155,7 +156,7 @@ def _lmms_eval(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
 
 
 def _parquet(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
-    """One parquet file for each split, for `load_dataset("parquet", data_files=…)`: all fields, with the picture bytes.
+    """One parquet file for each split, for `load_dataset("parquet", data_files=…)`: all fields and bare pictures.
 
     Written in groups of rows: `Dataset.to_parquet` would write paths instead of the bytes.
     """
@@ -170,7 +171,7 @@ def _parquet(rows: Sequence[Rating], output: Path, final: Path) -> list[Path]:
         with ParquetWriter(files[-1], columns) as writer:
             for start in range(0, len(chosen), ROW_GROUP):
                 cells = [
-                    {**_cells(row), "image": {"bytes": _picture_bytes(row), "path": Path(row.image).name}}
+                    {**_cells(row), "image": {"bytes": bytes_without_metadata(row.image), "path": Path(row.image).name}}
                     for row in chosen[start : start + ROW_GROUP]
                 ]
                 writer.write_table(Table.from_pylist(cells, schema=columns))
@@ -195,7 +196,7 @@ def _imagefolder(rows: Sequence[Rating], output: Path, final: Path) -> list[Path
         folder.mkdir(parents=True)
         names = unique_names([row.image for row in chosen])
         for row, name in zip(chosen, names, strict=True):
-            (folder / name).write_bytes(_picture_bytes(row))
+            (folder / name).write_bytes(bytes_without_metadata(row.image))
         cells = [{**_cells(row), "file_name": name} for row, name in zip(chosen, names, strict=True)]
         write_table(pyarrow.Table.from_pylist(cells, schema=columns), folder / "metadata.parquet")
         files.append(folder / "metadata.parquet")
@@ -218,13 +219,6 @@ def _cells(row: Rating) -> dict[str, Any]:
     """A row for `_parquet_columns`. Attribute names differ between data sets, so they become a list of {name, mark}."""
     marks = None if row.attributes is None else [{"name": name, "mark": mark} for name, mark in row.attributes.items()]
     return {**asdict(row), "attributes": marks}
-
-
-def _picture_bytes(row: Rating) -> bytes:
-    try:
-        return Path(row.image).read_bytes()
-    except FileNotFoundError as error:
-        raise AesError(f"{row.image} does not exist", fix="run `aesr1 ratings check` first") from error
 
 
 def unique_names(paths: Sequence[str]) -> list[str]:

@@ -183,8 +183,10 @@ def _image_path(image: Any, config: HuggingFaceConfig, part: Path, name: str, wh
 def _suffix(content: bytes) -> str:
     from PIL import Image
 
+    from aesr1.images.formats import formats
+
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with Image.open(io.BytesIO(content), formats=formats()) as picture:
             return SUFFIXES.get(picture.format or "", ".img")
     except Exception:  # decoders raise errors of many types; `ratings check` reports the picture
         return ".img"

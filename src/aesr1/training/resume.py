@@ -155,7 +155,9 @@ class ResumableTrainer:
         ):  # sharded weights, or an adapter
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
             return
-        saved = AutoModelForImageTextToText.from_pretrained(resume_from_checkpoint, dtype=target.dtype)
+        saved = AutoModelForImageTextToText.from_pretrained(
+            resume_from_checkpoint, dtype=target.dtype, trust_remote_code=False
+        )
         target.load_state_dict(saved.state_dict())
 
 

@@ -1,0 +1,69 @@
+"""Which files are pictures: Pillow's formats that are read, HEIC and camera RAW by their packages."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import Image
+
+from aesr1.errors import AesError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "JPEG2000", "PPM")
+"""Formats that are opened; JPEG includes MPO. Others of Pillow start programs (EPS) or are hardly ever photographs."""
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+RAW_SUFFIXES = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw"}
+)
+HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
+PHOTOS = "pip install 'aesr1[photos]' in a clone of aesr1"
+HEIF_FIX = f"pillow-heif reads it ({PHOTOS})"
+TURN_OF_FLIP = {3: Image.Transpose.ROTATE_180, 5: Image.Transpose.ROTATE_90, 6: Image.Transpose.ROTATE_270}
+"""What makes a RAW picture upright, by LibRaw's flip."""
+
+
+@lru_cache(maxsize=1)
+def formats() -> tuple[str, ...]:
+    """FORMATS, and HEIC if pillow-heif is installed."""
+    if find_spec("pillow_heif") is None:
+        return FORMATS
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return (*FORMATS, "HEIF")
+
+
+@lru_cache(maxsize=1)
+def suffixes() -> frozenset[str]:
+    """Suffixes of the files that can be opened here, in small letters."""
+    Image.init()
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in (*FORMATS, "MPO")}
+    heif = HEIF_SUFFIXES if "HEIF" in formats() else frozenset()
+    raw = RAW_SUFFIXES if find_spec("rawpy") else frozenset()
+    return frozenset(known) | heif | raw
+
+
+def open_raw(path: Path) -> Image.Image:
+    """The picture that the camera embedded in a RAW file, upright; else the developed one. AesError."""
+    if find_spec("rawpy") is None:
+        raise AesError(f"{path} is camera RAW", fix=f"rawpy reads it ({PHOTOS})")
+    import rawpy
+
+    try:
+        with rawpy.imread(str(path)) as raw:
+            try:
+                preview = raw.extract_thumb()
+            except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
+                return Image.fromarray(raw.postprocess(use_camera_wb=True, half_size=True))
+            if preview.format == rawpy.ThumbFormat.BITMAP:
+                picture = Image.fromarray(preview.data)
+            else:
+                picture = Image.open(io.BytesIO(preview.data), formats=["JPEG"])
+                if picture.getexif().get(0x0112, 1) != 1:
+                    return picture
+            turn = TURN_OF_FLIP.get(raw.sizes.flip)
+            return picture if turn is None else picture.transpose(turn)
+    except rawpy.LibRawError as error:
+        raise AesError(f"{path} cannot be read as camera RAW: {error}", fix="check the file") from error

@@ -1,0 +1,104 @@
+"""Which files a search finds, and what it says of the others."""
+
+import os
+
+import pytest
+from PIL import Image
+
+from aesr1.errors import AesError
+from aesr1.images.find import find_images
+from aesr1.images.formats import formats
+from aesr1.images.load import open_image
+
+
+def put(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 20)).save(path, format="PNG")
+
+
+def names(found):
+    return [path.name for path in found.paths]
+
+
+def test_pictures_are_found_in_folders_globs_and_by_name(tmp_path):
+    put(tmp_path, "b.JPG", "a.png", "sub/c.webp")
+    (tmp_path / "notes.txt").write_text("x")
+    assert names(find_images([tmp_path])) == ["a.png", "b.JPG", "c.webp"]
+    inputs = [str(tmp_path / "*.png"), tmp_path / "a.png", tmp_path / "notes.txt"]
+    assert names(find_images(inputs)) == ["a.png", "notes.txt"]
+    for nothing in (tmp_path / "*.gif", tmp_path / "sub" / "*.png"):
+        with pytest.raises(AesError, match="no pictures"):
+            find_images([str(nothing)])
+
+
+def test_every_format_that_can_be_opened_is_found(tmp_path):
+    kinds = [
+        "avif",
+        "bmp",
+        "gif",
+        "jfif",
+        "jp2",
+        "jpe",
+        "jpeg",
+        "jpg",
+        "mpo",
+        "pgm",
+        "png",
+        "ppm",
+        "tif",
+        "tiff",
+        "webp",
+    ]
+    for suffix in kinds:
+        Image.new("L" if suffix == "pgm" else "RGB", (40, 20)).save(tmp_path / f"a.{suffix}")
+    assert names(find_images([tmp_path])) == [f"a.{suffix}" for suffix in kinds]
+
+
+def test_what_was_skipped_is_said_with_the_package_that_reads_it(tmp_path, monkeypatch):
+    put(tmp_path, "a.png", *(f"{n}.mp4" for n in range(2)), *(f"{n}.CR2" for n in range(12)))
+    monkeypatch.setattr("aesr1.images.find.suffixes", lambda: frozenset({".png"}))
+    found = find_images([tmp_path])
+    assert names(found) == ["a.png"]
+    assert len(found.warnings) == 1
+    assert found.warnings[0].startswith("skipped 14: 12 .cr2, 2 .mp4; pip install 'aesr1[photos]'")
+    assert found.warnings[0].endswith("reads .cr2")
+
+
+def test_small_copies_that_systems_keep_are_no_pictures_and_are_not_spoken_of(tmp_path):
+    put(tmp_path, "a.jpg", "._a.jpg", "@eaDir/a.jpg", ".thumbnails/a.jpg", "sub/._b.jpg")
+    (tmp_path / ".DS_Store").write_text("x")
+    assert find_images([tmp_path]) == ([tmp_path / "a.jpg"], [])
+
+
+def test_links_to_folders_are_followed_and_circles_end(tmp_path):
+    put(tmp_path, "disk/a.jpg", "album/b.jpg")
+    (tmp_path / "album" / "more").symlink_to(tmp_path / "disk")
+    (tmp_path / "album" / "self").symlink_to(tmp_path / "album")
+    (tmp_path / "album" / "gone").symlink_to(tmp_path / "nowhere")
+    assert names(find_images([tmp_path / "album"])) == ["b.jpg", "a.jpg"]
+
+
+def test_an_input_that_matches_nothing_does_not_stop_the_others(tmp_path):
+    put(tmp_path, "a.jpg")
+    (tmp_path / "empty").mkdir()
+    long = "x" * 300 + ".jpg"
+    found = find_images([tmp_path / "empty", str(tmp_path / "*.gif"), long, tmp_path / "a.jpg"])
+    assert found.paths[1] == tmp_path / "a.jpg" and found.paths[0].name == long
+    assert found.warnings == [f"{tmp_path / 'empty'} holds no pictures", f"{tmp_path / '*.gif'} holds no pictures"]
+
+
+def test_pipes_in_a_folder_are_left_out(tmp_path):
+    put(tmp_path, "a.jpg")
+    os.mkfifo(tmp_path / "b.jpg")
+    assert names(find_images([tmp_path])) == ["a.jpg"]
+
+
+def test_heic_is_opened_where_its_package_is_installed(tmp_path):
+    pytest.importorskip("pillow_heif")
+    formats()
+    Image.new("RGB", (64, 32), (200, 100, 50)).save(tmp_path / "a.heic", format="HEIF")
+    assert names(find_images([tmp_path])) == ["a.heic"]
+    opened = open_image(tmp_path / "a.heic")
+    assert opened.size == (64, 32) and abs(opened.getpixel((9, 9))[0] - 200) < 8
