@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
+from urllib.parse import quote
 
 import httpx2 as httpx
 import openai
@@ -21,7 +22,7 @@ import aesr1
 from aesr1.app import batching as module
 from aesr1.app.batching import Batcher
 from aesr1.app.chat_request import ReplyRequest, ServeConfig
-from aesr1.app.serve import create_app, serve
+from aesr1.app.serve import create_app, serve, uvicorn_config
 from aesr1.contract import PROMPT, VERSION, parse_reply
 from aesr1.errors import AesError
 from aesr1.images.load import open_image
@@ -33,7 +34,7 @@ from aesr1.model.load import load
 def running(config):
     """A server on a free port, in a thread; its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(config), log_level="critical", ws="none"))
+    server = uvicorn.Server(uvicorn_config(create_app(config), config))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
@@ -88,9 +89,9 @@ def batches(monkeypatch):
     """The sizes of the batches that are generated from here on."""
     sizes, real = [], module.generate_batch
 
-    def spy(vlm, asks, stopping):
-        sizes.append(len(asks))
-        return real(vlm, asks, stopping)
+    def spy(vlm, requests, stopping, has_left):
+        sizes.append(len(requests))
+        return real(vlm, requests, stopping, has_left)
 
     monkeypatch.setattr(module, "generate_batch", spy)
     return sizes
@@ -166,9 +167,12 @@ def test_a_stop_ends_a_reply_before_it(client, scenes):
     assert reply.usage.completion_tokens < whole.usage.completion_tokens
 
 
+JSON = {"content-type": "application/json"}
+
+
 def post(address, fields):
     body = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
-    return httpx.post(f"{address}/v1/chat/completions", content=body, timeout=60)
+    return httpx.post(f"{address}/v1/chat/completions", content=body, headers=JSON, timeout=60)
 
 
 FINE = data_url(drawn((32, 32)))
@@ -197,15 +201,18 @@ BROKEN_JPEG = drawn((64, 64), "JPEG")[:300]
         ({"messages": question("data:image/png,abc")}, 400, "not in base64"),
         ({"messages": question("data:image/png;base64,a*b")}, 400, "base64 is broken"),
         ({"messages": question("data:image/png;base64,abcde")}, 400, "base64 is broken"),
-        ({"messages": question(data_url(b"no picture"))}, 400, "cannot be read (JPEG, PNG"),
-        ({"messages": question(data_url(b""))}, 400, "cannot be read"),
-        ({"messages": question(data_url(b"%!PS-Adobe-3.0 EPSF-3.0"))}, 400, "cannot be read"),
-        ({"messages": question(data_url(BROKEN_JPEG))}, 400, "cannot be read: Truncated"),
-        ({"messages": question(data_url(drawn((300, 300))[:150]))}, 400, "cannot be read"),
+        ({"messages": question(data_url(b"no picture"))}, 400, "is not a picture"),
+        ({"messages": question(data_url(b""))}, 400, "has 0 bytes"),
+        ({"messages": question(data_url(b"%!PS-Adobe-3.0 EPSF-3.0"))}, 400, "is PostScript, not a picture"),
+        ({"messages": question(data_url(BROKEN_JPEG))}, 400, "cut off"),
+        ({"messages": question(data_url(drawn((300, 300))[:150]))}, 400, "cut off"),
         ({"messages": question(data_url(drawn((4, 4))))}, 400, "4 × 4 pixels, too small"),
         ({"messages": question(data_url(drawn((2000, 8))))}, 400, "too small or too thin"),
         ({"messages": question(FINE, "x" * 16_001)}, 400, "16,001 characters; send at most 16,000"),
         ({"messages": question(FINE, "<|image_pad|>")}, 400, "holds <|image_pad|>, a special token of the model"),
+        ({"messages": question(FINE, "\U0001f600" * 4_000)}, 400, "tokens; send at most 4,096"),
+        ({"messages": [{"role": "user", "content": ""}] * 65}, 400, "65 messages; send at most 64"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * 65}]}, 400, "65 parts; send at"),
         ({"messages": question(FINE, "\ud800")}, 400, "not Unicode"),
         ({"stream": True}, 400, "'stream' is not supported; leave it out"),
         ({"top_p": 0.5}, 400, "'top_p' is not supported"),
@@ -265,7 +272,7 @@ def test_a_client_that_goes_away_breaks_nothing_and_is_not_generated_for(address
         time.sleep(0.3)
         for _ in range(3):
             with pytest.raises(httpx.ReadTimeout):
-                httpx.post(f"{address}/v1/chat/completions", content=body, timeout=0.2)
+                httpx.post(f"{address}/v1/chat/completions", content=body, headers=JSON, timeout=0.2)
         time.sleep(0.2)
         slow.set()
         assert first.result().status_code == 200
@@ -287,7 +294,7 @@ def batcher(tiny, **settings):
         batcher.close()
 
 
-def test_one_bad_ask_does_not_take_its_batch_along(tiny, picture, batches):
+def test_one_bad_request_does_not_take_its_batch_along(tiny, picture, batches):
     message = [{"role": "user", "content": [{"type": "image"}]}]
     good = ReplyRequest(tiny.processor.apply_chat_template(message, tokenize=False), picture, max_tokens=2)
     with batcher(tiny, gather=0.3) as busy:
@@ -299,20 +306,20 @@ def test_one_bad_ask_does_not_take_its_batch_along(tiny, picture, batches):
 def test_more_than_may_wait_are_turned_away_and_closing_refuses_the_rest(tiny, picture, monkeypatch):
     begun = threading.Event()
 
-    def held(vlm, asks, stopping):
+    def held(vlm, requests, stopping, has_left):
         begun.set()
         while not stopping():
             time.sleep(0.01)
         raise AesError("stopped", fix="none")
 
     monkeypatch.setattr(module, "generate_batch", held)
-    ask = ReplyRequest("", picture)
+    request = ReplyRequest("", picture)
     with batcher(tiny, max_waiting=3, max_batch=1) as busy:
-        futures = busy.submit([ask])
+        futures = busy.submit([request])
         begun.wait(10)
-        futures += busy.submit([ask] * 3)
+        futures += busy.submit([request] * 3)
         with pytest.raises(AesError, match="3 replies are waiting already") as refusal:
-            busy.submit([ask])
+            busy.submit([request])
         assert refusal.value.status == 503
     problems = [future.exception(1).problem for future in futures]
     assert problems == ["stopped"] + ["the server is stopping"] * 3
@@ -345,10 +352,10 @@ import sys, time
 from aesr1.app import batching as module
 assert "torch" not in sys.modules
 
-def slow(vlm, asks, stopping, real=module.generate_batch):
-    while asks[0].max_tokens == 7 and not stopping():
+def slow(vlm, requests, stopping, has_left, real=module.generate_batch):
+    while requests[0].max_tokens == 7 and not stopping():
         time.sleep(0.02)
-    return real(vlm, asks, stopping)
+    return real(vlm, requests, stopping, has_left)
 
 module.generate_batch = slow
 from aesr1.app.chat_request import ServeConfig
@@ -374,3 +381,142 @@ def test_ctrl_c_ends_the_server_cleanly_and_tells_who_still_waits():
     finally:
         process.kill()
     assert process.returncode == 0 and "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda url: url.rstrip("="),
+        lambda url: url.replace("+", "-").replace("/", "_").replace("image_png", "image/png"),
+        lambda url: url.partition(",")[0] + "," + quote(url.partition(",")[2], safe=""),
+        lambda url: url[:60] + "\n" + url[60:],
+    ],
+    ids=["unpadded", "for addresses", "percent-encoded", "with line breaks"],
+)
+def test_data_urls_in_every_form_hold_the_same_picture(client, scenes, form):
+    def text(url):
+        reply = client.chat.completions.create(model="tiny", messages=question(url), max_tokens=8, temperature=0)
+        return reply.choices[0].message.content
+
+    assert text(form(scenes[0])) == text(scenes[0])
+
+
+def test_an_address_as_text_and_the_role_developer_are_understood(address):
+    messages = [
+        {"role": "developer", "content": "Judge."},
+        {"role": "user", "content": [{"type": "image_url", "image_url": FINE}, {"type": "text", "text": "x"}]},
+    ]
+    assert post(address, {"model": "tiny", "messages": messages, "max_tokens": 2}).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    limits = {"header_seconds": 0.4, "body_seconds": 0.6, "max_connections": 4}
+    with running(ServeConfig(device="cpu", api_key="sesame", max_new_tokens=8, **limits)) as address:
+        yield address
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"authorization": "Bearer wrong"}, 401),
+        ({"authorization": "sesame"}, 401),
+        ({"authorization": "Bearer sesame"}, 200),
+        ({"authorization": "Bearer sesame", "host": "evil.example"}, 400),
+        ({"authorization": "Bearer sesame", "host": "localhost:80"}, 200),
+        ({"authorization": "Bearer sesame", "content-type": "text/plain"}, 415),
+        ({"authorization": "Bearer sesame", "content-type": "application/json; charset=utf-8"}, 200),
+    ],
+)
+def test_who_may_ask_and_in_which_form(guarded, headers, status):
+    body = json.dumps({"model": "tiny", "messages": question(FINE), "max_tokens": 2})
+    answer = httpx.post(f"{guarded}/v1/chat/completions", content=body, headers={**JSON, **headers}, timeout=30)
+    assert answer.status_code == status
+
+
+def test_a_key_is_needed_for_the_models_and_none_for_health(guarded):
+    assert httpx.get(f"{guarded}/v1/models").status_code == 401
+    assert httpx.get(f"{guarded}/v1/models", headers={"authorization": "Bearer sesame"}).status_code == 200
+    assert httpx.get(f"{guarded}/health").status_code == 200
+
+
+def connection(address):
+    return socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=10)
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-"])
+def test_a_head_that_does_not_come_ends_the_connection(guarded, sent):
+    began = time.monotonic()
+    with connection(guarded) as slow:
+        slow.sendall(sent)
+        assert slow.recv(100) == b""
+    assert time.monotonic() - began < 3
+
+
+def test_a_body_that_does_not_come_is_refused(guarded):
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer sesame\r\n"
+    with connection(guarded) as slow:
+        slow.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{".encode())
+        assert slow.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_connections_above_the_limit_are_closed(guarded):
+    time.sleep(1)  # those of other tests end
+    kept = [connection(guarded) for _ in range(4)]
+    with connection(guarded) as more:
+        assert more.recv(10) == b""
+    for each in kept:
+        each.close()
+
+
+def test_a_batch_holds_no_more_tokens_than_its_limit(tiny, picture, batches):
+    message = [{"role": "user", "content": [{"type": "image"}]}]
+    prompt = tiny.processor.apply_chat_template(message, tokenize=False)
+    short, long = (ReplyRequest(prompt, picture, max_tokens=n, prompt_tokens=98) for n in (2, 102))
+    with batcher(tiny, gather=0.3, max_batch_tokens=400) as busy:
+        for future in busy.submit([short, short, short, short, long, long, long]):
+            future.result(60)
+    assert batches == [4, 2, 1]
+
+
+def test_a_reply_whose_client_left_ends_and_the_others_go_on(tiny, picture):
+    message = [{"role": "user", "content": [{"type": "image"}]}]
+    prompt = tiny.processor.apply_chat_template(message, tokenize=False)
+    requests = [ReplyRequest(prompt, picture, max_tokens=60, seed=seed) for seed in (1, 2)]
+    steps = []
+
+    def has_left(place):
+        steps.append(place)
+        return place == 0 and len(steps) > 10
+
+    first, second = module.generate_batch(tiny, requests, lambda: False, has_left)
+    (alone,) = module.generate_batch(tiny, requests[1:], lambda: False)
+    assert first.finish == "left" and first.reply_tokens < 10
+    assert second == alone
+
+
+STUCK_SERVER = """
+import time
+from aesr1.app import batching as module
+module.generate_batch = lambda *_: time.sleep(600)
+from aesr1.app.chat_request import ServeConfig
+from aesr1.app.serve import serve
+serve(ServeConfig(port=0, device="cpu", grace=1))
+"""
+
+
+def test_a_server_ends_soon_after_its_grace_even_if_the_model_is_at_work():
+    process = subprocess.Popen([sys.executable, "-c", STUCK_SERVER], stderr=subprocess.PIPE, text=True)
+    try:
+        address = re.search(r"http://127\.0\.0\.1:\d+", process.stderr.readline())[0]
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(post, address, {"model": "tiny", "messages": question(FINE)})
+            time.sleep(1)
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=20) == 0
+        assert time.monotonic() - began < 6
+    finally:
+        process.kill()
+        process.stderr.close()

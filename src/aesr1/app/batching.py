@@ -17,11 +17,26 @@ if TYPE_CHECKING:
     from aesr1.model.load import Vlm
 
 
-def generate_batch(vlm: Vlm, requests: Sequence[ReplyRequest], stopping: Callable[[], bool]) -> list[GeneratedReply]:
+class ReplyFuture(Future[GeneratedReply]):
+    """A reply to come. `left` tells a running batch that its client has gone."""
+
+    left = False
+
+    def cancel(self) -> bool:
+        self.left = True
+        return super().cancel()
+
+
+def generate_batch(
+    vlm: Vlm,
+    requests: Sequence[ReplyRequest],
+    stopping: Callable[[], bool],
+    has_left: Callable[[int], bool] = lambda _: False,
+) -> list[GeneratedReply]:
     """One reply for each request, generated in one batch, each with its own temperature, length, stops and seed.
 
     A picture and prompt that several requests share are read once. A seeded reply does not depend on the rest of the
-    batch. HttpRefusal where `stopping` becomes true.
+    batch. HttpRefusal where `stopping` becomes true. The reply of a place for which `has_left` is true ends at once.
     """
     import torch
 
@@ -54,6 +69,9 @@ def generate_batch(vlm: Vlm, requests: Sequence[ReplyRequest], stopping: Callabl
             chosen = torch.stack([reply.draw(row) for reply, row in zip(going, scores, strict=True)])
             for reply, token in zip(going, chosen.tolist(), strict=True):
                 reply.read(token)
+            for place, reply in enumerate(replies):
+                if has_left(place):
+                    reply.finish = "left"
             if stopping():
                 raise stopping_refusal()
             left = [row for row, reply in enumerate(going) if not reply.finish]
@@ -104,57 +122,82 @@ def _cut(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
     return (text[: min(places)], True) if places else (text, False)
 
 
+Job = tuple[ReplyRequest, ReplyFuture]
+
+
+def _tokens(job: Job) -> int:
+    return job[0].prompt_tokens + job[0].max_tokens
+
+
 class Batcher:
     """The generating thread and its queue. Requests that wait at the same time form one batch."""
 
     def __init__(self, vlm: Vlm, config: ServeConfig) -> None:
         self._vlm, self._config = vlm, config
-        self._waiting: queue.SimpleQueue[tuple[ReplyRequest, Future[GeneratedReply]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._next: Job | None = None  # did not fit into the last batch
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="aesr1-generate", daemon=True)
         self._thread.start()
 
-    def submit(self, requests: Sequence[ReplyRequest]) -> list[Future[GeneratedReply]]:
-        """A future reply for each request. A cancelled one is not generated. HttpRefusal when the queue is full."""
+    def submit(self, requests: Sequence[ReplyRequest]) -> list[ReplyFuture]:
+        """A future reply for each request; cancelling it ends its generation. HttpRefusal when the queue is full."""
         most = self._config.max_waiting
         if self._closing.is_set() or self._waiting.qsize() + len(requests) > most:
             raise HttpRefusal(
                 f"{most} replies are waiting already", fix="try again later", status=503, code="overloaded"
             )
-        jobs = [(request, Future[GeneratedReply]()) for request in requests]
+        jobs = [(request, ReplyFuture()) for request in requests]
         for job in jobs:
             self._waiting.put(job)
         return [future for _, future in jobs]
 
-    def close(self) -> None:
-        """End the thread after the current token; waiting requests are refused."""
+    def close(self, timeout: float | None = None) -> bool:
+        """End the thread after the current token; waiting requests are refused. Whether it ended within `timeout`."""
         self._closing.set()
         self._waiting.put(None)
-        self._thread.join()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while not self._closing.is_set() and (first := self._waiting.get()) is not None:
-            batch, deadline = [first], time.monotonic() + self._config.gather
-            while len(batch) < self._config.max_batch:
-                try:
-                    job = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
-                except queue.Empty:
-                    break
-                if job is None:
-                    break
-                batch.append(job)
-            self._settle([job for job in batch if job[1].set_running_or_notify_cancel()])
-        while not self._waiting.empty():
-            if (left := self._waiting.get()) is not None and left[1].set_running_or_notify_cancel():
-                left[1].set_exception(stopping_refusal())
+        while not self._closing.is_set() and (first := self._next or self._waiting.get()) is not None:
+            self._next = None
+            self._settle([job for job in self._gathered(first) if job[1].set_running_or_notify_cancel()])
+        while self._next or not self._waiting.empty():
+            job, self._next = self._next or self._waiting.get(), None
+            if job is not None and job[1].set_running_or_notify_cancel():
+                job[1].set_exception(stopping_refusal())
 
-    def _settle(self, jobs: list[tuple[ReplyRequest, Future[GeneratedReply]]]) -> None:
+    def _gathered(self, first: Job) -> list[Job]:
+        """A batch: `first`, and what comes within a moment and fits in number and tokens."""
+        batch, deadline = [first], time.monotonic() + self._config.gather
+        longest = _tokens(first)
+        while len(batch) < self._config.max_batch:
+            try:
+                job = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if job is None:
+                break
+            longest = max(longest, _tokens(job))
+            if (len(batch) + 1) * longest > self._config.max_batch_tokens:
+                self._next = job
+                break
+            batch.append(job)
+        return batch
+
+    def _settle(self, jobs: list[Job]) -> None:
         """Set every future to its reply or its error.
 
         A batch that fails is tried in halves, so that one bad request fails alone.
         """
         try:
-            replies = generate_batch(self._vlm, [request for request, _ in jobs], self._closing.is_set) if jobs else []
+            requests, futures = [request for request, _ in jobs], [future for _, future in jobs]
+            replies = (
+                generate_batch(self._vlm, requests, self._closing.is_set, lambda place: futures[place].left)
+                if jobs
+                else []
+            )
         except Exception as error:  # an error of one request must not end the thread
             if len(jobs) == 1 or self._closing.is_set():
                 for _, future in jobs:

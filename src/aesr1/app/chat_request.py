@@ -8,6 +8,7 @@ import random
 import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
 from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
     from aesr1.model.load import Vlm
 
-ROLES = ("system", "user", "assistant")
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+"""Roles of a request, and what a chat template calls them."""
+URL_SAFE = str.maketrans("-_", "+/")
+"""The letters of base64 for addresses, and the ordinary ones."""
 MAX_SOURCE_PIXELS = 50_000_000
 """Largest picture of a request; a larger JPEG is decoded reduced."""
 NEUTRAL_VALUES = {
@@ -33,6 +37,7 @@ NEUTRAL_VALUES = {
 SUPPORTED = frozenset({"messages", "model", "temperature", "max_tokens", "max_completion_tokens", "n", "seed", "stop"})
 WITHOUT_EFFECT = frozenset({"user", "metadata", "store", "service_tier", "stream_options"})
 MAX_TEXT, MAX_REPLIES, MAX_STOPS = 16_000, 8, 4
+MAX_MESSAGES, MAX_PARTS = 64, 64
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,12 @@ class ServeConfig:
     max_batch: int = 16
     max_waiting: int = 256  # replies in the queue; more are turned away with 503
     max_body: int = 20_000_000  # bytes
+    max_prompt_tokens: int = 4_096  # of a request's text
+    max_batch_tokens: int = 65_536  # of a batch: replies × the longest prompt and reply
+    max_connections: int = 256
+    header_seconds: float = 10.0  # for the head of a request
+    body_seconds: float = 60.0  # for the body of a request
+    api_key: str | None = None  # what clients send as "Authorization: Bearer …"; None: no key is asked for
     gather: float = 0.01  # seconds that a batch waits for more requests
     grace: int = 5  # seconds for running requests when the server ends
     device: str | None = None
@@ -54,6 +65,8 @@ class ServeConfig:
     def __post_init__(self) -> None:
         if min(self.max_pixels, self.max_new_tokens, self.max_batch, self.max_waiting, self.max_body) < 1:
             raise AesError(f"these settings are not valid: {self}", fix="pixels, tokens, batch and limits begin at 1")
+        if min(self.max_prompt_tokens, self.max_batch_tokens, self.max_connections) < 1 or self.api_key == "":
+            raise AesError("a limit is 0, or the API key is empty", fix="limits begin at 1; leave out an empty key")
         if not 0 <= self.port < 65_536 or self.gather < 0:
             raise AesError(f"there is no port {self.port}, or no {self.gather} s", fix="ports are 0 to 65535")
 
@@ -68,6 +81,7 @@ class ReplyRequest:
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     seed: int = 0
+    prompt_tokens: int = 0  # of the text and the picture
 
 
 class GeneratedReply(NamedTuple):
@@ -93,6 +107,8 @@ def stopping_refusal() -> HttpRefusal:
 
 def parse_chat_request(body: bytes, vlm: Vlm, config: ServeConfig) -> list[ReplyRequest]:
     """The n replies that the body of a request asks for. AesError names what is wrong; nothing is guessed."""
+    from aesr1.model.processor import picture_length
+
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -118,8 +134,15 @@ def parse_chat_request(body: bytes, vlm: Vlm, config: ServeConfig) -> list[Reply
     replies = int(_number(fields, "n", 1, 1, MAX_REPLIES, whole=True))
     seed = _number(fields, "seed", secrets.randbits(63), -(2**63), 2**63, whole=True)
     prompt, url = _read_messages(fields.get("messages"), vlm)
+    text_tokens = _count_tokens(prompt, vlm, config.max_prompt_tokens)
+    picture = _picture(url, config.max_pixels)
     reply = ReplyRequest(
-        prompt, _picture(url, config.max_pixels), temperature, min(max_tokens, config.max_new_tokens), tuple(stops)
+        prompt,
+        picture,
+        temperature,
+        min(max_tokens, config.max_new_tokens),
+        tuple(stops),
+        prompt_tokens=text_tokens + picture_length(vlm.processor, picture.size),
     )
     return [replace(reply, seed=random.Random(f"{seed}/{number}").getrandbits(63)) for number in range(replies)]
 
@@ -145,25 +168,29 @@ def _read_messages(messages: Any, vlm: Vlm) -> tuple[str, str]:
     fix = f"send messages, each with a role ({', '.join(ROLES)}) and content, a text or a list of parts"
     if not isinstance(messages, list) or not messages:
         raise AesError("the request has no messages", fix=fix)
+    if len(messages) > MAX_MESSAGES:
+        raise AesError(f"the request has {len(messages):,} messages", fix=f"send at most {MAX_MESSAGES}")
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise AesError("a message has no role, or one that is not known here", fix=fix)
         content = message.get("content")
         if not isinstance(content, str | list):
             raise AesError("a message has no content", fix=fix)
+        if len(content) > MAX_PARTS and isinstance(content, list):
+            raise AesError(f"a message has {len(content):,} parts", fix=f"send at most {MAX_PARTS}")
         pictures, words = len(urls), len(texts)
         for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
             match part:
                 case {"type": "text", "text": str(text)}:
                     texts.append(text)
-                case {"type": "image_url", "image_url": {"url": str(url)}}:
+                case {"type": "image_url", "image_url": {"url": str(url)} | str(url)}:
                     urls.append(url)
                 case _:
                     raise AesError(
                         "a part of a message is neither text nor image_url", fix="send parts of these two types"
                     )
         parts = [{"type": "image"}] * (len(urls) - pictures) + [{"type": "text", "text": t} for t in texts[words:]]
-        conversation.append({"role": message["role"], "content": parts})
+        conversation.append({"role": ROLES[message["role"]], "content": parts})
     if len(urls) != 1:
         raise AesError(f"the messages hold {len(urls)} pictures", fix="send exactly one image_url part")
     _check_text("".join(texts), vlm)
@@ -189,6 +216,14 @@ def _check_text(text: str, vlm: Vlm) -> None:
         raise AesError(f"the messages' text holds {special[0]}, a special token of the model", fix="leave it out")
 
 
+def _count_tokens(prompt: str, vlm: Vlm, most: int) -> int:
+    """AesError where a prompt is long: reading it would hold up all other clients. A few letters can be many tokens."""
+    count = len(vlm.processor.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    if count > most:
+        raise AesError(f"the messages' text has {count:,} tokens", fix=f"send at most {most:,}")
+    return count
+
+
 def _picture(url: str, max_pixels: int) -> Image.Image:
     from aesr1.images.load import open_image
 
@@ -198,8 +233,9 @@ def _picture(url: str, max_pixels: int) -> Image.Image:
         raise AesError(f"the picture's address is {url[:40]!r}, and this server fetches nothing", fix=fix)
     if not head.lower().endswith(";base64"):
         raise AesError("the picture's data URL is not in base64", fix=fix)
+    letters = "".join((unquote(data) if "%" in data else data).split()).translate(URL_SAFE).rstrip("=")
     try:
-        raw = base64.b64decode("".join(data.split()), validate=True)
+        raw = base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
     except ValueError as error:
         raise AesError(f"the picture's base64 is broken: {error}", fix=fix) from error
     return open_image(raw, max_pixels=max_pixels, max_source_pixels=MAX_SOURCE_PIXELS)

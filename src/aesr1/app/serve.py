@@ -6,6 +6,8 @@ A request becomes one `ReplyRequest` for each reply. One thread generates in bat
 # No `from __future__ import annotations`: FastAPI reads its handlers' annotations, whose names are imported late.
 
 import asyncio
+import os
+import secrets
 import signal
 import socket
 import sys
@@ -23,9 +25,13 @@ from aesr1.contract import VERSION
 from aesr1.errors import AesError
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI, Request
 
 DECODERS = 4  # pictures opened at the same time; limits memory
+CLOSING_SECONDS = 1.0  # for the model to end its token
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+"""Names of this machine for itself."""
 
 
 def create_app(config: ServeConfig) -> "FastAPI":
@@ -34,6 +40,7 @@ def create_app(config: ServeConfig) -> "FastAPI":
         from fastapi import FastAPI, Request
         from fastapi.responses import JSONResponse, Response
         from starlette.exceptions import HTTPException
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
         from starlette.requests import ClientDisconnect
     except ImportError as error:
         raise AesError(f"serving needs {error.name}", fix="pip install 'aesr1[serve]'") from error
@@ -46,26 +53,31 @@ def create_app(config: ServeConfig) -> "FastAPI":
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.batcher = Batcher(vlm, config)
-        with ThreadPoolExecutor(DECODERS, "aesr1-decode") as app.state.decoders:
-            yield
-            await asyncio.to_thread(app.state.batcher.close)
+        app.state.decoders = ThreadPoolExecutor(DECODERS, "aesr1-decode")
+        yield
+        app.state.decoders.shutdown(wait=False, cancel_futures=True)
+        app.state.ended = await asyncio.to_thread(app.state.batcher.close, CLOSING_SECONDS)
 
     # no documentation pages: they load scripts from other servers
     app = FastAPI(title="aesr1", version=__version__, lifespan=lifespan, openapi_url=None)
-    app.state.model = vlm.name
+    app.state.model, app.state.ended = vlm.name, True
+    if config.host in LOOPBACK:  # else a web page could reach this server under a name of its own (DNS rebinding)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK])
 
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok", **about}
 
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
+    async def models(request: Request) -> dict[str, Any]:
+        _require_key(request, config)
         return {"object": "list", "data": [card]}
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
+        _require_key(request, config)
         try:
-            body = await _body(request, config.max_body)
+            body = await _body(request, config)
         except ClientDisconnect:
             return Response(status_code=499)
         loop = asyncio.get_running_loop()
@@ -100,8 +112,28 @@ def _error(message: str, status: int, code: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
-async def _body(request: "Request", limit: int) -> bytes:
-    """The request's body.
+def _require_key(request: "Request", config: ServeConfig) -> None:
+    given, wanted = request.headers.get("authorization", ""), f"Bearer {config.api_key}"
+    if config.api_key is not None and not secrets.compare_digest(given.encode(), wanted.encode()):
+        fix = "send the server's key: Authorization: Bearer KEY"
+        raise HttpRefusal("the API key is missing or wrong", fix=fix, status=401, code="invalid_api_key")
+
+
+async def _body(request: "Request", config: ServeConfig) -> bytes:
+    """The request's body. HttpRefusal where it is not JSON by its type, too large, or too slow."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        fix = "send Content-Type: application/json"  # web pages may send other types without asking
+        raise HttpRefusal("the request is not JSON", fix=fix, status=415, code="unsupported_media_type")
+    try:
+        async with asyncio.timeout(config.body_seconds):
+            return await _read_body(request, config.max_body)
+    except TimeoutError:
+        fix = f"send the whole request within {config.body_seconds:g} s"
+        raise HttpRefusal("the request is not complete", fix=fix, status=408, code="timeout") from None
+
+
+async def _read_body(request: "Request", limit: int) -> bytes:
+    """The bytes of a body.
 
     A body that is too large is read a little further, because few clients read an answer while sending.
     """
@@ -118,7 +150,7 @@ async def _body(request: "Request", limit: int) -> bytes:
     return bytes(body)
 
 
-async def _unless_gone(request: "Request", futures: list[Future[GeneratedReply]]) -> list[GeneratedReply] | None:
+async def _unless_gone(request: "Request", futures: Sequence[Future[GeneratedReply]]) -> list[GeneratedReply] | None:
     """The replies, or None when the client disconnects; its waiting requests are then cancelled."""
 
     async def answered() -> list[GeneratedReply]:
@@ -154,6 +186,41 @@ def _completion(name: str, replies: Sequence[GeneratedReply]) -> dict[str, Any]:
     }
 
 
+def uvicorn_config(app: "FastAPI", config: ServeConfig) -> "uvicorn.Config":
+    """uvicorn with limits that it lacks: on connections, and on the time that the head of a request may take."""
+    import h11
+    import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class LimitedProtocol(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > config.max_connections:
+                transport.close()
+            self._wait_for_head()
+
+        def _wait_for_head(self) -> None:
+            self.loop.call_later(config.header_seconds, self._close_without_head, self.cycle)
+
+        def _close_without_head(self, cycle: object) -> None:
+            if self.transport.is_closing():
+                return
+            if self.cycle is cycle and self.conn.their_state is h11.IDLE:
+                self.transport.close()
+            else:
+                self._wait_for_head()
+
+    return uvicorn.Config(
+        app,
+        http=LimitedProtocol,
+        log_level="warning",
+        access_log=False,
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=config.grace,
+    )
+
+
 def serve(config: ServeConfig) -> None:
     """Serve until Ctrl-C or SIGTERM; running requests then get `grace` seconds."""
     try:
@@ -163,10 +230,7 @@ def serve(config: ServeConfig) -> None:
     listener = _listen(config.host, config.port)
     with listener:
         app = create_app(config)
-        settings = uvicorn.Config(
-            app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=config.grace
-        )
-        server = uvicorn.Server(settings)
+        server = uvicorn.Server(uvicorn_config(app, config))
         # uvicorn raises the signals again once it has shut down, and Ctrl-C is how a server ends, not an error
         before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         host, port = listener.getsockname()[:2]
@@ -177,6 +241,9 @@ def serve(config: ServeConfig) -> None:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            if not app.state.ended:
+                print("the model was still at work and was stopped", file=sys.stderr, flush=True)
+                os._exit(0)  # a thread within torch cannot be ended in another way
 
 
 def _listen(host: str, port: int) -> socket.socket:

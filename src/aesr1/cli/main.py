@@ -205,12 +205,15 @@ def curves(
 def serve(
     model: Annotated[str | None, typer.Option(help="A folder or hub id; default: the embedded toy.")] = None,
     host: Annotated[
-        str, typer.Option(help="There is no login: keep this machine's address unless a firewall keeps others out.")
+        str, typer.Option(help="For another address than this machine's, set --api-key, and let a proxy encrypt.")
     ] = ("127.0.0.1"),
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free port.")] = 8000,
     max_pixels: MaxPixels = MAX_PIXELS,
     max_batch: Annotated[int, typer.Option(min=1, help="Largest number of replies in one batch.")] = 16,
     max_new_tokens: MaxNewTokens = 512,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="AESR1_API_KEY", help="A key that every client must send. Default: none.")
+    ] = None,
 ) -> None:
     """Serve a model with OpenAI's chat completions: a picture as data URL and a prompt in, text out. Ctrl-C ends it."""
     from aesr1.app.chat_request import ServeConfig
@@ -219,7 +222,7 @@ def serve(
 
     if model is None:
         print(TINY_MODEL_NOTE, file=sys.stderr)
-    run(ServeConfig(model, host, port, max_pixels, max_batch=max_batch, max_new_tokens=max_new_tokens))
+    run(ServeConfig(model, host, port, max_pixels, max_batch=max_batch, max_new_tokens=max_new_tokens, api_key=api_key))
 
 
 @app.callback(invoke_without_command=True)

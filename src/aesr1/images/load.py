@@ -67,7 +67,7 @@ def open_image(
         raise AesError(f"{name} {_kind_of_file(file)}", fix=IMAGE_FIX) from error
     except Exception as error:  # decoders of broken files raise errors of many types
         problem = str(error)
-        if "truncated" in problem or "broken data stream" in problem or "incomplete" in problem.lower():
+        if re.search("truncated|broken data stream|incomplete", problem, re.IGNORECASE):
             raise AesError(f"{name} is cut off: the end of the file is missing", fix="copy it again") from error
         raise AesError(
             f"{name} cannot be read as a picture: {problem or type(error).__name__}", fix=IMAGE_FIX
