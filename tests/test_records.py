@@ -142,3 +142,41 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
     with pytest.raises(OSError, match="No space"):
         write_rows(path, rows())
     assert len(read_rows(path, Rating)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "problem", "fix"),
+    [
+        (
+            '{"image": "a", "score": 1, "domain": "d", "reasoning": "r", "critic": "c"}',
+            Rating,
+            "holds rationales, not ratings",
+            "aesr1 sft",
+        ),
+        (
+            '{"image": "a", "score": 1, "domain": "d", "split": "test"}',
+            Prediction,
+            "holds ratings, not predictions",
+            "aesr1 score -o",
+        ),
+        ("image,mean,split", Rating, "is a table, not ratings", "aesr1 ratings import csv"),
+        ("image;mean", Prediction, "is a table, not predictions", "aesr1 ratings import csv"),
+    ],
+)
+def test_a_file_of_another_kind_names_its_kind_and_the_command(tmp_path, text, kind, problem, fix):
+    (tmp_path / "x.jsonl").write_text(text + "\n")
+    with pytest.raises(AesError, match=problem) as error:
+        read_rows(tmp_path / "x.jsonl", kind)
+    assert fix in error.value.fix
+
+
+def test_all_rows_may_be_replaced_while_the_file_is_locked(tmp_path):
+    path = tmp_path / "r.jsonl"
+    with Appender(path) as rows:
+        rows.append(RATING, RATING)
+        rows.rewrite([RATING])
+        rows.append(RATING)
+        with pytest.raises(AesError, match="another run is writing"):
+            Appender(path)
+    assert len(read_rows(path, Rating)) == 2
+    Appender(path).__exit__(None, None, None)

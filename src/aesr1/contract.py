@@ -29,6 +29,8 @@ PROMPT = " ".join(PROMPT_SENTENCES)
 
 MAX_PIXELS = 262_144
 """Larger pictures are shrunk to this area, in training and scoring: the paper's 512 × 512."""
+MIN_PIXELS = 56 * 56
+"""Smaller caps leave nothing to judge."""
 
 SCORE_TEXTS = tuple(f"{hundredths / 100:.2f}" for hundredths in range(101))
 """Every answer with two decimals, "0.00" to "1.00": the score expectation is a sum over them."""

@@ -34,5 +34,10 @@ def printable(text: str) -> str:
     )
 
 
+def install(extra: str) -> str:
+    """The fix where packages of one of our extras are missing."""
+    return f"in your clone of aesr1: pip install '.[{extra}]'"
+
+
 def _rebuild(problem: str, fix: str) -> AesError:
     return AesError(problem, fix=fix)

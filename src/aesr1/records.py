@@ -90,7 +90,7 @@ class Prediction:
     image: str
     score: float | None  # 0–1
     score_std: float | None  # standard deviation of the score's distribution, 0–1
-    readable: bool  # the reply kept the contract
+    readable: bool | None  # the reply kept the contract; None where no reply was asked for
     reasoning: str | None
     reply: str  # raw
     model: str
@@ -99,6 +99,9 @@ class Prediction:
     error: str | None = None
     contract: str = VERSION
     aesr1: str = __version__
+    size: int | None = None  # of the picture's file, in bytes
+    mtime: float | None = None  # when the file was changed, in seconds since 1970
+    content: str | None = None  # hash of the file
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,20 @@ def _check_score(score: float) -> None:
 RENAMED_FIELDS: dict[type, dict[str, str]] = {Rating: {"spread": "rater_std"}, Prediction: {"spread": "score_std"}}
 """Names that fields had in earlier versions, by kind of row."""
 
+KINDS: dict[type, tuple[set[str], str]] = {
+    Draft: ({"attempt", "text"}, "aesr1 cot filter and cot show"),
+    Rationale: ({"reasoning", "critic"}, "aesr1 sft"),
+    Prediction: ({"decoding", "reply"}, "aesr1 report"),
+    SampledReply: ({"step", "reply"}, "aesr1 curves"),
+    Rating: ({"domain", "split"}, "aesr1 eval, cot build and rapo"),
+}
+"""Each kind of row: keys that only it has, and the commands that read it."""
+MADE_BY: dict[type, str] = {
+    Rating: "a ratings.jsonl, which aesr1 ratings import writes",
+    Rationale: "a rationales.jsonl, which aesr1 cot build writes",
+    Prediction: "a predictions.jsonl, which aesr1 score -o writes",
+}
+
 Record = Rating | Draft | Rationale | Prediction | SampledReply
 Row = TypeVar("Row", Rating, Draft, Rationale, Prediction, SampledReply)
 
@@ -141,6 +158,8 @@ def iterate_rows(path: Path, kind: type[Row]) -> Iterator[Row]:
                 values["votes"] = tuple(values["votes"])
             row = kind(**{**values, "image": os.path.join(folder, values["image"])})  # noqa: PTH118  # ten times faster
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            if number == 1 and (other := _other_kind(line, kind)):
+                raise AesError(f"{path} {other[0]}, not {kind.__name__.lower()}s", fix=other[1]) from error
             keys = ", ".join(field.name for field in fields(kind))
             raise AesError(
                 f"{path}, line {number} is not a {kind.__name__.lower()}: {error}",
@@ -149,6 +168,21 @@ def iterate_rows(path: Path, kind: type[Row]) -> Iterator[Row]:
         if isinstance(row, Draft | Rationale):
             check_version(row.contract, where=f"{path}, line {number},")
         yield row
+
+
+def _other_kind(line: str, wanted: type) -> tuple[str, str] | None:
+    """What a file of another kind holds, by its first line, and the command for it."""
+    try:
+        keys = set(json.loads(line))
+    except (ValueError, TypeError):
+        if line.count(",") + line.count(";") + line.count("\t") and "{" not in line:
+            return "is a table", "make ratings of it first: aesr1 ratings import csv TABLE --scale LOW HIGH -o FOLDER"
+        return None
+    for kind, (mark, commands) in KINDS.items():
+        if kind is not wanted and mark <= keys:
+            fix = f"it is for {commands}" + (f"; pass {MADE_BY[wanted]}" if wanted in MADE_BY else "")
+            return f"holds {kind.__name__.lower()}s", fix
+    return None
 
 
 def with_current_names(values: dict[str, Any], kind: type) -> dict[str, Any]:

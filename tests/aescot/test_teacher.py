@@ -356,11 +356,11 @@ def test_a_template_of_ones_own_is_named_by_its_text(settings, tmp_path):
     with Faults(lambda *_: None) as server:
         config = settings(server, n=3, prompt=str(tmp_path / "mine.txt"))
         build(config)
+        with pytest.raises(AesError, match="no template"):
+            build(replace(config, output=tmp_path / "x", teacher=replace(config.teacher, prompt="teacher-99")))
     assert server.requests[0]["messages"][0]["content"][1]["text"].startswith("Critique it; their mean is 0.")
     (version,) = {row.prompt for row in rows(config)}
     assert version.startswith("mine-") and len(version) == len("mine-") + 8
-    with pytest.raises(AesError, match="no template"):
-        build(replace(config, output=tmp_path / "x", teacher=replace(config.teacher, prompt="teacher-99")))
 
 
 def test_a_scorer_is_asked_without_the_secret(settings):
@@ -480,3 +480,12 @@ def test_a_key_that_cannot_be_one_is_said_before_anything_is_asked(settings, mon
     with Faults(lambda *_: None) as server, pytest.raises(AesError, match="OPENAI_API_KEY holds no key"):
         build(settings(server))
     assert server.requests == []
+
+
+def test_an_address_where_nothing_listens_is_told_in_seconds(settings):
+    with Faults(lambda *_: None) as server:
+        config = settings(server)
+    began = time.monotonic()
+    with pytest.raises(AesError, match="nothing listens at http:"):
+        build(config)
+    assert time.monotonic() - began < 10

@@ -282,7 +282,7 @@ def test_an_odd_reply_is_left_out(tmp_path: Path, changes: dict[str, Any]) -> No
     (tmp_path / "run" / "replies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = read_run(tmp_path / "run", "run")
     assert [row.reply for row in run.replies] == ["said"] and "line 2" in run.problems[0]
-    assert "cannot be read as a picture" in Page(draw_curves([tmp_path / "run"])).words
+    assert "does not exist" in Page(draw_curves([tmp_path / "run"])).words
 
 
 @pytest.mark.parametrize(

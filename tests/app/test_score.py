@@ -1,23 +1,26 @@
+import csv
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from io import BytesIO, TextIOWrapper
-from json import loads
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
 from aesr1 import Scorer
+from aesr1.app.predictions_table import write_table
 from aesr1.app.score import ScoreConfig, score_files
 from aesr1.cli.main import main
-from aesr1.contract import reply_until_score
+from aesr1.contract import LEVELS, reply_until_score
 from aesr1.errors import AesError
 from aesr1.images import prefetch
 from aesr1.images.find import read_list
@@ -82,7 +85,7 @@ def test_fast_scores_are_the_expectation_after_an_empty_reasoning(scorer, random
     pictures = [open_image(path, max_pixels=scorer.vlm.max_pixels) for path in paths]
     expected = expect_scores(scorer.vlm, pictures, [reply_until_score("")] * 2)
     assert [(row.score, row.score_std) for row in rows] == [tuple(each) for each in expected]
-    assert {(row.readable, row.reasoning, row.reply, row.error) for row in rows} == {(False, None, "", None)}
+    assert {(row.readable, row.reasoning, row.reply, row.error) for row in rows} == {(None, None, "", None)}
     output = tmp_path / "p.jsonl"
     kinds = (QUICK, PredictSettings(fast=True))
     first, second = (ScoreConfig((str(paths[0]),), str(random_model), output, settings=kind) for kind in kinds)
@@ -320,18 +323,20 @@ def test_exit_status_1_where_nothing_could_be_scored(random_model, scene_folder,
     assert "1 of 2 failed, first:" in done.stderr and "gone.jpg does not exist" in done.stderr
 
 
-@pytest.mark.parametrize("json", [True, False])
-def test_names_that_are_no_text_or_hold_escape_sequences_are_escaped(random_model, scene_folder, tmp_path, json):
+@pytest.mark.parametrize("as_json", [True, False])
+def test_names_that_are_no_text_or_hold_escape_sequences_are_escaped(random_model, scene_folder, tmp_path, as_json):
     picture = (scene_folder / "00.png").read_bytes()
     for name in (b"caf\xe9.png", b"red\x1b[31m.png", "日本.png".encode()):
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(picture)
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
     command = [sys.executable, "-m", "aesr1", "score", tmp_path, "--model", random_model, "--max-new-tokens", "6"]
-    done = subprocess.run([*command, *(["--json"] if json else [])], capture_output=True, env=ascii_only, check=False)
+    done = subprocess.run(
+        [*command, *(["--json"] if as_json else [])], capture_output=True, env=ascii_only, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert b"\x1b" not in done.stdout
-    if json:
-        rows = [loads(line) for line in done.stdout.splitlines()]
+    if as_json:
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
         assert sorted(os.fsencode(row["image"]).rpartition(b"/")[2] for row in rows) == sorted(
             (b"caf\xe9.png", b"red\x1b[31m.png", "日本.png".encode())
         )
@@ -354,3 +359,84 @@ def test_lists_of_names_in_every_form(tmp_path, monkeypatch):
     assert read_list(Path("-")) == ["x.jpg"]
     with pytest.raises(AesError, match=r"the list .* cannot be read"):
         read_list(tmp_path / "gone")
+
+
+def test_an_edited_picture_is_scored_again_and_a_moved_one_is_not(random_model, scene_folder, tmp_path, monkeypatch):
+    folder, output = tmp_path / "a", tmp_path / "p.jsonl"
+    folder.mkdir()
+    for number in range(3):
+        shutil.copy(scene_folder / f"0{number}.png", folder)
+
+    def scored(place):
+        names = []
+        stream = Scorer.stream
+
+        def spy(self, images, *, pool=None):
+            names.extend(Path(image).name for image in images)
+            return stream(self, images, pool=pool)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Scorer, "stream", spy)
+            rows = list(score_files(ScoreConfig((str(place),), str(random_model), output, settings=QUICK)))
+        return names, rows
+
+    names, first = scored(folder)
+    assert names == ["00.png", "01.png", "02.png"]
+    assert all(row.size and row.mtime and len(row.content) == 32 for row in first)
+    assert scored(folder)[0] == []
+    shutil.copy(scene_folder / "05.png", folder / "01.png")
+    names, rows = scored(folder)
+    assert names == ["01.png"] and rows[1].content != first[1].content
+    os.utime(folder / "02.png")  # touched, not changed
+    assert scored(folder)[0] == []
+    folder.rename(tmp_path / "b")
+    names, moved = scored(tmp_path / "b")
+    assert names == [] and [row.score for row in moved] == [row.score for row in rows]
+    assert {Path(row.image).parent.name for row in moved} == {"b"}
+    assert len(read_rows(output, Prediction)) == 6
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_tables_of_predictions(random_model, scene_folder, tmp_path, suffix):
+    shutil.copy(scene_folder / "00.png", tmp_path / "=1+1.png")
+    output = tmp_path / f"scores{suffix}"
+    inputs = (str(tmp_path / "=1+1.png"), str(tmp_path / "gone.png"))
+    scores = [row.score for row in score_files(ScoreConfig(inputs, str(random_model), output, settings=QUICK))]
+    if suffix == ".csv":
+        rows = list(csv.DictReader(StringIO(output.read_text(encoding="utf-8-sig"))))
+        assert float(rows[0]["score"]) == scores[0] and rows[1]["score"] == ""
+    else:
+        rows = pyarrow.parquet.read_table(output).to_pylist()
+        assert [row["score"] for row in rows] == scores
+    assert rows[0]["level"] in LEVELS and "does not exist" in rows[1]["error"]
+    assert len(read_rows(tmp_path / "scores.jsonl", Prediction)) == 2
+
+
+def test_text_that_a_spreadsheet_would_run_is_quoted(tmp_path):
+    row = Prediction("a.png", 0.5, None, True, "=HYPERLINK(1)", "-x", "m", "r", "d")
+    write_table([row], tmp_path / "t.csv")
+    (read,) = csv.DictReader(StringIO((tmp_path / "t.csv").read_text(encoding="utf-8-sig")))
+    assert (read["reasoning"], read["reply"]) == ("'=HYPERLINK(1)", "'-x")
+
+
+def test_an_output_of_another_kind_is_refused_before_the_model_loads(tmp_path):
+    with pytest.raises(AesError, match="of no kind that is written here"):
+        next(score_files(ScoreConfig(("a.png",), "nowhere", tmp_path / "x.xlsx")))
+
+
+def test_fast_rows_say_that_no_reply_was_asked_for(scorer, scene_folder):
+    (row,) = predict(scorer.vlm, [scene_folder / "00.png"], PredictSettings(fast=True))
+    assert row.readable is None
+
+
+def test_a_mistyped_folder_is_told_at_once_with_the_one_that_was_meant(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "rapo").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AesError, match="there is no folder runs/rappo") as error:
+        Scorer("runs/rappo")
+    assert "did you mean runs/rapo?" in error.value.fix
+
+
+def test_a_cap_that_leaves_nothing_to_judge_is_refused():
+    with pytest.raises(AesError, match="max_pixels is 5"):
+        Scorer(max_pixels=5)

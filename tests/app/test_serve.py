@@ -336,7 +336,7 @@ def test_a_missing_server_library_names_its_extra(missing, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(AesError, match=missing) as error:
         serve(ServeConfig(port=0))
-    assert error.value.fix == "pip install 'aesr1[serve]'"
+    assert error.value.fix == "in your clone of aesr1: pip install '.[serve]'"
 
 
 def test_a_port_in_use_is_an_error_before_the_model_loads(monkeypatch):

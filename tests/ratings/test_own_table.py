@@ -1,12 +1,15 @@
 """Import of a user's own CSV table."""
 
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from PIL import Image
 
 from aesr1.errors import AesError
+from aesr1.ratings.label_files import plain_number
 from aesr1.ratings.own_table import CsvConfig, import_csv
+from aesr1.ratings.public_sets import Pictures
 from aesr1.records import Rating, read_rows
 
 OASIS = Path(__file__).parents[3] / "shared" / "oasis-beauty" / "ratings.csv"
@@ -126,3 +129,45 @@ def test_a_real_table_is_imported(tmp_path):
     acorns = rows[0]
     assert acorns.score == pytest.approx((4.8643 - 1) / 6)
     assert acorns.votes == (4, 10, 9, 20, 48, 33, 16)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\nimage;mean;split\na.jpg;5,5;train\n;;\nb.jpg;1,0;val\nc.jpg;10;test\n;;\n",
+        "image;mean;split\r\na.jpg;5,50;train\r\n\r\nb.jpg;1;val\r\nc.jpg;10,000;test\r\n",
+        "SEP=,\nimage,mean,split\na.jpg,5.5,train\n,,\nb.jpg,1,val\nc.jpg,10.0,test\n",
+        "image\tmean\tsplit\na.jpg\t5,5\ttrain\nb.jpg\t1\tval\nc.jpg\t10\ttest\n",
+    ],
+)
+def test_tables_that_excel_wrote_in_any_country_are_read(table, text):
+    rows = read_rows(import_csv(table(text, scale=(1, 10))), Rating)
+    assert [row.score for row in rows] == [0.5, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("cell", "separator", "number"),
+    [
+        ("1,234", ",", "1234"),
+        ("1,234.5", ",", "1234.5"),
+        ("1,23", ",", "1,23"),
+        ("1.234,5", ";", "1234.5"),
+        ("1 234,5", ";", "1234.5"),
+        ("-0,5", "\t", "-0.5"),
+        ("1.5", ";", "1.5"),
+        ("a,5", ";", "a,5"),
+    ],
+)
+def test_numbers_by_the_separator_of_cells(cell, separator, number):
+    assert plain_number(cell, separator) == number
+
+
+@pytest.mark.parametrize(("in_table", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_of_a_table_may_be_written_otherwise_on_the_disk(tmp_path, in_table, on_disk):
+    name = "caf\u00e9.jpg"
+    stored = tmp_path / normalize(on_disk, name)
+    Image.new("RGB", (20, 20)).save(stored)
+    (tmp_path / "t.csv").write_text(f"image,mean\n{normalize(in_table, name)},5\n", encoding="utf-8")
+    (row,) = read_rows(import_csv(CsvConfig(tmp_path / "t.csv", tmp_path / "out", scale=(1, 10))), Rating)
+    assert row.image == str(stored)
+    assert Pictures([tmp_path], check=True).find(normalize(in_table, name)) == str(stored)

@@ -347,7 +347,10 @@ def test_a_checkpoint_of_weights_alone_is_not_resumed(scene_folder, random_model
 def test_missing_pictures_and_empty_rationales_are_clear_errors(random_model, tmp_path):
     write_rows(tmp_path / "r.jsonl", [Rationale("gone.png", 0.5, "d", "x", "test")])
     (tmp_path / "empty.jsonl").touch()
-    for name, message in (("r.jsonl", "1 of 1 images are missing or not pictures"), ("empty.jsonl", "no rationales")):
+    for name, message in (
+        ("r.jsonl", r"1 of 1 images cannot be used, first: .*gone\.png does not exist"),
+        ("empty.jsonl", "no rationales"),
+    ):
         with pytest.raises(AesError, match=message):
             cold_start.main(
                 [

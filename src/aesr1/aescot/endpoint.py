@@ -11,6 +11,8 @@ import os
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import openai
 from openai.types.chat import ChatCompletion
@@ -19,6 +21,7 @@ from aesr1.aescot.rate_limit import RateLimit, backoff, retry_after
 from aesr1.aescot.settings import EndpointConfig
 from aesr1.errors import AesError
 
+PROBE_SECONDS = 5.0
 PLACEHOLDER_KEY = "none"  # sent to servers that need no key
 CONTENT_FILTER_CODES = (
     *("content_filter", "content_policy_violation", "data_inspection_failed", "responsibleaipolicyviolation"),
@@ -74,7 +77,24 @@ class EndpointClient:
         )
 
     async def __aenter__(self) -> EndpointClient:
+        await self._require_listener()
         return self
+
+    async def _require_listener(self) -> None:
+        """AesError where nothing answers at the address: every request would wait through all its retries."""
+        address = urlsplit(self.config.url)
+        if getproxies():
+            return  # the proxy connects
+        port = address.port or (443 if address.scheme == "https" else 80)
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                _, writer = await asyncio.open_connection(address.hostname, port)
+        except (OSError, TimeoutError) as error:
+            reason = getattr(error, "strerror", None) or "no answer"
+            raise AesError(
+                f"nothing listens at {self.config.url}: {reason}", fix="start the server, or correct --teacher"
+            ) from error
+        writer.close()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aesr1.app.curve_panels import DOTTED, REST, Panel, Section
-from aesr1.errors import AesError
+from aesr1.errors import AesError, install
 
 COLOURS = ("#31598a", "#c2572b", "#2f7d58", "#8b4f9f", "#a37a00", "#3f8fa8", "#b0456e", "#5d5952")
 """One a run."""
@@ -23,7 +23,7 @@ def write_png(runs: Sequence[str], drawn: Sequence[Section], path: Path) -> None
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
     except ImportError as error:
-        raise AesError("drawing a PNG needs matplotlib", fix="pip install 'aesr1[data]', or draw .html") from error
+        raise AesError("drawing a PNG needs matplotlib", fix=f"{install('data')}, or draw .html") from error
     panels = [panel for section in drawn if section.title != REST for panel in section.panels]
     if not panels:
         raise AesError("no figure that a picture shows was logged", fix="draw .html: it shows all others as well")

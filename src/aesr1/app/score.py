@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aesr1.app.predictions_table import TABLES, rows_file, write_table
 from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError, printable
 from aesr1.images.find import find_images
@@ -75,13 +76,15 @@ class ScoreConfig:
 
     inputs: tuple[str, ...]  # files, folders, globs
     model: str | None = None
-    output: Path | None = None  # predictions.jsonl, appended and resumed
+    output: Path | None = None  # .jsonl, appended and resumed; or .csv or .parquet, made of a .jsonl beside it
     max_pixels: int | None = None
     settings: PredictSettings | None = None
 
 
 def score_files(config: ScoreConfig) -> Iterator[Prediction]:
     """Predictions of all pictures found, in order. Rows of the same model in the output file are not scored again."""
+    if config.output is not None:
+        rows_file(config.output)
     paths, warnings = find_images(config.inputs)
     for warning in warnings:
         print(printable(warning), file=sys.stderr)
@@ -92,15 +95,20 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
                 for prediction in scorer.stream(paths, pool=pool):
                     progress.advance(1)
                     yield prediction
-        else:
-            yield from _resumed(scorer, paths, config.output, pool)
+            return
+        rows = []
+        for prediction in _resumed(scorer, paths, rows_file(config.output), pool):
+            rows.append(prediction)
+            yield prediction
+        if config.output.suffix in TABLES:
+            write_table(rows, config.output)
 
 
 def _resumed(scorer: Scorer, paths: Sequence[Path], output: Path, pool: Executor | None) -> Iterator[Prediction]:
     from aesr1.model.predict import completed_rows
 
     with Appender(output) as rows, progress_bar("score", total=len(paths)) as progress:
-        done = completed_rows(rows, scorer.vlm, scorer.settings)
+        done = completed_rows(rows, scorer.vlm, scorer.settings, list(map(str, paths)))
         todo = [path for path in paths if str(path) not in done]
         progress.advance(len(paths) - len(todo))
         for prediction in scorer.stream(todo, pool=pool):

@@ -22,7 +22,7 @@ from aesr1 import __version__
 from aesr1.app.batching import Batcher
 from aesr1.app.chat_request import GeneratedReply, HttpRefusal, ServeConfig, parse_chat_request, stopping_refusal
 from aesr1.contract import VERSION
-from aesr1.errors import AesError
+from aesr1.errors import AesError, install
 
 if TYPE_CHECKING:
     import uvicorn
@@ -43,7 +43,7 @@ def create_app(config: ServeConfig) -> "FastAPI":
         from starlette.middleware.trustedhost import TrustedHostMiddleware
         from starlette.requests import ClientDisconnect
     except ImportError as error:
-        raise AesError(f"serving needs {error.name}", fix="pip install 'aesr1[serve]'") from error
+        raise AesError(f"serving needs {error.name}", fix=install("serve")) from error
     from aesr1.model.load import TINY, load
 
     vlm = load(config.model or TINY, max_pixels=config.max_pixels, device=config.device)
@@ -226,7 +226,7 @@ def serve(config: ServeConfig) -> None:
     try:
         import uvicorn
     except ImportError as error:
-        raise AesError(f"serving needs {error.name}", fix="pip install 'aesr1[serve]'") from error
+        raise AesError(f"serving needs {error.name}", fix=install("serve")) from error
     listener = _listen(config.host, config.port)
     with listener:
         app = create_app(config)

@@ -70,7 +70,7 @@ def rapo(context: typer.Context) -> None:
 
 @app.command("eval")
 def evaluate(
-    ratings_file: Annotated[Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl")],
+    ratings_file: Annotated[Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl, or its folder")],
     model: Annotated[
         list[str], typer.Option(help="MODEL or NAME=MODEL. Repeat it to compare models, each with the one before.")
     ],
@@ -124,7 +124,9 @@ def score(
     model: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded toy.")] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Append rows to this predictions.jsonl. The same command resumes."),
+        typer.Option(
+            "-o", "--output", help="Append rows to this .jsonl; or a .csv or .parquet. The same command resumes."
+        ),
     ] = None,
     as_json: Json = False,
     samples: Samples = 0,

@@ -82,7 +82,7 @@ def evaluate(
     scores = _scores(rows)
     scored = np.isfinite(scores)
     agreement = _agreement(scores[scored], human[scored], draws, seed)
-    readable = sum(row.readable for row in rows)
+    readable = sum(bool(row.readable) for row in rows)
     return Evaluation(
         name=name,
         model=rows[0].model,

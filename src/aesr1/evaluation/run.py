@@ -17,7 +17,7 @@ from aesr1.model.load import load
 from aesr1.model.predict import PredictSettings, completed_rows, predict
 from aesr1.outputs import require_same_settings, write_json, write_run, write_text
 from aesr1.progress import progress_bar
-from aesr1.records import Appender, Prediction, Rating, ratings_of_split, read_rows
+from aesr1.records import Appender, Prediction, Rating, ratings_file, ratings_of_split, read_rows
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class EvalConfig:
 def evaluate_models(config: EvalConfig) -> Comparison:
     """Score the split with each model (`predictions-NAME.jsonl`, resumable), then write results.md and results.json."""
     started = time.time()
-    rows = read_rows(config.ratings, Rating)
+    file = ratings_file(config.ratings)
+    rows = read_rows(file, Rating)
     split = config.split or ("test" if any(row.split == "test" for row in rows) else "val")
-    ratings = ratings_of_split(rows, split, where=config.ratings)
+    ratings = ratings_of_split(rows, split, where=file)
     human_scores(ratings)
     names = [name for name, _ in config.models]
     if len(set(names)) != len(names):
@@ -78,7 +79,7 @@ def _predictions(
     vlm = load(model, max_pixels=config.max_pixels)
     path = config.output / f"predictions-{name}.jsonl"
     with Appender(path) as rows, progress_bar(f"eval {name}", total=len(ratings)) as progress:
-        done = completed_rows(rows, vlm, config.predict_settings)
+        done = completed_rows(rows, vlm, config.predict_settings, [rating.image for rating in ratings])
         todo = [rating.image for rating in ratings if rating.image not in done]
         progress.advance(len(done))
         for prediction in predict(vlm, todo, config.predict_settings, pool=pool):

@@ -6,6 +6,7 @@ import codecs
 import glob as globbing
 import os
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ def find_images(inputs: Iterable[str | Path]) -> FoundImages:
             names = globbing.glob(str(entry), recursive=True)  # noqa: PTH207  # the pattern may be absolute
             matches = sorted(Path(name) for name in names if Path(name).is_file())
         else:
-            matches = [Path(entry)]
+            matches = [Path(stored_path(Path(entry)))]
         if not matches:
             warnings.append(f"{entry} holds no pictures")
         paths.update(dict.fromkeys(match.absolute() for match in matches))
@@ -51,6 +52,14 @@ def find_images(inputs: Iterable[str | Path]) -> FoundImages:
     if not paths:
         raise AesError("; ".join(warnings) or "no files were given", fix=f"looked for {', '.join(sorted(suffixes()))}")
     return FoundImages(list(paths), warnings)
+
+
+def stored_path(path: Path) -> str:
+    """A path as the disk has it: accents may be one character (NFC) or two (NFD), and tables mix them."""
+    if path.exists():
+        return str(path)
+    forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
+    return str(next((form for form in forms if form.exists()), path))
 
 
 def read_list(file: Path, *, null: bool = False) -> list[str]:
@@ -103,5 +112,5 @@ def _about(skipped: Counter[str]) -> str:
     if len(skipped) > KINDS_NAMED:
         kinds.append(f"{skipped.total() - sum(n for _, n in skipped.most_common(KINDS_NAMED)):,} others")
     readable = sorted((HEIF_SUFFIXES | RAW_SUFFIXES) & skipped.keys())
-    advice = f"; {PHOTOS} reads {', '.join(readable)}" if readable else ""
+    advice = f"; to read {', '.join(readable)}, {PHOTOS}" if readable else ""
     return f"skipped {skipped.total():,}: {', '.join(kinds)}{advice}"

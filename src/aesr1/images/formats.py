@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from aesr1.errors import AesError
+from aesr1.errors import AesError, install
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "JPEG2000", "PPM")
 """Formats that are opened; JPEG includes MPO. Others of Pillow start programs (EPS) or are hardly ever photographs."""
@@ -18,7 +18,7 @@ RAW_SUFFIXES = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw"}
 )
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
-PHOTOS = "pip install 'aesr1[photos]' in a clone of aesr1"
+PHOTOS = install("photos")
 HEIF_FIX = f"pillow-heif reads it ({PHOTOS})"
 TURN_OF_FLIP = {3: Image.Transpose.ROTATE_180, 5: Image.Transpose.ROTATE_90, 6: Image.Transpose.ROTATE_270}
 """What makes a RAW picture upright, by LibRaw's flip."""

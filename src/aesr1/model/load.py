@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
-from aesr1.contract import MAX_PIXELS
+from aesr1.contract import MAX_PIXELS, MIN_PIXELS
 from aesr1.errors import AesError
 from aesr1.model.checkpoint import check_stamp, weights_hash
 from aesr1.model.lora_checkpoint import base_model_of, explain_missing_base, is_lora_checkpoint, merge_lora
@@ -107,6 +108,8 @@ class ConfigAndProcessor(NamedTuple):
 
 def load_config(name: str, *, max_pixels: int) -> ConfigAndProcessor:
     """A model's config and its processor, made to fit each other. Reads no weights. AesError as `load`."""
+    if max_pixels < MIN_PIXELS:
+        raise AesError(f"max_pixels is {max_pixels}", fix=f"give {MIN_PIXELS:,} (56 × 56) or more")
     path = _checkpoint_path(name)
     if base := base_model_of(path):
         with explain_missing_base(path, base):
@@ -138,9 +141,12 @@ def _checkpoint_path(name: str) -> str:
     else:
         folder = Path(name)
         if not folder.is_dir():
-            if name.startswith((".", "/", "~")) or name.count("/") != 1:
+            if name.startswith((".", "/", "~")) or name.count("/") != 1 or folder.parent.is_dir():
+                near = get_close_matches(folder.name, _folders_in(folder.parent), n=1)
+                meant = f"did you mean {folder.parent / near[0]}? Else " if near else ""
                 raise AesError(
-                    f"there is no folder {name}", fix="pass --model a folder that a training stage wrote, or a hub id"
+                    f"there is no folder {name}",
+                    fix=f"{meant}pass --model a folder that a training stage wrote, or a hub id",
                 )
             return name
     if not (folder / "config.json").is_file() and not is_lora_checkpoint(folder):
@@ -150,6 +156,10 @@ def _checkpoint_path(name: str) -> str:
         )
     check_stamp(folder)
     return str(folder.absolute())  # a LoRA adapter stores this name
+
+
+def _folders_in(parent: Path) -> list[str]:
+    return [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
 
 
 def _require_vision_language(config: Any, name: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from aesr1.errors import AesError
+from aesr1.errors import AesError, install
 from aesr1.model.out_of_memory import is_out_of_memory
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -58,7 +58,7 @@ def merge_lora(model: Any, folder: str, *, dtype: str | torch.dtype | None) -> A
     try:
         from peft import PeftModel
     except ImportError as error:
-        raise AesError(f"{folder} is a LoRA adapter, which needs peft", fix="pip install 'aesr1[train]'") from error
+        raise AesError(f"{folder} is a LoRA adapter, which needs peft", fix=install("train")) from error
     try:
         merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
     except (OSError, ValueError, KeyError, RuntimeError) as error:

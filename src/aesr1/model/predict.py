@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from itertools import islice, tee
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Any
 
 from PIL import Image
 
@@ -68,7 +71,7 @@ def predict(
 
     Default: one greedy reply, and as score the expectation over the score tokens after its reasoning. Where the
     reply is unreadable the model is run once more with the answer forced, and the row says `readable: false`.
-    Fast: no reply is written, the answer is forced after an empty reasoning; `readable: false`, no reasoning.
+    Fast: no reply is written, the answer is forced after an empty reasoning; `readable: null`, no reasoning.
     With samples: the mean and standard deviation of the readable replies' scores, and the reasoning of the
     reply nearest to the mean.
 
@@ -89,7 +92,7 @@ def predict(
         for batch in _batches(vlm, pictures, settings.batch_size):
             indices, readable = zip(*batch, strict=True)
             for index, row in zip(indices, _score_batch(vlm, readable, settings), strict=True):
-                rows[index] = replace(row, image=paths[index])
+                rows[index] = replace(row, image=paths[index], **_identity(paths[index]))
             while next_index in rows:
                 yield rows[next_index]
                 next_index += 1
@@ -165,7 +168,7 @@ def _prediction(
         image="",
         score=None,
         score_std=None,
-        readable=judgement is not None,
+        readable=None if settings.fast else judgement is not None,
         reasoning=judgement.reasoning if judgement else None,
         reply=reply,
         model=vlm.name,
@@ -175,10 +178,12 @@ def _prediction(
     )
 
 
-def completed_rows(file: Appender, vlm: Vlm, settings: PredictSettings) -> dict[str, Prediction]:
-    """The rows of an interrupted run by image. Failed rows are removed from the file, to be tried again.
+def completed_rows(file: Appender, vlm: Vlm, settings: PredictSettings, images: Sequence[str]) -> dict[str, Prediction]:
+    """The rows of an interrupted run by image, of these images.
 
-    AesError where the file was written by another model or in another way: two kinds of scores must not mix.
+    A picture that was changed since, or whose row failed, loses its row, to be scored again. A picture whose content
+    was scored under another path gets a copy of that row. AesError where the file was written by another model or in
+    another way: two kinds of scores must not mix.
     """
     rows = read_rows(file.path, Prediction)
     current = (vlm.name, vlm.revision, settings.describe(vlm.max_pixels))
@@ -188,10 +193,40 @@ def completed_rows(file: Appender, vlm: Vlm, settings: PredictSettings) -> dict[
             f"{file.path} was written by {', '.join(others[0])}; now it is {', '.join(current)}",
             fix="choose another file",
         )
-    kept = [row for row in rows if row.error is None]
-    if len(kept) < len(rows):
-        file.rewrite(kept)
-    return {row.image: row for row in kept}
+    kept = {row.image: row for row in rows if row.error is None}
+    by_content = {row.content: row for row in kept.values() if row.content}
+    done: dict[str, Prediction] = {}
+    for image in images:
+        row = kept.get(image)
+        if row is not None and (row.content is None or (row.size, row.mtime) == _size_and_time(image)):
+            done[image] = row
+            continue
+        identity = _identity(image) if by_content else {}
+        if same := by_content.get(identity.get("content") or ""):
+            kept[image] = done[image] = replace(same, image=image, **identity)
+        else:
+            kept.pop(image, None)
+    if list(kept.values()) != rows:
+        file.rewrite(kept.values())
+    return done
+
+
+def _size_and_time(image: str) -> tuple[int, float] | None:
+    try:
+        status = os.stat(image)  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime
+
+
+def _identity(image: str) -> dict[str, Any]:
+    """Size, time and hash of a picture's file; empty where there is none."""
+    status = _size_and_time(image)
+    if status is None or not Path(image).is_file():
+        return {}
+    with Path(image).open("rb") as opened:
+        content = hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return {"size": status[0], "mtime": status[1], "content": content}
 
 
 def _path_of(image: ImageSource) -> str:

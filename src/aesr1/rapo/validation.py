@@ -72,7 +72,7 @@ class Validation(TrainerCallback):  # type: ignore[misc]
             rows = list(predict(self.vlm, [rating.image for rating in self.ratings], self.settings))
             self.vlm.model.train()
         figures = {
-            "validation/readable": sum(row.readable for row in rows) / len(rows),
+            "validation/readable": sum(bool(row.readable) for row in rows) / len(rows),
             **_agreement(rows, self.ratings),
         }
         should_log = control.should_log
@@ -85,7 +85,7 @@ class Validation(TrainerCallback):  # type: ignore[misc]
 
 
 def _sampled_reply(step: int, row: Prediction, rating: Rating) -> SampledReply:
-    return SampledReply(step, row.image, rating.score, row.score, row.readable, row.reasoning, row.reply)
+    return SampledReply(step, row.image, rating.score, row.score, bool(row.readable), row.reasoning, row.reply)
 
 
 def _agreement(rows: Sequence[Prediction], ratings: Sequence[Rating]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aesr1.contract import PROMPT
-from aesr1.errors import AesError
+from aesr1.errors import AesError, install
 from aesr1.images.strip import bytes_without_metadata
 from aesr1.outputs import staged_output, write_run, write_text
 from aesr1.records import Rating, ratings_file, read_rows
@@ -208,7 +208,7 @@ def _parquet_columns() -> Any:
     try:
         from datasets import Features, Image, List, Value
     except ImportError as error:
-        raise AesError("this needs Hugging Face datasets", fix="pip install 'aesr1[data]'") from error
+        raise AesError("this needs Hugging Face datasets", fix=install("data")) from error
     text, number, count = Value("string"), Value("float64"), Value("int64")
     types = {"image": Image(), "score": number, "rater_std": number, "raters": count, "votes": List(count)}
     types["attributes"] = List({"name": text, "mark": number})

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from aesr1.errors import AesError
+from aesr1.errors import AesError, install
 from aesr1.outputs import staged_output, write_run
 from aesr1.ratings.label_files import check_scale, parse_count, parse_score, parse_std, require_unique
 from aesr1.records import RENAMED_FIELDS, SPLITS, Rating, write_rows
@@ -63,7 +63,7 @@ def _load(config: HuggingFaceConfig) -> Mapping[str, Any]:
     try:
         import datasets
     except ImportError as error:
-        raise AesError("this needs Hugging Face datasets", fix="pip install 'aesr1[data]'") from error
+        raise AesError("this needs Hugging Face datasets", fix=install("data")) from error
     where: dict[str, Any] = {}
     if len(config.data) == 1 and Path(config.data[0]).is_dir():
         where["data_dir"] = config.data[0]

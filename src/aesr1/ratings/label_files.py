@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
@@ -15,6 +16,10 @@ from aesr1.errors import AesError
 from aesr1.records import Rating
 
 RESEARCH = "research use only; the pictures belong to their photographers"
+SEPARATOR_LINE = re.compile(r"sep=([,;\t])", re.IGNORECASE)
+"""The line that Excel reads the separator from."""
+THOUSANDS_BY_COMMA = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
+DECIMAL_COMMA = re.compile(r"[-+]?(\d{1,3}([. '\u00a0\u202f]\d{3})+|\d+),\d+")
 
 
 @dataclass(frozen=True)
@@ -92,14 +97,33 @@ def _nearby_folders(root: Path) -> Iterator[Path]:
 def header_of(file: Path, *, separator: str | None = ",") -> list[str]:
     """The column names of a table, as `read_table` reads them; empty for an empty file."""
     check_encoding(file, "utf-8-sig")
+    separator = separator or separator_of(file)
     with file.open(encoding="utf-8-sig", newline="") as opened:
         line = opened.readline()
-    names = next(csv.reader([line], delimiter=separator or _separator(line)), [])
+        if SEPARATOR_LINE.fullmatch(line.strip("\r\n")):
+            line = opened.readline()
+    names = next(csv.reader([line], delimiter=separator), [])
     return [name.strip() for name in names]
 
 
-def _separator(header: str) -> str:
-    return max(",;\t", key=header.count)
+def separator_of(file: Path) -> str:
+    """Comma, semicolon or tab: what Excel's `sep=` line says, else the one that is most frequent in the header."""
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        line = opened.readline()
+    stated = SEPARATOR_LINE.fullmatch(line.strip("\r\n"))
+    return stated[1] if stated else max(",;\t", key=line.count)
+
+
+def plain_number(cell: str, separator: str) -> str:
+    """A cell's number with a decimal point and without marks for thousands; other text as it is.
+
+    A comma is decimal where it does not separate cells.
+    """
+    if separator == ",":
+        return cell.replace(",", "") if THOUSANDS_BY_COMMA.fullmatch(cell) else cell
+    if not DECIMAL_COMMA.fullmatch(cell):
+        return cell
+    return re.sub(r"[^\d,+-]", "", cell).replace(",", ".")
 
 
 def read_table(
@@ -112,20 +136,18 @@ def read_table(
 ) -> Iterator[Line]:
     """Rows of a table with a header. Any line ending and a BOM are accepted; spaces around names and cells are removed.
 
-    The table must have `columns`, and the cells of the column `unique` must all differ. `separator` None: comma,
-    semicolon or tab, the one that is most frequent in the header. AesError names the file and the line.
+    The table must have `columns`, and the cells of the column `unique` must all differ. `separator` None: as
+    `separator_of` finds. Empty rows are left out. AesError names the file and the line.
     """
     check_encoding(file, encoding)
     seen: set[str] = set()
     with file.open(encoding=encoding, newline="") as opened:
-        if separator is None:
-            separator = _separator(opened.readline())
-            opened.seek(0)
+        separator = separator or separator_of(file)
         rows = csv.reader(opened, delimiter=separator, strict=True)
         names: list[str] = []
         try:
             for row in rows:
-                if not row:
+                if not any(map(str.strip, row)) or (not names and SEPARATOR_LINE.fullmatch(separator.join(row))):
                     continue
                 if not names:
                     names = [name.strip() for name in row]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesr1.errors import AesError
+from aesr1.images.find import stored_path
 from aesr1.outputs import staged_output, write_run
 from aesr1.ratings.label_files import (
     check_scale,
@@ -21,8 +22,10 @@ from aesr1.ratings.label_files import (
     parse_count,
     parse_number,
     parse_std,
+    plain_number,
     read_table,
     require_unique,
+    separator_of,
 )
 from aesr1.records import SPLITS, Rating, write_rows
 
@@ -86,7 +89,9 @@ def read_csv(config: CsvConfig) -> Iterator[Rating]:
         raise AesError(f"val_share is {config.val_share}", fix="give a share from 0 to 1")
     rng = np.random.default_rng(config.seed)
     seen: set[str] = set()
-    for where, cells in read_table(config.file, separator=None):
+    separator = separator_of(config.file)
+    for where, row in read_table(config.file, separator=separator):
+        cells = {column: row[column] if column == image else plain_number(row[column], separator) for column in row}
         name = image_path(cells[image], where)
         require_unique(seen, name, where)
         counts = tuple(parse_count(cells[column], column, where) for column in votes)
@@ -98,7 +103,7 @@ def read_csv(config: CsvConfig) -> Iterator[Rating]:
         if split not in SPLITS:
             raise AesError(f"{where}: split is {split!r}", fix=f"use {', '.join(SPLITS)}")
         yield Rating(
-            image=str(root / name),
+            image=stored_path(root / name),
             score=(mean_mark - low) / (high - low),
             domain=config.domain or config.file.absolute().parent.name,
             split=split,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class Pictures:
                 listing = self._listings.get(folder)
                 if listing is None:
                     listing = self._listings[folder] = _listing(folder)
-                file = listing.get(base) or listing.get(base.casefold())
+                file = listing.get(base) or listing.get(_plain(base))
                 if file:
                     return f"{folder}/{file}"
         self.missing.append(name)
@@ -109,14 +110,19 @@ class Pictures:
         return next((file for file in files if Path(file).is_file()), None)
 
 
+def _plain(name: str) -> str:
+    """A name without case, each accent in one character with its letter: disks and tables differ in both."""
+    return (name if name.isascii() else unicodedata.normalize("NFC", name)).casefold()
+
+
 def _listing(folder: str) -> dict[str, str]:
-    """The file names of a folder, by name and by lower-case name; empty if the folder does not exist."""
+    """The file names of a folder, by name and by plain name; empty if the folder does not exist."""
     try:
         with os.scandir(folder) as entries:  # strings are faster than Path objects: AVA has 255,000 files
             names = [entry.name for entry in entries if not entry.is_symlink() or Path(entry.path).exists()]
     except OSError:  # missing, not a folder, or a loop of links
         return {}
-    found = {name.casefold(): name for name in names}
+    found = {_plain(name): name for name in names}
     found.update((name, name) for name in names)
     return found
 

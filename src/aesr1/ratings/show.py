@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesr1.contract import LEVELS, level_of
-from aesr1.errors import AesError
+from aesr1.errors import AesError, install
 from aesr1.outputs import staged_output
 from aesr1.records import SPLITS, Rating, iterate_rows, ratings_file
 
@@ -116,7 +116,7 @@ def save_plot(columns: dict[str, Columns], output: Path) -> Path:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise AesError("plots need matplotlib", fix="pip install 'aesr1[data]'") from error
+        raise AesError("plots need matplotlib", fix=install("data")) from error
     if output.suffix not in (".png", ".svg", ".pdf"):
         raise AesError(f"{output} is not a supported picture format", fix="use the suffix .png, .svg or .pdf")
     figure = Figure(figsize=(9, 2.6 * len(columns)), layout="constrained")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aesr1.errors import AesError
+from aesr1.errors import AesError, install
 from aesr1.ratings.label_files import (
     RESEARCH,
     DataSet,
@@ -68,7 +68,7 @@ def _workbook(file: Path) -> Iterator[Line]:
         from python_calamine import CalamineError, CalamineWorkbook
     except ImportError as error:
         raise AesError(
-            "reading .xlsx needs python-calamine", fix="pip install 'aesr1[data]', or save the sheet as csv"
+            "reading .xlsx needs python-calamine", fix=f"{install('data')}, or save the sheet as csv"
         ) from error
     try:
         rows = CalamineWorkbook.from_path(file).get_sheet_by_index(0).to_python()

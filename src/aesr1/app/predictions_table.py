@@ -1,0 +1,59 @@
+"""Predictions as a table in a file, CSV for spreadsheets or parquet."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from aesr1.contract import level_of
+from aesr1.errors import AesError, install
+from aesr1.outputs import replaced_file
+from aesr1.records import Prediction
+
+TABLES = (".csv", ".parquet")
+COLUMNS = (
+    "image",
+    "score",
+    "level",
+    *(field.name for field in fields(Prediction) if field.name not in ("image", "score")),
+)
+
+
+def rows_file(output: Path) -> Path:
+    """The JSON Lines file that the rows of an output are appended to. AesError for an unknown kind of file."""
+    if output.suffix in TABLES:
+        return output.with_suffix(".jsonl")
+    if output.suffix not in ("", ".jsonl"):
+        raise AesError(f"{output} is of no kind that is written here", fix="name it .jsonl, .csv or .parquet")
+    return output
+
+
+def write_table(rows: Sequence[Prediction], output: Path) -> None:
+    """Write a .csv or .parquet with a row for each picture. AesError where pyarrow is missing."""
+    cells = [{"level": level_of(row.score) if row.score is not None else None, **asdict(row)} for row in rows]
+    with replaced_file(output) as part:
+        if output.suffix == ".csv":
+            with part.open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
+                table = csv.DictWriter(file, COLUMNS)
+                table.writeheader()
+                table.writerows({name: _harmless(cell) for name, cell in row.items()} for row in cells)
+            return
+        try:
+            from pyarrow import Table
+            from pyarrow.parquet import write_table as write_parquet
+        except ImportError as error:
+            raise AesError("a parquet file needs pyarrow", fix=install("data")) from error
+        columns = {name: [_text(row[name]) for row in cells] for name in COLUMNS}
+        write_parquet(Table.from_pydict(columns), part)
+
+
+def _harmless(cell: object) -> object:
+    """A text that a spreadsheet would run as a formula gets a quote in front."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
+def _text(cell: object) -> object:
+    """Parquet holds UTF-8 alone; names may hold other bytes."""
+    return cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell
