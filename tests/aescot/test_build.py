@@ -153,7 +153,7 @@ def test_an_unreadable_picture_is_left_out(scene_folder, tmp_path):
     write_rows(tmp_path / "r.jsonl", [*rows, Rating(str(tmp_path / "broken.png"), 0.1, "d", "train")])
     summary = build(CotConfig(tmp_path / "r.jsonl", tmp_path / "cot", n=300))
     (why,) = summary.unreadable
-    assert "broken.png is not a picture" in why
+    assert "broken.png is of no picture format" in why
     assert sum(summary.kept.values()) <= 8
 
 

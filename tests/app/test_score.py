@@ -53,7 +53,7 @@ def test_the_order_and_the_bad_ones_are_kept(scorer, scene_folder, tmp_path):
     (tmp_path / "bad.jpg").write_text("no picture")
     rows = scorer.score([tmp_path / "bad.jpg", scene_folder / "01.png", tmp_path / "gone.jpg"])
     assert [row.score is None for row in rows] == [True, False, True]
-    assert "is not a picture" in rows[0].error
+    assert "is of no picture format" in rows[0].error
 
 
 def test_a_run_resumes_and_skips_what_is_done(random_model, scene_folder, tmp_path, monkeypatch):
@@ -284,7 +284,10 @@ def test_what_a_list_of_pictures_may_hold(scorer, scene_folder):
 def test_one_bad_item_of_a_list_is_a_row_with_its_error(scorer, scene_folder):
     rows = scorer.score([None, scene_folder / "00.png", 7, np.zeros((9, 9)), b"", b"hello"])
     assert [row.score is None for row in rows] == [True, False, True, True, True, True]
-    assert [row.error.partition(" ")[2] for row in rows if row.error][:2] == ["is not a picture"] * 2
+    assert [row.error for row in rows if row.error][-2:] == [
+        "the picture has 0 bytes",
+        "the picture is of no picture format that is read here",
+    ]
 
 
 @pytest.mark.parametrize("single", ["photo.jpg", Path("photo.jpg"), b"bytes", Image.new("RGB", (20, 20))])
@@ -320,7 +323,7 @@ def test_exit_status_1_where_nothing_could_be_scored(random_model, scene_folder,
         assert done.returncode == 1, wrong
     done = aesr1("score", "gone.jpg", scene_folder / "00.png", "--model", random_model, "--max-new-tokens", "6")
     assert done.returncode == 0
-    assert "1 of 2 failed, first:" in done.stderr and "gone.jpg does not exist" in done.stderr
+    assert "1 of 2 failed, first:" in done.stderr and "gone.jpg: does not exist" in done.stderr
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -201,7 +201,7 @@ BROKEN_JPEG = drawn((64, 64), "JPEG")[:300]
         ({"messages": question("data:image/png,abc")}, 400, "not in base64"),
         ({"messages": question("data:image/png;base64,a*b")}, 400, "base64 is broken"),
         ({"messages": question("data:image/png;base64,abcde")}, 400, "base64 is broken"),
-        ({"messages": question(data_url(b"no picture"))}, 400, "is not a picture"),
+        ({"messages": question(data_url(b"no picture"))}, 400, "is of no picture format"),
         ({"messages": question(data_url(b""))}, 400, "has 0 bytes"),
         ({"messages": question(data_url(b"%!PS-Adobe-3.0 EPSF-3.0"))}, 400, "is PostScript, not a picture"),
         ({"messages": question(data_url(BROKEN_JPEG))}, 400, "cut off"),

@@ -2,7 +2,9 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 
 from aesr1.errors import AesError
-from aesr1.images import srgb
+from aesr1.images import load, srgb
 from aesr1.images.load import image_size, open_image
 
 
@@ -59,12 +61,12 @@ def test_max_pixels_keeps_the_aspect_ratio(tmp_path):
     ("content", "reason"),
     [
         (b"", r"a\.jpg has 0 bytes"),
-        (b"hello", r"a\.jpg is not a picture in a format that is read here"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, r"a\.jpg is not a picture in a format that is read here"),
+        (b"hello", r"a\.jpg is of no picture format that is read here"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, r"a\.jpg is of no picture format that is read here"),
         (b"<svg/>", r"a\.jpg is SVG, not a picture"),
         (b"\n<!DOCTYPE html><p>gone", r"a\.jpg is HTML, not a picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", r"a\.jpg is PostScript, not a picture"),
-        (b"\xd7\xcd\xc6\x9a" + b"\0" * 60, r"a\.jpg is not a picture"),  # WMF
+        (b"\xd7\xcd\xc6\x9a" + b"\0" * 60, r"a\.jpg is of no picture format"),  # WMF
     ],
 )
 def test_a_bad_file_is_a_clear_error(tmp_path, content, reason):
@@ -304,6 +306,25 @@ def test_a_small_file_of_169_megapixels_needs_600_mib_at_most(tmp_path):
     (tmp_path / "a.png").write_bytes(png(side, side, rows, kind=3, depth=1, more=palette))
     said, peak = peak_memory(tmp_path / "a.png")
     assert said == ["(512, 512)"] and peak <= 600
+
+
+def test_one_large_picture_is_decoded_at_a_time(tmp_path, monkeypatch):
+    picture(100, 100).save(tmp_path / "a.png")
+    monkeypatch.setattr(load, "LARGE_PIXELS", 5_000)
+    real, now, most = load.to_srgb, [0], []
+
+    def slow(source, **more):
+        now[0] += 1
+        most.append(now[0])
+        time.sleep(0.05)
+        opened = real(source, **more)
+        now[0] -= 1
+        return opened
+
+    monkeypatch.setattr(load, "to_srgb", slow)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(open_image, [tmp_path / "a.png"] * 6))) == 6
+    assert max(most) == 1
 
 
 def test_a_jpeg_of_200_megapixels_is_decoded_reduced(tmp_path):

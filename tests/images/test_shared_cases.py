@@ -1,5 +1,7 @@
 """Small inputs that went wrong once, each with its right value. Skipped where they are absent."""
 
+from base64 import b64decode, b64encode
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from aesr1.aescot.prompts import data_url
 from aesr1.errors import AesError
-from aesr1.html_page import inline_thumbnail
+from aesr1.html_page import JPEG_QUALITY, InlineThumbnail, inline_thumbnail
 from aesr1.images.find import find_images, read_list
 from aesr1.images.load import open_image
 from aesr1.images.strip import bytes_without_metadata
@@ -62,11 +64,6 @@ def test_a_page_shows_the_pixels_that_are_judged():
 
 
 def inline_thumbnail_of(picture):
-    from base64 import b64encode
-    from io import BytesIO
-
-    from aesr1.html_page import JPEG_QUALITY, InlineThumbnail
-
     content = BytesIO()
     picture.save(content, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return InlineThumbnail(
@@ -75,10 +72,7 @@ def inline_thumbnail_of(picture):
 
 
 def test_no_comment_leaves_the_machine():
-    from base64 import b64decode
-
-    with open(PICTURES / "comment.jpg", "rb") as file:
-        stored = file.read()
+    stored = (PICTURES / "comment.jpg").read_bytes()
     start = stored.index(b"\xff\xfe")
     comment = stored[start + 4 : start + 2 + int.from_bytes(stored[start + 2 : start + 4])]
     assert len(comment) > 3

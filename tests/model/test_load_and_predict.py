@@ -218,6 +218,30 @@ def test_a_checkpoint_in_bin_files_has_a_revision_of_its_weights(vlm, random_mod
     assert len({*revisions, sha256(b"").hexdigest()[:12]}) == 3
 
 
+class Hostile:
+    """Pickled as a call that writes a file."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return open, (self.mark, "w")
+
+
+@pytest.mark.parametrize("content", ["hostile", "empty", "text"])
+def test_weights_that_are_a_hostile_pickle_are_a_clear_error_and_run_nothing(random_model, tmp_path, content):
+    folder, mark = copied(random_model, tmp_path), tmp_path / "mark"
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    if content == "hostile":
+        torch.save({"weight": Hostile(str(mark))}, folder / "pytorch_model.bin")
+    else:
+        (folder / "pytorch_model.bin").write_bytes(b"" if content == "empty" else b"hello")
+    with pytest.raises(AesError, match="no vision-language model could be loaded"):
+        load(str(folder), device="cpu")
+    assert not mark.exists()
+
+
 def test_a_folder_without_weights_is_a_clear_error(tmp_path):
     with pytest.raises(AesError, match="holds no weights"):
         weights_hash(tmp_path)

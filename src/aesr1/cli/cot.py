@@ -12,7 +12,7 @@ import typer
 
 from aesr1.aescot.settings import EMBEDDED, CotConfig, EndpointConfig, FilterSettings, Teacher
 from aesr1.cli.options import Json, Output, Page, options_from
-from aesr1.errors import AesError
+from aesr1.errors import AesError, printable
 
 cot = typer.Typer(no_args_is_help=True, help="AesCoT: rationales that fit human ratings.")
 
@@ -113,7 +113,7 @@ def cot_build(
         return
     if batch_file is not None:
         written = write_batch(chosen, batch_file)
-        print("\n".join([f"{written.file}: {written.requests:,} requests", *written.unreadable]))
+        print(printable("\n".join([f"{written.file}: {written.requests:,} requests", *written.unreadable])))
         return
     if batch_results is not None:
         read, summary = read_batch(chosen, batch_results)

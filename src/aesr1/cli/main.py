@@ -168,7 +168,8 @@ def score(
         print_table(rows)
     failed = [row for row in rows if row.score is None]
     if failed:
-        print(printable(f"{len(failed):,} of {len(rows):,} failed, first: {failed[0].error}"), file=sys.stderr)
+        first = f"{failed[0].image}: {failed[0].error}"
+        print(printable(f"{len(failed):,} of {len(rows):,} failed, first: {first}"), file=sys.stderr)
     if len(failed) == len(rows):
         raise typer.Exit(1)
 

@@ -56,10 +56,9 @@ def find_images(inputs: Iterable[str | Path]) -> FoundImages:
 
 def stored_path(path: Path) -> str:
     """A path as the disk has it: accents may be one character (NFC) or two (NFD), and tables mix them."""
-    if path.exists():
-        return str(path)
-    forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
-    return str(next((form for form in forms if form.exists()), path))
+    names = [str(path), *(unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD"))]
+    # os.path.exists is False for a name that is too long, where Path.exists raises
+    return next(filter(os.path.exists, names), names[0])
 
 
 def read_list(file: Path, *, null: bool = False) -> list[str]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, JpegImagePlugin, UnidentifiedImageError
 
 from aesr1.errors import AesError
 from aesr1.images.formats import HEIF_BRANDS, HEIF_FIX, RAW_SUFFIXES, formats, open_raw
-from aesr1.images.srgb import size_within, to_srgb
+from aesr1.images.srgb import LARGE_PIXELS, size_within, to_srgb
 
 ImageSource = str | Path | bytes | bytearray | BinaryIO | Image.Image | NDArray[np.uint8]
 """A path, the bytes of a file, an open file, a picture, or an array of height × width × 3."""
@@ -119,7 +124,20 @@ def _checked(source: Image.Image, *, max_pixels: int, max_source_pixels: int, na
     _check_size(source.size, name)
     if source.width * source.height > max_source_pixels:
         raise _too_large(name, f"{source.width} × {source.height} pixels")
-    return to_srgb(source, max_pixels=max_pixels, name=name)
+    with _slot(source.width * source.height):
+        return to_srgb(source, max_pixels=max_pixels, name=name)
+
+
+@contextmanager
+def _slot(pixels: int) -> Iterator[None]:
+    """One large picture at a time is decoded, by all threads and processes of a user: several would fill the memory."""
+    if pixels <= LARGE_PIXELS:
+        yield
+        return
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    lock = FileLock(Path(tempfile.gettempdir()) / f"aesr1-{user}-large-picture.lock")
+    with lock:
+        yield
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
@@ -169,4 +187,4 @@ def _kind_of_file(file: str | Path | BinaryIO) -> str:
     for mark, kind in ((b"%pdf", "a PDF"), (b"%!ps", "PostScript"), (b"pk\x03\x04", "a ZIP archive"), (b"{", "JSON")):
         if text.startswith(mark):
             return f"is {kind}, not a picture"
-    return "is not a picture in a format that is read here"
+    return "is of no picture format that is read here"

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,8 @@ PUBLISHED_MODELS = ("ssssmark/Aes-R1", "Qwen/Qwen2.5-VL-7B-Instruct")
 """What `aes-r1` means: the authors' checkpoint or, if it cannot be loaded, its backbone with the same prompt."""
 LOADING_ERRORS = (OSError, ValueError, ImportError, SafetensorError)
 """What transformers raises for files that are missing, broken or of another type."""
+WEIGHT_ERRORS = (*LOADING_ERRORS, UnpicklingError, EOFError, LookupError, RuntimeError)
+"""The same for weights; torch raises more for .bin files."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def load(
         model = AutoModelForImageTextToText.from_pretrained(
             path, config=config, dtype=precision, attn_implementation=attention, trust_remote_code=False
         )
-    except LOADING_ERRORS as error:
+    except WEIGHT_ERRORS as error:
         if is_out_of_memory(error):
             raise
         if attention != "sdpa" and "attention" in str(error).lower():
@@ -127,7 +130,7 @@ def load_config(name: str, *, max_pixels: int) -> ConfigAndProcessor:
 
 def _loading_error(name: str, error: Exception) -> AesError:
     return AesError(
-        f"no vision-language model could be loaded from {name}: {str(error).splitlines()[0]}",
+        f"no vision-language model could be loaded from {name}: {(str(error) or type(error).__name__).splitlines()[0]}",
         fix="pass --model a folder with config.json and weights, a hub id such as "
         f"{PUBLISHED_MODELS[0]}, or leave it out for the embedded toy",
     )

@@ -84,7 +84,9 @@ def predict(
     while pictures := list(islice(opened, window)):
         paths = [_path_of(image) for image in islice(for_names, len(pictures))]
         rows = {
-            index: replace(_prediction(vlm, settings, error=picture.problem), image=paths[index])
+            index: replace(
+                _prediction(vlm, settings, error=picture.problem.removeprefix(f"{paths[index]} ")), image=paths[index]
+            )
             for index, picture in enumerate(pictures)
             if isinstance(picture, AesError)
         }
