@@ -3,12 +3,13 @@
 import os
 
 import pytest
+from dng import dng
 from PIL import Image
 
 from aesr1.errors import AesError
 from aesr1.images.find import find_images
 from aesr1.images.formats import formats
-from aesr1.images.load import open_image
+from aesr1.images.load import image_size, open_image
 
 
 def put(folder, *names):
@@ -102,3 +103,27 @@ def test_heic_is_opened_where_its_package_is_installed(tmp_path):
     assert names(find_images([tmp_path])) == ["a.heic"]
     opened = open_image(tmp_path / "a.heic")
     assert opened.size == (64, 32) and abs(opened.getpixel((9, 9))[0] - 200) < 8
+
+
+def test_camera_raw_is_developed_where_its_package_is_installed(tmp_path):
+    pytest.importorskip("rawpy")
+    grey = [40_000] * (128 * 96)
+    (tmp_path / "a.DNG").write_bytes(dng(128, 96, grey))
+    assert names(find_images([tmp_path])) == ["a.DNG"]
+    opened = open_image(tmp_path / "a.DNG")
+    assert opened.size == (64, 48) and image_size(tmp_path / "a.DNG") == (64, 48)
+    (tmp_path / "broken.cr2").write_bytes(b"hello")
+    with pytest.raises(AesError, match=r"broken\.cr2 cannot be read as camera RAW"):
+        open_image(tmp_path / "broken.cr2")
+
+
+def test_camera_raw_and_heic_without_their_packages_name_the_fix(tmp_path, monkeypatch):
+    monkeypatch.setattr("aesr1.images.formats.find_spec", lambda _: None)
+    formats.cache_clear()
+    (tmp_path / "a.nef").write_bytes(b"x")
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    for name, problem in (("a.nef", "is camera RAW"), ("a.heic", "is a HEIC picture")):
+        with pytest.raises(AesError, match=problem) as error:
+            open_image(tmp_path / name)
+        assert "pip install '.[photos]'" in str(error.value)
+    formats.cache_clear()
