@@ -74,5 +74,5 @@ def test_a_profile_stays_because_colours_depend_on_it(tmp_path):
 
 def test_a_file_that_is_no_picture_is_refused(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"secret")
-    with pytest.raises(AesError, match="not a picture"):
+    with pytest.raises(AesError, match="of no picture format"):
         bytes_without_metadata(tmp_path / "a.jpg")
