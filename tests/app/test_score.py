@@ -316,17 +316,23 @@ def test_two_runs_on_one_file_lose_no_row(random_model, scene_folder, tmp_path):
     assert len(read_rows(output, Prediction)) == 4
 
 
-def test_exit_status_1_where_nothing_could_be_scored(random_model, scene_folder, tmp_path):
+def test_exit_status_1_where_nothing_could_be_scored(random_model, scene_folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "empty").mkdir()
-    for wrong in ("gone.jpg", "https://example.org/a.jpg", tmp_path / "empty"):
-        done = aesr1("score", wrong, "--model", random_model)
-        assert done.returncode == 1, wrong
-    done = aesr1("score", "gone.jpg", scene_folder / "00.png", "--model", random_model, "--max-new-tokens", "6")
-    assert done.returncode == 0
-    assert "1 of 2 failed, first:" in done.stderr and "gone.jpg: does not exist" in done.stderr
+    for wrong in ("gone.jpg", "https://example.org/a.jpg", str(tmp_path / "empty")):
+        monkeypatch.setattr(sys, "argv", ["aesr1", "score", wrong, "--model", str(random_model)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 1, wrong
+    arguments = ["gone.jpg", str(scene_folder / "00.png"), "--model", str(random_model), "--max-new-tokens", "6"]
+    monkeypatch.setattr(sys, "argv", ["aesr1", "score", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    said = capsys.readouterr().err
+    assert "1 of 2 failed, first:" in said and "gone.jpg: does not exist" in said
 
 
-@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("as_json", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_names_that_are_no_text_or_hold_escape_sequences_are_escaped(random_model, scene_folder, tmp_path, as_json):
     picture = (scene_folder / "00.png").read_bytes()
     for name in (b"caf\xe9.png", b"red\x1b[31m.png", "日本.png".encode()):

@@ -327,6 +327,7 @@ def test_one_large_picture_is_decoded_at_a_time(tmp_path, monkeypatch):
     assert max(most) == 1
 
 
+@pytest.mark.slow
 def test_a_jpeg_of_200_megapixels_is_decoded_reduced(tmp_path):
     Image.new("RGB", (16_320, 12_256), (200, 100, 50)).save(tmp_path / "a.jpg", quality=30)
     said, peak = peak_memory(tmp_path / "a.jpg")
