@@ -201,12 +201,6 @@ def test_the_command_prints_json_lines_on_stdout_alone(random_model, scene_folde
     )
 
 
-def test_the_command_prints_a_table(random_model, scene_folder):
-    run = aesr1("score", scene_folder / "00.png", "--model", random_model, "--max-new-tokens", "6")
-    assert run.returncode == 0, run.stderr
-    assert "00.png" in run.stdout and "0–1" in run.stdout
-
-
 @pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
 @pytest.mark.parametrize(
     ("arguments", "problem", "fix"),
@@ -350,7 +344,7 @@ def test_names_that_are_no_text_or_hold_escape_sequences_are_escaped(random_mode
             (b"caf\xe9.png", b"red\x1b[31m.png", "日本.png".encode())
         )
     else:
-        assert rb"caf\udce9.png" in done.stdout and rb"red\x1b[31m.png" in done.stdout
+        assert b"level" in done.stdout and rb"caf\udce9.png" in done.stdout and rb"red\x1b[31m.png" in done.stdout
 
 
 def test_lists_of_names_in_every_form(tmp_path, monkeypatch):

@@ -506,6 +506,7 @@ serve(ServeConfig(port=0, device="cpu", grace=1))
 """
 
 
+@pytest.mark.slow
 def test_a_server_ends_soon_after_its_grace_even_if_the_model_is_at_work():
     process = subprocess.Popen([sys.executable, "-c", STUCK_SERVER], stderr=subprocess.PIPE, text=True)
     try:

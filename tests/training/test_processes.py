@@ -30,11 +30,12 @@ def started(mode: str, scenes: Path, model: Path, output: Path, *more: str) -> s
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "more", "said"),
     [
-        pytest.param("well", ["--nonsense", "1"], "error: unknown settings: --nonsense", marks=pytest.mark.slow),
-        pytest.param("well", ["--split", "holiday"], "error: ", marks=pytest.mark.slow),
+        ("well", ["--nonsense", "1"], "error: unknown settings: --nonsense"),
+        ("well", ["--split", "holiday"], "error: "),
         ("full", [], "error: the GPU's memory is full while loading the model"),
     ],
     ids=["before they are joined", "after", "on one process alone"],
