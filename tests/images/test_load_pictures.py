@@ -83,6 +83,17 @@ def test_a_cut_off_picture_is_a_clear_error(tmp_path):
         open_image(tmp_path / "a.jpg")
 
 
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_a_picture_with_broken_pixels_is_refused_and_not_half_black(tmp_path, place):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 80, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    middle = int(place * len(content))
+    content[middle : middle + 9] = bytes(9)
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(AesError):
+        open_image(tmp_path / "a.png")
+
+
 def test_a_very_thin_picture_is_refused(tmp_path):
     picture(2200, 9).save(tmp_path / "strip.png")
     with pytest.raises(AesError, match="too thin"):

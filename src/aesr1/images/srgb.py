@@ -41,6 +41,7 @@ def to_srgb(source: Image.Image, *, max_pixels: int, name: str) -> Image.Image:
 
     `source` keeps its size and its metadata. AesError for grey values that cannot be scaled.
     """
+    source.load()  # first, because reading a PNG's orientation decodes it, and broken pixels must not pass as metadata
     orientation, profile = _orientation(source), source.info.get("icc_profile")
     picture = _reduced(source, max_pixels=max_pixels, name=name)
     if picture.width * picture.height > max_pixels:
@@ -69,7 +70,6 @@ def _orientation(source: Image.Image) -> int:
 
 def _reduced(source: Image.Image, *, max_pixels: int, name: str) -> Image.Image:
     """The picture as RGB, L or CMYK without transparency; a large one at a whole fraction of its size."""
-    source.load()
     scale = _grey_scale(source, name) if source.mode.startswith(("I", "F")) else None
     pixels = source.width * source.height
     if pixels <= LARGE_PIXELS:
