@@ -213,6 +213,7 @@ def test_the_command_prints_json_lines_on_stdout_alone(random_model, scene_folde
         (["cot", "build", "nothing.jsonl", "-o", "x"], "does not exist", "check the path"),
         (["eval", "nothing.jsonl", "--model", "tiny", "-o", "x"], "does not exist", "check the path"),
         (["ratings", "import", "csv", "nothing.csv", "-o", "x"], "no file nothing.csv", "check the path"),
+        (["ratings", "import", "kon", "x", "-o", "x"], "there is no data set kon", "choose csv, "),
         (["ratings", "scenes", "-o", "x", "--n", "0"], "n is 0", "at least one"),
         (["sft", "--config", "nothing.yaml"], "no such recipe", "--config"),
         (

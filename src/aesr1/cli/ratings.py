@@ -6,16 +6,31 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from aesr1.cli.options import AllowMissing, ImageFolder, Json, Seed
 from aesr1.errors import AesError
 from aesr1.ratings.sets import SETS
 
+
+class DataSets(TyperGroup):
+    """The import commands, one for each data set. AesError for an unknown name."""
+
+    def get_command(self, context: Any, name: str) -> Any:
+        command = super().get_command(context, name)
+        if command is None:
+            fix = f"choose {', '.join(self.commands)}; csv reads a table of your own"
+            raise AesError(f"there is no data set {name}", fix=fix)
+        return command
+
+
 ratings = typer.Typer(no_args_is_help=True, help="Human ratings, in one form: ratings.jsonl.")
-importing = typer.Typer(no_args_is_help=True, help="Import ratings: your own table, or a public data set.")
+importing = typer.Typer(
+    cls=DataSets, no_args_is_help=True, help="Import ratings: your own table, or a public data set."
+)
 ratings.add_typer(importing, name="import")
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; nothing is overwritten.")]

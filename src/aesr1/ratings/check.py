@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aesr1.errors import AesError
+from aesr1.errors import AesError, printable
 from aesr1.images.load import image_size, open_image, too_small
 from aesr1.progress import progress_bar
 from aesr1.ratings.look_alikes import MIN_CORRELATION, SIDE, grey_fingerprint, look_alikes
@@ -215,7 +215,7 @@ def to_text(report: Report, *, shown: int = 3) -> str:
             lines += [f"    {p.image}: {p.message}" for p in _first(report.problems, kind, shown)]
     if len(lines) == 1:
         lines.append("nothing wrong was found")
-    return "\n".join(lines).encode(errors="backslashreplace").decode()  # file names that are not valid text
+    return printable("\n".join(lines))
 
 
 def _first(problems: Iterable[Problem], kind: str, shown: int) -> Sequence[Problem]:
