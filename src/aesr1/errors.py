@@ -1,4 +1,4 @@
-"""AesError, the one exception for problems that a user can solve; text that is safe on a terminal."""
+"""AesError, the one exception for problems that a user can solve; text for a terminal; how to install an extra."""
 
 from __future__ import annotations
 

@@ -321,7 +321,7 @@ def test_a_small_file_of_169_megapixels_needs_600_mib_at_most(tmp_path):
 
 def test_one_large_picture_is_decoded_at_a_time(tmp_path, monkeypatch):
     picture(100, 100).save(tmp_path / "a.png")
-    monkeypatch.setattr(load, "LARGE_PIXELS", 5_000)
+    monkeypatch.setattr(load, "ALONE_PIXELS", 5_000)
     real, now, most = load.to_srgb, [0], []
 
     def slow(source, **more):
@@ -336,6 +336,13 @@ def test_one_large_picture_is_decoded_at_a_time(tmp_path, monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         assert len(list(pool.map(open_image, [tmp_path / "a.png"] * 6))) == 6
     assert max(most) == 1
+
+
+def test_a_large_picture_needs_no_folder_that_can_be_written(tmp_path, monkeypatch):
+    picture(100, 100).save(tmp_path / "a.png")
+    monkeypatch.setattr(load, "ALONE_PIXELS", 5_000)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "a.png"))
+    assert open_image(tmp_path / "a.png").size == (100, 100)
 
 
 @pytest.mark.slow

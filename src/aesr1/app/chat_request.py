@@ -176,7 +176,7 @@ def _read_messages(messages: Any, vlm: Vlm) -> tuple[str, str]:
         content = message.get("content")
         if not isinstance(content, str | list):
             raise AesError("a message has no content", fix=fix)
-        if len(content) > MAX_PARTS and isinstance(content, list):
+        if isinstance(content, list) and len(content) > MAX_PARTS:
             raise AesError(f"a message has {len(content):,} parts", fix=f"send at most {MAX_PARTS}")
         pictures, words = len(urls), len(texts)
         for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:

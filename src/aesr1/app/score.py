@@ -80,11 +80,13 @@ class ScoreConfig:
     max_pixels: int | None = None
     settings: PredictSettings | None = None
 
+    def __post_init__(self) -> None:
+        if self.output is not None:
+            rows_file(self.output)  # AesError before a model loads
+
 
 def score_files(config: ScoreConfig) -> Iterator[Prediction]:
     """Predictions of all pictures found, in order. Rows of the same model in the output file are not scored again."""
-    if config.output is not None:
-        rows_file(config.output)
     paths, warnings = find_images(config.inputs)
     for warning in warnings:
         print(printable(warning), file=sys.stderr)
@@ -105,14 +107,14 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
 
 
 def _resumed(scorer: Scorer, paths: Sequence[Path], output: Path, pool: Executor | None) -> Iterator[Prediction]:
-    from aesr1.model.predict import completed_rows
+    from aesr1.model.predict import completed_rows, with_identity
 
     with Appender(output) as rows, progress_bar("score", total=len(paths)) as progress:
         done = completed_rows(rows, scorer.vlm, scorer.settings, list(map(str, paths)))
         todo = [path for path in paths if str(path) not in done]
         progress.advance(len(paths) - len(todo))
         for prediction in scorer.stream(todo, pool=pool):
-            rows.append(prediction)
+            done[prediction.image] = with_identity(prediction)
+            rows.append(done[prediction.image])
             progress.advance(1)
-            done[prediction.image] = prediction
     yield from (done[str(path)] for path in paths)

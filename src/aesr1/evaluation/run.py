@@ -14,7 +14,7 @@ from aesr1.evaluation.compare import Comparison, compare, human_scores, to_markd
 from aesr1.evaluation.reasons import dimension_coverage, distinct_ngrams, distinct_texts, leak_rate, template_rate, tone
 from aesr1.images.prefetch import prefetch_pool
 from aesr1.model.load import load
-from aesr1.model.predict import PredictSettings, completed_rows, predict
+from aesr1.model.predict import PredictSettings, completed_rows, predict, with_identity
 from aesr1.outputs import require_same_settings, write_json, write_run, write_text
 from aesr1.progress import progress_bar
 from aesr1.records import Appender, Prediction, Rating, ratings_file, ratings_of_split, read_rows
@@ -83,7 +83,7 @@ def _predictions(
         todo = [rating.image for rating in ratings if rating.image not in done]
         progress.advance(len(done))
         for prediction in predict(vlm, todo, config.predict_settings, pool=pool):
-            rows.append(prediction)
-            done[prediction.image] = prediction
+            done[prediction.image] = with_identity(prediction)
+            rows.append(done[prediction.image])
             progress.advance(1)
     return [done[rating.image] for rating in ratings]

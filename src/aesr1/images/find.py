@@ -37,9 +37,9 @@ def find_images(inputs: Iterable[str | Path]) -> FoundImages:
     warnings: list[str] = []
     skipped: Counter[str] = Counter()
     for entry in inputs:
-        if _is(entry, os.path.isdir):
+        if os.path.isdir(entry):  # noqa: PTH112  # False for a name that is too long
             matches = sorted(_pictures_below(Path(entry), skipped))
-        elif any(mark in str(entry) for mark in "*?[") and not _is(entry, os.path.exists):
+        elif any(mark in str(entry) for mark in "*?[") and not os.path.exists(entry):  # noqa: PTH110
             names = globbing.glob(str(entry), recursive=True)  # noqa: PTH207  # the pattern may be absolute
             matches = sorted(Path(name) for name in names if Path(name).is_file())
         else:
@@ -78,13 +78,6 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise AesError(f"the list {file} cannot be read: {error.strerror}", fix="pass a file of names") from error
-
-
-def _is(entry: str | Path, test: object) -> bool:
-    try:
-        return bool(test(entry))  # type: ignore[operator]
-    except ValueError:  # a null character in the name
-        return False
 
 
 def _pictures_below(folder: Path, skipped: Counter[str]) -> Iterator[Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from aesr1.errors import AesError, install
+from aesr1.images.srgb import ORIENTATION
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "JPEG2000", "PPM")
 """Formats that are opened; JPEG includes MPO. Others of Pillow start programs (EPS) or are hardly ever photographs."""
@@ -61,7 +62,7 @@ def open_raw(path: Path) -> Image.Image:
                 picture = Image.fromarray(preview.data)
             else:
                 picture = Image.open(io.BytesIO(preview.data), formats=["JPEG"])
-                if picture.getexif().get(0x0112, 1) != 1:
+                if picture.getexif().get(ORIENTATION, 1) != 1:
                     return picture
             turn = TURN_OF_FLIP.get(raw.sizes.flip)
             return picture if turn is None else picture.transpose(turn)

@@ -8,7 +8,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +19,7 @@ from PIL import Image, ImageFile, JpegImagePlugin, UnidentifiedImageError
 
 from aesr1.errors import AesError
 from aesr1.images.formats import HEIF_BRANDS, HEIF_FIX, RAW_SUFFIXES, formats, open_raw
-from aesr1.images.srgb import LARGE_PIXELS, size_within, to_srgb
+from aesr1.images.srgb import size_within, to_srgb
 
 ImageSource = str | Path | bytes | bytearray | BinaryIO | Image.Image | NDArray[np.uint8]
 """A path, the bytes of a file, an open file, a picture, or an array of height × width × 3."""
@@ -28,6 +28,8 @@ MAX_SOURCE_PIXELS = 170_000_000
 """Larger pictures are refused before they are decoded. A JPEG counts as the size it is decoded at."""
 MAX_KEPT_PIXELS = 2**25
 """Largest picture that is returned where the caller names no limit."""
+ALONE_PIXELS = 2**25
+"""A larger picture waits until no other of its kind is decoded: it takes 130 MB and more."""
 MIN_SIDE, MAX_RATIO = 8, 100
 """Models cut a picture into patches, so very thin pictures cannot be judged."""
 JPEG_MARK = b"\xff\xd8\xff"
@@ -131,12 +133,12 @@ def _checked(source: Image.Image, *, max_pixels: int, max_source_pixels: int, na
 @contextmanager
 def _slot(pixels: int) -> Iterator[None]:
     """One large picture at a time is decoded, by all threads and processes of a user: several would fill the memory."""
-    if pixels <= LARGE_PIXELS:
-        yield
-        return
     user = os.getuid() if hasattr(os, "getuid") else ""
     lock = FileLock(Path(tempfile.gettempdir()) / f"aesr1-{user}-large-picture.lock")
-    with lock:
+    with ExitStack() as held:
+        if pixels > ALONE_PIXELS:
+            with suppress(OSError):  # no temporary folder to write in: the picture is read all the same
+                held.enter_context(lock)
         yield
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from aesr1.errors import AesError
 from aesr1.images.formats import formats
-from aesr1.images.load import open_image
+from aesr1.images.load import image_size, open_image
+from aesr1.images.srgb import ORIENTATION
 
 HARMLESS = frozenset(
     {"adobe", "adobe_transform", "aspect", "background", "chromaticity", "compression", "dpi", "duration", "gamma"}
@@ -30,13 +31,13 @@ def bytes_without_metadata(path: str | Path) -> bytes:
     A JPEG is encoded with its own tables, so that pixels change by rounding alone; an upright copy in sRGB is made of
     a turned picture (JPEG), and of formats that can hide metadata (PNG).
     """
-    open_image(path, max_pixels=64)  # AesError for a file that is no picture
+    image_size(path)  # AesError for a file that is no picture; reads the head alone
     content = Path(path).read_bytes()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=formats()) as picture:
-                orientation = picture.getexif().get(0x0112, 1)
+                orientation = picture.getexif().get(ORIENTATION, 1)
                 if picture.format in PLAIN and _is_plain(picture, content):
                     return content
                 output = io.BytesIO()

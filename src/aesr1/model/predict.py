@@ -94,7 +94,7 @@ def predict(
         for batch in _batches(vlm, pictures, settings.batch_size):
             indices, readable = zip(*batch, strict=True)
             for index, row in zip(indices, _score_batch(vlm, readable, settings), strict=True):
-                rows[index] = replace(row, image=paths[index], **_identity(paths[index]))
+                rows[index] = replace(row, image=paths[index])
             while next_index in rows:
                 yield rows[next_index]
                 next_index += 1
@@ -219,6 +219,11 @@ def _size_and_time(image: str) -> tuple[int, float] | None:
     except (OSError, ValueError):
         return None
     return status.st_size, status.st_mtime
+
+
+def with_identity(row: Prediction) -> Prediction:
+    """A row for a file of rows: with the size, time and hash of its picture's file, so that an edit is noticed."""
+    return replace(row, **_identity(row.image))
 
 
 def _identity(image: str) -> dict[str, Any]:
