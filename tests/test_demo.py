@@ -12,7 +12,8 @@ from aesr1.records import Prediction, read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
 
-SHORT = ("--max_steps", "2", "--per_device_train_batch_size", "8", "--num_generations", "4", "--validate_images", "4")
+SIZES = ("--per_device_train_batch_size", "8", "--num_generations", "4", "--validate_images", "4")
+SHORT = ("--max_steps", "2", "--min_readable", "0", *SIZES)
 
 
 def test_a_small_demo_runs_resumes_and_writes_its_numbers(tmp_path):

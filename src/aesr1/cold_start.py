@@ -15,7 +15,7 @@ from aesr1.contract import Judgement, render_reply
 from aesr1.errors import AesError
 from aesr1.model.load import load_config
 from aesr1.model.out_of_memory import explain_out_of_memory
-from aesr1.records import Rationale, read_rows
+from aesr1.records import Rating, Rationale, read_rows
 from aesr1.training.callbacks import ProgressBar
 from aesr1.training.checks import check_loggers, check_trainer
 from aesr1.training.dry_run import (
@@ -36,6 +36,7 @@ from aesr1.training.recipe import parse_recipe
 from aesr1.training.resume import ResumableTrainer, resume_point
 from aesr1.training.run import begin_run, finish_run, train
 from aesr1.training.settings import ModelSettings
+from aesr1.training.validation import SayReadable, Validation, ValidationSettings, validation_ratings
 
 PAPER: dict[str, Any] = {
     "learning_rate": 1e-5,
@@ -55,14 +56,20 @@ PAPER: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class ColdStartConfig:
+class ColdStartConfig(ValidationSettings):
     """Settings of the cold start itself. TRL's SFTConfig has the others, such as `output_dir`."""
 
     _argument_group_name = "settings of the cold start"
 
     rationales: str = field(metadata={"help": "rationales.jsonl, as `aesr1 cot build` writes it."})
+    ratings: str = field(
+        default="",
+        metadata={"help": "ratings.jsonl with held-out images, to validate on and to count readable replies about."},
+    )
 
 
+REPLY_TOKENS = 512
+"""Longest reply in validation."""
 SETTINGS = (ColdStartConfig, ModelSettings, SFTConfig)
 """The settings of a run, as a recipe and flags give them; the last are TRL's."""
 
@@ -71,7 +78,7 @@ def cold_start(config: ColdStartConfig, model: ModelSettings, training: SFTConfi
     """Train the language model on rationales; returns the checkpoint's folder. Resumes an unfinished run."""
     started = time.time()
     launch = launch_from_environment(training)
-    rationales, resume = _checked_data(config, model, training, launch)
+    data = _checked_data(config, model, training, launch)
     settings = {**asdict(config), **asdict(model)}
     vlm = begin_run(model, training, launch, settings=settings)
     progress = ProgressBar("cold start")
@@ -79,12 +86,16 @@ def cold_start(config: ColdStartConfig, model: ModelSettings, training: SFTConfi
         trainer = ColdStartTrainer(
             model=vlm.model,
             args=training,
-            train_dataset=picture_dataset(_rows(rationales), max_pixels=model.max_pixels),
+            train_dataset=picture_dataset(_rows(data.rationales), max_pixels=model.max_pixels),
             processing_class=vlm.processor,
             callbacks=[progress],
             peft_config=lora_config(vlm.model, rank=model.lora_rank, alpha=model.lora_alpha),
         )
-    train(trainer, progress, resume=resume)
+    if data.validation and config.validate_every:
+        trainer.add_callback(Validation(trainer, vlm, data.validation, config, max_new_tokens=REPLY_TOKENS))
+    images = [row.image for row in data.validation or data.rationales]
+    trainer.add_callback(SayReadable(vlm, images, config, max_new_tokens=REPLY_TOKENS))
+    train(trainer, progress, resume=data.resume)
     return finish_run(trainer, vlm.processor, settings, stage="cold start", started=started)
 
 
@@ -92,6 +103,7 @@ class _Data(NamedTuple):
     """What a run reads before its model loads."""
 
     rationales: list[Rationale]
+    validation: list[Rating]
     resume: str | None  # checkpoint
 
 
@@ -102,10 +114,11 @@ def _checked_data(config: ColdStartConfig, model: ModelSettings, training: SFTCo
     rationales = read_rows(Path(config.rationales), Rationale)
     if not rationales:
         raise AesError(f"{config.rationales} holds no rationales", fix="build them with `aesr1 cot build`")
-    check_images([rationale.image for rationale in rationales])
+    validation = validation_ratings(read_rows(Path(config.ratings), Rating), config) if config.ratings else []
+    check_images([*(row.image for row in rationales), *(row.image for row in validation)])
     if training.max_length is not None:
         _check_length(model, training.max_length, rationales)
-    return _Data(rationales, resume_point(Path(training.output_dir), launch))
+    return _Data(rationales, validation, resume_point(Path(training.output_dir), launch))
 
 
 def _check_length(model: ModelSettings, max_length: int, rationales: Sequence[Rationale]) -> None:
@@ -144,7 +157,7 @@ def _reply(row: Rationale) -> str:
 def describe_run(config: ColdStartConfig, settings: ModelSettings, training: SFTConfig, dry: DryRun) -> str:
     """The text of `aesr1 sft --dry_run`. AesError where the run is not possible."""
     launch = planned_launch(dry, training)
-    rationales, _ = _checked_data(config, settings, training, launch)
+    rationales = _checked_data(config, settings, training, launch).rationales
     micro_batch = training.per_device_train_batch_size
     planned = schedule(training, math.ceil(len(rationales) / (micro_batch * launch.processes)))
     model = summarize_model(settings, training, launch)

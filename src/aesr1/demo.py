@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from aesr1.model.load import BACKBONE
 from aesr1.model.predict import PredictSettings
 from aesr1.outputs import require_same_settings, write_json
 from aesr1.records import Prediction, read_rows, write_rows
+from aesr1.terminal import say
 
 PREDICT_SETTINGS = PredictSettings(batch_size=64, max_new_tokens=96)
 HELD_OUT_SEED = 1_000_000
@@ -43,7 +43,7 @@ def run_demo(config: DemoConfig) -> str:
 
     def stage(name: str, done: Path, run: Callable[[DemoConfig], None]) -> None:
         if done.exists():
-            print(f"{name}: done before", file=sys.stderr)
+            say(f"{name}: done before")
             return
         start = time.time()
         try:

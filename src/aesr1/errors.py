@@ -1,8 +1,7 @@
-"""AesError, the one exception for problems that a user can solve; text for a terminal; how to install an extra."""
+"""AesError, the one exception for problems that a user can solve; how to install an extra."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable
 
 
@@ -19,19 +18,6 @@ class AesError(Exception):
 
     def __str__(self) -> str:
         return f"{self.problem}\n  → {self.fix}"
-
-
-def printable(text: str) -> str:
-    """Text for a terminal: control characters and halves of characters are escaped, line breaks and tabs stay.
-
-    File names and replies may hold escape sequences, which a terminal would obey.
-    """
-    return "".join(
-        character
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs")
-        else character.encode("unicode_escape", "surrogatepass").decode()
-        for character in text
-    )
 
 
 def install(extra: str) -> str:

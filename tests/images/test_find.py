@@ -1,5 +1,6 @@
 """Which files a search finds, and what it says of the others."""
 
+import io
 import os
 
 import pytest
@@ -115,6 +116,26 @@ def test_camera_raw_is_developed_where_its_package_is_installed(tmp_path):
     (tmp_path / "broken.cr2").write_bytes(b"hello")
     with pytest.raises(AesError, match=r"broken\.cr2 cannot be read as camera RAW"):
         open_image(tmp_path / "broken.cr2")
+
+
+@pytest.mark.parametrize(
+    ("size", "orientation", "wanted"),
+    [
+        ((800, 600), 1, (800, 600)),
+        ((800, 600), 6, (600, 800)),
+        ((160, 120), 1, (512, 384)),  # a thumbnail: the picture is developed
+    ],
+)
+def test_the_preview_in_camera_raw_is_taken_before_it_is_developed(tmp_path, size, orientation, wanted):
+    pytest.importorskip("rawpy")
+    file = io.BytesIO()
+    Image.new("RGB", size, (10, 200, 30)).save(file, "JPEG")
+    preview = (file.getvalue(), *size)
+    raw = dng(1024, 768, [30_000] * (1024 * 768), preview=preview, orientation=orientation)
+    (tmp_path / "a.dng").write_bytes(raw)
+    opened = open_image(tmp_path / "a.dng")
+    assert opened.size == wanted
+    assert (abs(opened.getpixel((9, 9))[0] - 10) < 4) == (wanted != (512, 384))
 
 
 def test_camera_raw_and_heic_without_their_packages_name_the_fix(tmp_path, monkeypatch):

@@ -103,6 +103,41 @@ def test_rapo_leaves_the_eyes_alone_when_asked(fluent_model, scene_folder, tmp_p
     assert changed and not any("visual" in name for name in changed)
 
 
+def test_rapo_does_not_start_where_replies_cannot_be_read(random_model, scene_folder, tmp_path):
+    ask = ["--min_readable", "0.3"]
+    with pytest.raises(AesError, match=r"0 of the model's replies about 4 images can be read, and RAPO needs 30%") as e:
+        train.main(rapo_arguments(scene_folder, random_model, tmp_path / "rapo", *ask))
+    assert "min_readable: 0 trains all the same" in e.value.fix
+    assert not list((tmp_path / "rapo").glob("checkpoint-*"))
+
+
+def test_counting_readable_replies_changes_no_weight(uninterrupted, fluent_model, scene_folder, tmp_path):
+    checked = train.main(rapo_arguments(scene_folder, fluent_model, tmp_path / "rapo", "--min_readable", "1"))
+    before, after = weights(uninterrupted), weights(checked)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "said"),
+    [
+        ("random", [], "replies that can be read: 0 of 8\n  → RAPO needs more: train longer"),
+        ("fluent", ["--ratings", "{ratings}", "--validate_every", "1"], "replies that can be read: 5 of 5\n"),
+    ],
+)
+def test_the_cold_start_says_how_many_replies_can_be_read(
+    name, more, said, rationales, random_model, fluent_model, scene_folder, tmp_path, capsys
+):
+    model = {"random": random_model, "fluent": fluent_model}[name]
+    more = [text.format(ratings=scene_folder / "ratings.jsonl") for text in more]
+    given = ["--rationales", str(rationales), "--model", str(model), "--output_dir", str(tmp_path), "--max_steps", "1"]
+    rest = ["--learning_rate", "1e-9", "--min_readable", "0.5", "--validate_images", "5"]
+    cold_start.main([*given, *CPU, *rest, *more])
+    errors = capsys.readouterr().err
+    assert said in errors and ("train longer" in errors) == (name == "random")
+    figures = [json.loads(line) for line in (tmp_path / "figures.jsonl").open()]
+    assert [row["validation/readable"] for row in figures if "validation/readable" in row] == [1.0] * bool(more)
+
+
 def test_a_loss_that_is_no_number_ends_the_run(rationales, random_model, tmp_path):
     arguments = ["--rationales", str(rationales), "--model", str(random_model), "--output_dir", str(tmp_path)]
     wild = ["--learning_rate", "1e30", "--logging_steps", "1", "--save_steps", "1", "--max_steps", "4"]
@@ -280,8 +315,8 @@ LORA = ["--lora_rank", "4"]
         ("aesr1.model.load.AutoModelForImageTextToText.from_pretrained", [], "loading the model", "lora_rank: 32"),
         ("torch.nn.Module.to", LORA, "loading the model", "dtype: bfloat16, which halves the weights"),
         ("trl.trainer.grpo_trainer.create_model_from_path", [], "setting up the training", "set beta: 0"),
-        ("aesr1.rapo.validation.predict", [], "validating", "lower validate_batch from 32 to 16"),
-        ("aesr1.rapo.validation.predict", ["--validate_batch", "1"], "validating", "set validate_every: 0"),
+        ("aesr1.training.validation.predict", [], "validating", "lower validate_batch from 32 to 16"),
+        ("aesr1.training.validation.predict", ["--validate_batch", "1"], "validating", "set validate_every: 0"),
         ("aesr1.training.run.save_merged", LORA, "writing the model", "GiB of the computer's memory; the same command"),
         ("transformers.Trainer.save_model", ["--save_strategy", "no"], "writing the model", "free 0.0 GiB"),
     ],

@@ -19,7 +19,7 @@ from aesr1.training.launch import SHARD_ALL, SHARD_OPTIMIZER, Launch, launch_wit
 from aesr1.training.resume import resume_point
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "accelerate" / "fsdp2.yaml"
-RAPO = ["--num_generations", 4, "--validate_every", 0, "--max_completion_length", 24]
+RAPO = ["--num_generations", 4, "--validate_every", 0, "--max_completion_length", 24, "--min_readable", 0]
 """Settings of every RAPO here."""
 
 

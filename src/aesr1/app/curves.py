@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +12,11 @@ from PIL import Image
 from aesr1.app.curve_panels import DOTTED, LOGS_SMOOTHED, REST, Points, Section, points, sections, shown, ticks
 from aesr1.app.curve_png import COLOURS, SOFTWARE, write_png
 from aesr1.app.run_files import Run, read_run
-from aesr1.errors import AesError, printable
+from aesr1.errors import AesError
 from aesr1.html_page import InlineThumbnail, inline_thumbnail, is_page, render_page, short_names
 from aesr1.outputs import replaced_file
 from aesr1.records import SampledReply
+from aesr1.terminal import say
 from aesr1.training.alarms import LogRow
 
 GENERATOR = "aesr1 curves"
@@ -73,7 +73,7 @@ def draw_curves(folders: Sequence[Path], output: Path | None = None) -> Path:
             fix="look at their figures.jsonl; a run whose first loss is NaN has nothing else to show",
         )
     for problem in (problem for run in runs for problem in run.problems):
-        print(printable(problem), file=sys.stderr)
+        say(problem)
     with replaced_file(output) as part:
         if output.suffix == ".png":
             write_png([run.name for run in runs], all_sections, part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from aesr1.app.predictions_table import TABLES, rows_file, write_table
 from aesr1.contract import MAX_PIXELS
-from aesr1.errors import AesError, printable
+from aesr1.errors import AesError
 from aesr1.images.find import find_images
 from aesr1.images.prefetch import prefetch_pool
 from aesr1.progress import progress_bar
 from aesr1.records import Appender, Prediction
+from aesr1.terminal import say
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -89,7 +89,7 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
     """Predictions of all pictures found, in order. Rows of the same model in the output file are not scored again."""
     paths, warnings = find_images(config.inputs)
     for warning in warnings:
-        print(printable(warning), file=sys.stderr)
+        say(warning)
     with prefetch_pool(len(paths)) as pool:
         scorer = Scorer(config.model, max_pixels=config.max_pixels, settings=config.settings)
         if config.output is None:

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from aesr1.contract import level_of
-from aesr1.errors import printable
 from aesr1.records import Prediction
+from aesr1.terminal import printable
 
 
 def print_table(predictions: Sequence[Prediction]) -> None:

@@ -10,7 +10,6 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -23,6 +22,7 @@ from aesr1.app.batching import Batcher
 from aesr1.app.chat_request import GeneratedReply, HttpRefusal, ServeConfig, parse_chat_request, stopping_refusal
 from aesr1.contract import VERSION
 from aesr1.errors import AesError, install
+from aesr1.terminal import say
 
 if TYPE_CHECKING:
     import uvicorn
@@ -235,14 +235,14 @@ def serve(config: ServeConfig) -> None:
         before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         host, port = listener.getsockname()[:2]
         address = f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
-        print(f"aesr1 serves {app.state.model} at {address}; Ctrl-C ends it", file=sys.stderr, flush=True)
+        say(f"aesr1 serves {app.state.model} at {address}; Ctrl-C ends it")
         try:
             server.run(sockets=[listener])
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
             if not app.state.ended:
-                print("the model was still at work and was stopped", file=sys.stderr, flush=True)
+                say("the model was still at work and was stopped")
                 os._exit(0)  # a thread within torch cannot be ended in another way
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,8 @@ import typer
 
 from aesr1.aescot.settings import EMBEDDED, CotConfig, EndpointConfig, FilterSettings, Teacher
 from aesr1.cli.options import Json, Output, Page, options_from
-from aesr1.errors import AesError, printable
+from aesr1.errors import AesError
+from aesr1.terminal import print_result, say
 
 cot = typer.Typer(no_args_is_help=True, help="AesCoT: rationales that fit human ratings.")
 
@@ -109,19 +109,19 @@ def cot_build(
     filters = replace(EMBEDDED if asked is None else FilterSettings(), **_given_filters(settings))
     chosen = CotConfig(ratings_file, output, filters=filters, teacher=asked, **_values(CotConfig, settings))
     if dry_run:
-        print(estimate(chosen))
+        print_result(estimate(chosen))
         return
     if batch_file is not None:
         written = write_batch(chosen, batch_file)
-        print(printable("\n".join([f"{written.file}: {written.requests:,} requests", *written.unreadable])))
+        print_result("\n".join([f"{written.file}: {written.requests:,} requests", *written.unreadable]))
         return
     if batch_results is not None:
         read, summary = read_batch(chosen, batch_results)
         found = f"{read.answers:,} answers, {read.failed:,} failed, {read.known:,} known before"
-        print(f"{found}, {read.unknown:,} for other pictures", file=sys.stderr)
+        say(f"{found}, {read.unknown:,} for other pictures")
     else:
         summary = build(chosen)
-    print(json.dumps(summary._asdict()) if as_json else f"{to_markdown(summary)}\n{output / 'rationales.jsonl'}")
+    print_result(json.dumps(summary._asdict()) if as_json else f"{to_markdown(summary)}\n{output / 'rationales.jsonl'}")
 
 
 @cot.command("filter")
@@ -138,7 +138,7 @@ def cot_filter(
     filters = FilterSettings(**_given_filters(settings))
     ledger = raw / "raw.jsonl" if raw.is_dir() else raw
     summary = refilter(ledger, output, n=settings["n"], filters=filters)
-    print(json.dumps(summary._asdict()) if as_json else f"{to_markdown(summary)}\n{output / 'rationales.jsonl'}")
+    print_result(json.dumps(summary._asdict()) if as_json else f"{to_markdown(summary)}\n{output / 'rationales.jsonl'}")
 
 
 @cot.command("export")
@@ -151,7 +151,7 @@ def cot_export(
     from aesr1.aescot.export import export
 
     for file in export(rationales, to, output):
-        print(file)
+        print_result(file)
 
 
 @cot.command("show")
@@ -165,7 +165,7 @@ def cot_show(
     from aesr1.aescot.page import write_page
 
     shown = write_page(folder, output, raw=raw, limit=limit)
-    print(f"{output}: {shown.shown:,} of {shown.drafts:,} drafts, {shown.missing:,} pictures missing")
+    print_result(f"{output}: {shown.shown:,} of {shown.drafts:,} drafts, {shown.missing:,} pictures missing")
 
 
 def _values(kind: type, settings: dict[str, Any], *without: str) -> dict[str, Any]:

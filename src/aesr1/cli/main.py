@@ -28,7 +28,8 @@ from aesr1.cli.options import (
 )
 from aesr1.cli.ratings import ratings
 from aesr1.contract import MAX_PIXELS
-from aesr1.errors import AesError, printable
+from aesr1.errors import AesError
+from aesr1.terminal import print_result, say
 from aesr1.training.processes import is_first_process, should_print_error
 
 app = typer.Typer(
@@ -158,7 +159,7 @@ def score(
         fast=fast,
     )
     if model is None:
-        print(TINY_MODEL_NOTE, file=sys.stderr)
+        say(TINY_MODEL_NOTE)
     rows = []
     for row in score_files(ScoreConfig(inputs, model, output, max_pixels, settings)):
         rows.append(row)
@@ -169,7 +170,7 @@ def score(
     failed = [row for row in rows if row.score is None]
     if failed:
         first = f"{failed[0].image}: {failed[0].error}"
-        print(printable(f"{len(failed):,} of {len(rows):,} failed, first: {first}"), file=sys.stderr)
+        say(f"{len(failed):,} of {len(rows):,} failed, first: {first}")
     if len(failed) == len(rows):
         raise typer.Exit(1)
 
@@ -186,7 +187,7 @@ def report(
     from aesr1.app.report import write_report
 
     summary = write_report(predictions, output, ratings=ratings_file)
-    print(f"{output}: {summary.pictures} pictures, {summary.failed} without a score, {summary.missing} missing")
+    print_result(f"{output}: {summary.pictures} pictures, {summary.failed} without a score, {summary.missing} missing")
 
 
 @app.command()
@@ -201,7 +202,7 @@ def curves(
     """Draw the curves of training runs: rewards, replies, validation, alarms with advice."""
     from aesr1.app.curves import draw_curves
 
-    print(draw_curves(runs, output))
+    print_result(draw_curves(runs, output))
 
 
 @app.command()
@@ -224,7 +225,7 @@ def serve(
     from aesr1.app.serve import serve as run
 
     if model is None:
-        print(TINY_MODEL_NOTE, file=sys.stderr)
+        say(TINY_MODEL_NOTE)
     run(ServeConfig(model, host, port, max_pixels, max_batch=max_batch, max_new_tokens=max_new_tokens, api_key=api_key))
 
 
@@ -251,7 +252,7 @@ def main() -> None:
     except AesError as error:
         _fail(error.problem, error.fix)
     except Stopped:
-        print("stopped; what was written stays, and the same command resumes", file=sys.stderr)
+        say("stopped; what was written stays, and the same command resumes")
         sys.exit(130)
     except Exception as error:
         if "No space left on device" in str(error):  # torch and safetensors wrap the operating system's error
@@ -268,10 +269,10 @@ def _stop(number: int, frame: object) -> None:
 def _print_once(result: object) -> None:
     """Print the result of a run from its first process alone."""
     if is_first_process():
-        print(result)
+        print_result(result)
 
 
 def _fail(problem: str, fix: str) -> None:
     if should_print_error(problem):
-        print(f"error: {printable(problem)}\n  fix: {printable(fix)}", file=sys.stderr)
+        say(f"error: {problem}\n  fix: {fix}")
     sys.exit(1)

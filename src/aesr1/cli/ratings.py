@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from aesr1.cli.options import AllowMissing, ImageFolder, Json, Seed
 from aesr1.errors import AesError
 from aesr1.ratings.sets import SETS
+from aesr1.terminal import print_result, say
 
 
 class DataSets(TyperGroup):
@@ -60,7 +61,7 @@ def ratings_import_csv(
     """Your own ratings from a CSV table."""
     from aesr1.ratings.own_table import CsvConfig, import_csv
 
-    print(
+    print_result(
         import_csv(
             CsvConfig(
                 file=file,
@@ -91,7 +92,7 @@ def ratings_scenes(
     from aesr1.tiny.album import AlbumConfig, make_album
 
     config = AlbumConfig(output, n=n, seed=seed, split=split)
-    print(make_album(config if not style else AlbumConfig(output, n=n, seed=seed, split=split, styles=tuple(style))))
+    print_result(make_album(replace(config, styles=tuple(style)) if style else config))
 
 
 @importing.command("hf")
@@ -114,7 +115,7 @@ def ratings_import_hf(
     from aesr1.ratings.huggingface import HuggingFaceConfig, import_huggingface
 
     pairs = tuple(_field_and_column(text) for text in columns or ())
-    print(
+    print_result(
         import_huggingface(
             HuggingFaceConfig(name, output, tuple(data or ()), pairs, scale, domain, revision, allow_missing)
         )
@@ -143,8 +144,8 @@ def _import_public(name: str) -> Callable[..., None]:
 
         imported = import_set(ImportConfig(name, root, output, images, labels_only, allow_missing, subset))
         rows = ", ".join(f"{count:,} {split}" for split, count in imported.rows.items())
-        print(f"{rows}; {imported.missing:,} missing", file=sys.stderr)
-        print(imported.ratings)
+        say(f"{rows}; {imported.missing:,} missing")
+        print_result(imported.ratings)
 
     return command
 
@@ -169,8 +170,8 @@ def ratings_mix(
     levels = tuple(balance.split(",")) if balance else ()
     mixed = mix(MixConfig(parse_sources(sources), output, n, split, val, levels, seed))
     for domain, rows in mixed.rows.items():
-        print(f"{domain}: {', '.join(f'{count:,} {split}' for split, count in rows.items())}", file=sys.stderr)
-    print(mixed.ratings)
+        say(f"{domain}: {', '.join(f'{count:,} {split}' for split, count in rows.items())}")
+    print_result(mixed.ratings)
 
 
 @ratings.command("split")
@@ -192,8 +193,8 @@ def ratings_split(
 
     shares = (("train", train), ("val", val), ("test", test))
     counts = split(SplitConfig(ratings_file, output, shares, tuple(keep or ()), group_by, seed))
-    print(", ".join(f"{count:,} {name}" for name, count in counts.items()), file=sys.stderr)
-    print(output / "ratings.jsonl")
+    say(", ".join(f"{count:,} {name}" for name, count in counts.items()))
+    print_result(output / "ratings.jsonl")
 
 
 @ratings.command("show")
@@ -206,9 +207,9 @@ def ratings_show(
     from aesr1.ratings.show import overview, save_plot, to_text
 
     overviews, columns = overview(files)
-    print(json.dumps([each._asdict() for each in overviews]) if as_json else to_text(overviews))
+    print_result(json.dumps([each._asdict() for each in overviews]) if as_json else to_text(overviews))
     if plot is not None:
-        print(save_plot(columns, plot), file=sys.stderr)
+        say(str(save_plot(columns, plot)))
 
 
 @ratings.command("check")
@@ -226,9 +227,9 @@ def ratings_check(
     report = check(CheckConfig(tuple(files), allow_missing, alike))
     if as_json:
         problems = [problem._asdict() for problem in report.problems]
-        print(json.dumps({**report._asdict(), "problems": problems, "failed": report.failed}))
+        print_result(json.dumps({**report._asdict(), "problems": problems, "failed": report.failed}))
     else:
-        print(to_text(report))
+        print_result(to_text(report))
     if report.failed:
         raise typer.Exit(1)
 
@@ -244,4 +245,4 @@ def ratings_export(
     from aesr1.ratings.export import ExportConfig, export
 
     for file in export(ExportConfig(ratings_file, to, output, split)):
-        print(file)
+        print_result(file)

@@ -6,6 +6,7 @@ import io
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -46,6 +47,10 @@ def suffixes() -> frozenset[str]:
     return frozenset(known) | heif | raw
 
 
+MIN_PREVIEW = 640
+"""Longer side in pixels from which the preview in a RAW file is used; some cameras embed a thumbnail alone."""
+
+
 def open_raw(path: Path) -> Image.Image:
     """The picture that the camera embedded in a RAW file, upright; else the developed one. AesError."""
     if find_spec("rawpy") is None:
@@ -54,17 +59,26 @@ def open_raw(path: Path) -> Image.Image:
 
     try:
         with rawpy.imread(str(path)) as raw:
-            try:
-                preview = raw.extract_thumb()
-            except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
+            picture = _preview(raw)
+            developed = max(raw.sizes.width, raw.sizes.height) // 2  # its longer side
+            if picture is None or max(picture.size) < min(MIN_PREVIEW, developed):
                 return Image.fromarray(raw.postprocess(use_camera_wb=True, half_size=True))
-            if preview.format == rawpy.ThumbFormat.BITMAP:
-                picture = Image.fromarray(preview.data)
-            else:
-                picture = Image.open(io.BytesIO(preview.data), formats=["JPEG"])
-                if picture.getexif().get(ORIENTATION, 1) != 1:
-                    return picture
+            if picture.getexif().get(ORIENTATION, 1) != 1:
+                return picture
             turn = TURN_OF_FLIP.get(raw.sizes.flip)
             return picture if turn is None else picture.transpose(turn)
     except rawpy.LibRawError as error:
         raise AesError(f"{path} cannot be read as camera RAW: {error}", fix="check the file") from error
+
+
+def _preview(raw: Any) -> Image.Image | None:
+    """The picture embedded in an open RAW file, with its own EXIF; None where there is none."""
+    import rawpy
+
+    try:
+        preview = raw.extract_thumb()
+    except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
+        return None
+    if preview.format == rawpy.ThumbFormat.BITMAP:
+        return Image.fromarray(preview.data)
+    return Image.open(io.BytesIO(preview.data), formats=["JPEG"])

@@ -5,7 +5,6 @@ Nothing of the training libraries is imported here.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -25,6 +24,7 @@ from aesr1.model.checkpoint import check_stamp, weights_hash
 from aesr1.model.lora_checkpoint import base_model_of, explain_missing_base, is_lora_checkpoint, merge_lora
 from aesr1.model.out_of_memory import is_out_of_memory
 from aesr1.model.processor import load_processor
+from aesr1.terminal import say
 
 TINY = "tiny"
 BACKBONE = "tiny-backbone"
@@ -70,7 +70,7 @@ def load(
         try:
             return first()
         except AesError as error:
-            print(f"{error.problem}; using {PUBLISHED_MODELS[1]} instead", file=sys.stderr)
+            say(f"{error.problem}; using {PUBLISHED_MODELS[1]} instead")
             return second()
     transformers_logging.disable_progress_bar()
     path = _checkpoint_path(name)

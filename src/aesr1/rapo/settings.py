@@ -14,10 +14,11 @@ from aesr1.errors import AesError
 from aesr1.model.load import load_config
 from aesr1.rapo.reward_functions import GROUP_FIX, LOCAL, RewardSettings
 from aesr1.records import Rating
-from aesr1.training.checks import check_settings, check_trainer
+from aesr1.training.checks import check_trainer
 from aesr1.training.dry_run import adapt_settings, schedule, steps_between_saves
 from aesr1.training.launch import Launch
 from aesr1.training.settings import ModelSettings
+from aesr1.training.validation import ValidationSettings
 
 PAPER: dict[str, Any] = {
     "loss_type": "grpo",
@@ -42,7 +43,7 @@ PAPER: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class RapoConfig:
+class RapoConfig(ValidationSettings):
     """Settings of RAPO itself. TRL's GRPOConfig has the others, such as `output_dir` and `reward_weights`."""
 
     _argument_group_name = "settings of RAPO"
@@ -58,13 +59,6 @@ class RapoConfig:
             "help": "Rounds in which groups with zero advantage are replaced by groups of other images (0: off)."
         },
     )
-    validate_on: str = field(default="val", metadata={"help": "Split to validate on during training."})
-    validate_every: int = field(default=50, metadata={"help": "Steps between validations; 0: never."})
-    validate_images: int = field(default=128, metadata={"help": "Images in one validation."})
-    validate_batch: int = field(default=32, metadata={"help": "How many images are scored in one batch."})
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 def check_config(

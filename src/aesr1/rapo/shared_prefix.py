@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from aesr1.rapo.shared_prefix_batch import (
     picture_rows,
     prompt_positions,
 )
+from aesr1.terminal import say
 from aesr1.training.parameters import unwrap_lora
 
 FLOAT32_TOLERANCE, HALF_TOLERANCE = 1e-3, 5e-2
@@ -151,10 +151,7 @@ class SharedPrefix:
                 problem = f"log-probabilities differ by up to {largest:.3g}" if differs else ""
         problems = [text for text in gather_object([problem]) if text]
         if problems and self.accelerator.is_main_process:
-            print(
-                f"this model cannot read the picture once for all replies ({problems[0]}): it is read for each of them",
-                file=sys.stderr,
-            )
+            say(f"this model cannot read the picture once for all replies ({problems[0]}): it is read for each of them")
         return not problems
 
 

@@ -16,7 +16,6 @@ from aesr1.rapo.dry_run import describe_run
 from aesr1.rapo.reward_functions import RewardSettings, reward_functions
 from aesr1.rapo.settings import PAPER, RapoConfig, check_config, check_data, check_replies_fit, derive_settings
 from aesr1.rapo.trainer import RapoTrainer
-from aesr1.rapo.validation import Validation, validation_ratings
 from aesr1.records import Rating, ratings_of_split, read_rows
 from aesr1.training.callbacks import ProgressBar
 from aesr1.training.checks import check_loggers, check_vllm
@@ -29,6 +28,7 @@ from aesr1.training.recipe import parse_recipe
 from aesr1.training.resume import resume_point
 from aesr1.training.run import begin_run, finish_run, train
 from aesr1.training.settings import ModelSettings
+from aesr1.training.validation import RequireReadable, Validation, validation_ratings
 
 SETTINGS = (RapoConfig, RewardSettings, ModelSettings, GRPOConfig)
 """The settings of a run, as a recipe and flags give them; the last are TRL's."""
@@ -58,16 +58,12 @@ def rapo(config: RapoConfig, rewards: RewardSettings, model: ModelSettings, trai
         if trainer.ref_model is not None and is_lora_checkpoint(model.model):
             # TRL has loaded the reference from disk: the adapter's base, without the adapter
             trainer.accelerator.unwrap_model(trainer.ref_model).load_state_dict(vlm.model.state_dict())
+    replies = training.max_completion_length or 512
     if data.validation:
-        validation = Validation(
-            trainer,
-            vlm,
-            data.validation,
-            every=config.validate_every,
-            batch_size=config.validate_batch,
-            max_new_tokens=training.max_completion_length or 512,
-        )
-        trainer.add_callback(validation)
+        trainer.add_callback(Validation(trainer, vlm, data.validation, config, max_new_tokens=replies))
+    if config.min_readable:
+        images = [rating.image for rating in data.validation or data.train]
+        trainer.add_callback(RequireReadable(vlm, images, config, max_new_tokens=replies))
     train(trainer, progress, resume=data.resume)
     return finish_run(trainer, vlm.processor, settings, stage="rapo", started=started)
 
@@ -89,9 +85,7 @@ def _checked_data(
     check_vllm(training)
     ratings = read_rows(Path(config.ratings), Rating)
     train = ratings_of_split(ratings, config.split, where=Path(config.ratings))
-    validation = validation_ratings(
-        ratings, split=config.validate_on, every=config.validate_every, images=config.validate_images
-    )
+    validation = validation_ratings(ratings, config) if config.validate_every else []
     check_data(rewards, training, launch, train)
     check_images([rating.image for rating in (*train, *validation)])
     check_replies_fit(model, training)

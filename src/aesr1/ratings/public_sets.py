@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 import unicodedata
 from collections import Counter
@@ -18,6 +17,7 @@ from aesr1.outputs import staged_output, write_run
 from aesr1.ratings.label_files import DataSet
 from aesr1.ratings.sets import SETS
 from aesr1.records import Rating, write_rows
+from aesr1.terminal import say
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def import_set(config: ImportConfig) -> Imported:
         results = {"rows": dict(counted), "missing": len(pictures.missing), "note": note}
         write_run(part, f"ratings import {data_set.name}", config, started=started, **results)
     if note:
-        print(note, file=sys.stderr)
+        say(note)
     return Imported(config.output / "ratings.jsonl", dict(counted), len(pictures.missing), note)
 
 

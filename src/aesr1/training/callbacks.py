@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from aesr1.errors import AesError
 from aesr1.model.checkpoint import stamp_checkpoint
 from aesr1.outputs import write_text
 from aesr1.records import read_json_lines
+from aesr1.terminal import say
 from aesr1.training.alarms import LogRow, active_alarms, not_finite
 from aesr1.training.processes import wait_for_all
 from aesr1.training.resume import complete_checkpoints
@@ -128,7 +128,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         alarms = active_alarms(rows)
         for alarm in alarms:
             if alarm.name not in self.standing:
-                print(f"alarm at step {alarm.step}: {alarm.problem}\n  → {alarm.advice}", file=sys.stderr)
+                say(f"alarm at step {alarm.step}: {alarm.problem}\n  → {alarm.advice}")
                 _append(self.output / ALARMS, vars(alarm))
         self.standing = {alarm.name for alarm in alarms}
 

@@ -27,6 +27,7 @@ MINIMUM: dict[str, float] = {
     "lora_rank": 0,
     "max_completion_length": 1,
     "max_grad_norm": 0,
+    "min_readable": 0,
     "max_pixels": 1_024,
     "num_generations": 2,
     "num_iterations": 1,
@@ -65,6 +66,8 @@ def check_settings(settings: Any) -> None:
         value = given.get(name)
         if value is not None and not value >= least:
             raise AesError(f"{name} is {value:g}", fix=f"give {least:,} or more{WHY.get(name, '')}")
+    if not given.get("min_readable", 0) <= 1:
+        raise AesError(f"min_readable is {given['min_readable']:g}", fix="give a share, from 0 to 1")
     if not given.get("temperature", 1.0) > 0:
         raise AesError(
             f"temperature is {given['temperature']:g}", fix="give one above 0: equal replies have no advantage"

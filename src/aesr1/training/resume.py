@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from transformers.trainer_utils import get_last_checkpoint
 from aesr1.errors import AesError
 from aesr1.model.checkpoint import STAMP, check_stamp
 from aesr1.outputs import require_same_settings
+from aesr1.terminal import say
 from aesr1.training.launch import Launch
 
-MAY_CHANGE = frozenset({"validate_on", "validate_every", "validate_images", "validate_batch"})
+MAY_CHANGE = frozenset({"validate_on", "validate_every", "validate_images", "validate_batch", "min_readable"})
 """Settings of a stage that do not change its result."""
 
 LOGGING = """
@@ -124,7 +124,7 @@ def resume_point(output: Path, launch: Launch) -> str | None:
             fix=f"launch it as before, or {anew}",
         )
     if last is not None and Path(last) != newest:
-        print(f"{last} is unfinished and ignored; resuming from {newest}", file=sys.stderr)
+        say(f"{last} is unfinished and ignored; resuming from {newest}")
     return str(newest)
 
 
