@@ -228,6 +228,23 @@ class Hostile:
         return open, (self.mark, "w")
 
 
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("config.json", '"vocab_size": ', '"vocab_size": {}, "was": '),  # a wrong type
+        ("config.json", '"full_attention"', '"-5"'),  # a word that transformers does not know
+        ("tokenizer.json", '"merges": [', '"merges": [5, '),
+    ],
+)
+def test_a_broken_file_of_a_checkpoint_is_a_clear_error(random_model, tmp_path, file, before, after):
+    folder = copied(random_model, tmp_path)
+    text = (folder / file).read_text()
+    assert before in text
+    (folder / file).write_text(text.replace(before, after, 1))
+    with pytest.raises(AesError, match="no vision-language model could be loaded"):
+        load(str(folder), device="cpu")
+
+
 @pytest.mark.parametrize("content", ["hostile", "empty", "text"])
 def test_weights_that_are_a_hostile_pickle_are_a_clear_error_and_run_nothing(random_model, tmp_path, content):
     folder, mark = copied(random_model, tmp_path), tmp_path / "mark"

@@ -10,11 +10,9 @@ from difflib import get_close_matches
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
@@ -31,10 +29,6 @@ BACKBONE = "tiny-backbone"
 PUBLISHED = "aes-r1"
 PUBLISHED_MODELS = ("ssssmark/Aes-R1", "Qwen/Qwen2.5-VL-7B-Instruct")
 """What `aes-r1` means: the authors' checkpoint or, if it cannot be loaded, its backbone with the same prompt."""
-LOADING_ERRORS = (OSError, ValueError, ImportError, SafetensorError)
-"""What transformers raises for files that are missing, broken or of another type."""
-WEIGHT_ERRORS = (*LOADING_ERRORS, UnpicklingError, EOFError, LookupError, RuntimeError)
-"""The same for weights; torch raises more for .bin files."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ def load(
         model = AutoModelForImageTextToText.from_pretrained(
             path, config=config, dtype=precision, attn_implementation=attention, trust_remote_code=False
         )
-    except WEIGHT_ERRORS as error:
+    except Exception as error:  # a broken file raises almost anything
         if is_out_of_memory(error):
             raise
         if attention != "sdpa" and "attention" in str(error).lower():
@@ -121,7 +115,9 @@ def load_config(name: str, *, max_pixels: int) -> ConfigAndProcessor:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         _require_vision_language(config, name)
         processor = load_processor(path, config, max_pixels=max_pixels)
-    except LOADING_ERRORS as error:
+    except AesError:
+        raise
+    except Exception as error:  # a broken file raises almost anything
         raise _loading_error(name, error) from error
     if grid := getattr(processor.image_processor, "image_grid_pinpoints", None):
         config.image_grid_pinpoints = grid  # LLaVA's model computes the tiles again from its own list
@@ -129,8 +125,9 @@ def load_config(name: str, *, max_pixels: int) -> ConfigAndProcessor:
 
 
 def _loading_error(name: str, error: Exception) -> AesError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return AesError(
-        f"no vision-language model could be loaded from {name}: {(str(error) or type(error).__name__).splitlines()[0]}",
+        f"no vision-language model could be loaded from {name}: {reason}",
         fix="pass --model a folder with config.json and weights, a hub id such as "
         f"{PUBLISHED_MODELS[0]}, or leave it out for the embedded toy",
     )
