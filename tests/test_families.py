@@ -159,8 +159,9 @@ def test_the_cold_start_learns_and_leaves_the_eyes_alone(checkpoint, started):
 def test_rapo_trains_everything(started, trained):
     assert figures(trained, "readable")[0] > 0 and figures(trained, "reward_std")[0] > 0
     assert all(map(math.isfinite, figures(trained, "loss"))) and figures(trained, "validation/srcc")
-    seeing = {any(part in VISION_PARTS for part in name.split(".")) for name in changed(started, trained)}
-    assert seeing == {True, False}
+    names = changed(started, trained)
+    assert {any(part in VISION_PARTS for part in name.split(".")) for name in names} == {True, False}
+    assert not any("running_" in name for name in names), "batch norm's statistics are those of scoring"
 
 
 def test_a_trained_model_scores(trained, scene_folder):

@@ -89,6 +89,10 @@ def _tokenizer(*special: str, eos: str, bos: str | None = None, **named: str) ->
     )
 
 
+PROCESSORS = {"FastVlm": "LlavaProcessor"}
+"""Families whose processor has another name."""
+
+
 def _save(folder: Path, family: str, tokenizer: Any, image_processor: Any, template: str, **of: Any) -> Path:
     """Random weights from the config `of["config"]`, and the processor of `of["processor"]`."""
     ids = tokenizer.convert_tokens_to_ids
@@ -112,7 +116,7 @@ def _save(folder: Path, family: str, tokenizer: Any, image_processor: Any, templ
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
-    make = picture_processor(getattr(transformers, f"{family}Processor"))
+    make = picture_processor(getattr(transformers, PROCESSORS.get(family, f"{family}Processor")))
     make(image_processor, tokenizer, chat_template=template, **of.get("processor", {})).save_pretrained(folder)
     return folder
 
@@ -249,6 +253,34 @@ def _next(folder: Path) -> Path:
     )
 
 
+def _fastvlm(folder: Path) -> Path:
+    """With a small EfficientNet as tower, as the embedded photo model has; the published ones need timm."""
+    tokenizer = _tokenizer("<|im_start|>", eos="<|im_end|>", image_token="<image>")
+    return _save(
+        folder,
+        "FastVlm",
+        tokenizer,
+        transformers.CLIPImageProcessorPil(size={"height": TILE, "width": TILE}, do_center_crop=False),
+        QWEN_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<image>"),
+        config={"image_token_index": "<image>", "image_seq_length": (TILE // PATCH) ** 2},
+        text={"model_type": "qwen2"},
+        vision={
+            "model_type": "efficientnet",
+            "width_coefficient": 0.1,
+            "depth_coefficient": 1.0,
+            "in_channels": [32, 16],
+            "out_channels": [16, 24],
+            "kernel_sizes": [3, 3],
+            "strides": [2, 2],
+            "num_block_repeats": [1, 2],
+            "expand_ratios": [1, 6],
+            "hidden_dim": 128,
+            "hidden_size": 128,
+        },
+        processor={"patch_size": PATCH, "num_additional_image_tokens": 0, "vision_feature_select_strategy": "full"},
+    )
+
+
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     "qwen2-vl": _qwen("Qwen2VL", {"embed_dim": 32, "hidden_size": 64}),
     "qwen2.5-vl": _qwen("Qwen2_5_VL", {"out_hidden_size": 64, "window_size": 32, "fullatt_block_indexes": [1]}),
@@ -263,5 +295,6 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "gemma3": _gemma3,
     "llava-onevision": _onevision,
     "llava-next": _next,
+    "fastvlm": _fastvlm,
 }
 """Each writes its checkpoint into an empty folder and returns it."""

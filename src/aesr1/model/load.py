@@ -26,6 +26,8 @@ from aesr1.terminal import say
 
 TINY = "tiny"
 BACKBONE = "tiny-backbone"
+ATTENTION = {"sdpa": None}
+"""What transformers is told: its own default is sdpa where a part can have it, and a convolutional tower cannot."""
 PUBLISHED = "aes-r1"
 PUBLISHED_MODELS = ("ssssmark/Aes-R1", "Qwen/Qwen2.5-VL-7B-Instruct")
 """What `aes-r1` means: the authors' checkpoint or, if it cannot be loaded, its backbone with the same prompt."""
@@ -78,7 +80,11 @@ def load(
         return Vlm(model.to(device).eval(), processor, name, revision, max_pixels)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
-            path, config=config, dtype=precision, attn_implementation=attention, trust_remote_code=False
+            path,
+            config=config,
+            dtype=precision,
+            attn_implementation=ATTENTION.get(attention, attention),
+            trust_remote_code=False,
         )
     except Exception as error:  # a broken file raises almost anything
         if is_out_of_memory(error):

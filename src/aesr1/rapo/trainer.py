@@ -13,6 +13,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from aesr1.errors import AesError
+from aesr1.model.load import ATTENTION
 from aesr1.rapo.dynamic_sampling import Batch, replace_groups, replacement_rows, zero_advantage_groups
 from aesr1.rapo.shared_prefix import SharedPrefix
 from aesr1.rapo.shared_prefix_rollout import shared_prefix_rollout
@@ -38,7 +39,12 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
     _logs: dict[str, Any]  # TRL's table of completions
 
     def __init__(self, *args: Any, dynamic_sampling_rounds: int = 0, read_once: bool = True, **kwargs: Any) -> None:
+        config = kwargs["model"].config
+        own = config._attn_implementation
+        # TRL loads the reference with it; a convolutional tower has no sdpa, and None is transformers' default
+        config._attn_implementation_internal = ATTENTION.get(own, own)
         super().__init__(*args, **kwargs)
+        config._attn_implementation_internal = own
         self.dynamic_sampling_rounds, self.read_once = dynamic_sampling_rounds, read_once
         grid = getattr(self.accelerator.unwrap_model(self.model).config, "image_grid_pinpoints", None)
         if grid is not None and self.ref_model is not None:

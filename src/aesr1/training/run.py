@@ -24,7 +24,7 @@ from aesr1.training.memory_advice import (
     advice_for_step,
 )
 from aesr1.training.memory_estimate import GIB
-from aesr1.training.parameters import freeze_vision, save_merged
+from aesr1.training.parameters import freeze_vision, keep_batch_norm, save_merged
 from aesr1.training.resume import complete_checkpoints, require_same_run
 from aesr1.training.settings import ModelSettings
 
@@ -52,6 +52,7 @@ def begin_run(model: ModelSettings, training: TrainingArguments, launch: Launch,
             attention=model.attention,
             read=read,
         )
+    keep_batch_norm(vlm.model)
     if model.freeze_vision or model.lora_rank:
         freeze_vision(vlm.model)
     vlm.model.train()
