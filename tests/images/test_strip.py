@@ -76,3 +76,14 @@ def test_a_file_that_is_no_picture_is_refused(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"secret")
     with pytest.raises(AesError, match="of no picture format"):
         bytes_without_metadata(tmp_path / "a.jpg")
+
+
+def test_a_jpeg_whose_head_names_a_huge_size_is_an_error(tmp_path):
+    file = BytesIO()
+    Image.new("RGB", (64, 64), "teal").save(file, "JPEG", comment=b"private")
+    content = bytearray(file.getvalue())
+    start = content.index(b"\xff\xc0") + 5
+    content[start : start + 4] = b"\xea\x60" * 2  # 60,000 × 60,000
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(AesError, match=r"a\.jpg"):
+        bytes_without_metadata(tmp_path / "a.jpg")

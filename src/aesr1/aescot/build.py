@@ -43,6 +43,7 @@ class _FixedSettings:
     critic: str
     prompt: str = ""
     judges: tuple[str, ...] = ()
+    votes: int = 0
 
 
 class OpenBuild(NamedTuple):
@@ -160,7 +161,7 @@ def fixed_settings(config: CotConfig, critic: Critic = embedded) -> _FixedSettin
     name = critic.__name__ if teacher is None else teacher.endpoint.model
     prompt_and_judges = (version(teacher.prompt), teacher.judges) if teacher else ("", ())
     c = config
-    return _FixedSettings(c.ratings, c.n, c.split, c.attempts, c.seed, c.filters, name, *prompt_and_judges)
+    return _FixedSettings(c.ratings, c.n, c.split, c.attempts, c.seed, c.filters, name, *prompt_and_judges, c.votes)
 
 
 def estimate(config: CotConfig) -> str:
@@ -201,8 +202,9 @@ def _write_all(config: CotConfig, critic: Critic, begun: OpenBuild, raw: Appende
                     drafts += written
                     raw.append(*written)
                     if written[-1].refused is None:
-                        kept[level] += 1
-                        progress.advance(kept[level] <= wanted)
+                        about = level_of(written[-1].score)
+                        kept[about] += 1
+                        progress.advance(kept[about] <= wanted)
     return unreadable
 
 
@@ -216,12 +218,30 @@ def write_drafts(config: CotConfig, critic: Critic, rating: Rating) -> list[Draf
     drafts: list[Draft] = []
     for attempt in range(config.attempts):
         rng = np.random.default_rng([config.seed, attempt, *Path(rating.image).name.encode(errors="surrogateescape")])
-        text = critic(picture, rating.score, seen, rng)
-        reason = refusal_of(Critique(text, rating.score, seen), config.filters)
-        drafts.append(Draft(rating.image, rating.score, rating.domain, attempt, text, reason, critic.__name__))
+        score = drawn_score(rating, config.votes, rng) if config.votes else rating.score
+        text = critic(picture, score, seen, rng)
+        reason = refusal_of(Critique(text, score, seen), config.filters)
+        drafts.append(Draft(rating.image, score, rating.domain, attempt, text, reason, critic.__name__))
         if reason is None:
             break
     return drafts
+
+
+def drawn_score(rating: Rating, votes: int, rng: np.random.Generator) -> float:
+    """The mean mark of some raters, 0–1: what one would hear on asking that many people.
+
+    Drawn from the votes where they are known, else from a normal distribution with `rater_std`, cut off at 0 and 1.
+    AesError where neither is known.
+    """
+    counts = np.array(rating.votes or ())
+    if counts.sum() > 0:
+        marks = np.linspace(0, 1, len(counts))
+        return float(rng.choice(marks, size=votes, p=counts / counts.sum()).mean())
+    if rating.rater_std is None:
+        raise AesError(
+            f"{rating.image} has neither votes nor rater_std, so no rater can be drawn", fix="leave votes out"
+        )
+    return float(np.clip(rng.normal(rating.score, rating.rater_std / votes**0.5), 0, 1))
 
 
 def shuffled(ratings: Sequence[Rating], seed: int) -> list[Rating]:

@@ -126,5 +126,10 @@ class CotConfig:
     split: str = _setting("train", "Split of the ratings to write about.")
     attempts: int = _setting(3, "Largest number of drafts for a picture.")
     seed: int = _setting(0, "The same seed gives the same pictures.", minimum=0)
+    votes: int = _setting(
+        0,
+        "Embedded critic: the score to write about is the mean of this many raters, drawn by chance; 0: of all.",
+        minimum=0,
+    )
     filters: FilterSettings = EMBEDDED
     teacher: Teacher | None = None  # default: the embedded critic

@@ -197,6 +197,21 @@ def ratings_split(
     print_result(output / "ratings.jsonl")
 
 
+@ratings.command("views")
+def ratings_views(
+    ratings_file: Annotated[Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl")],
+    output: Output,
+    views: Annotated[int, typer.Option(min=1, help="Views of each picture; the first is the picture itself.")] = 4,
+    crop: Annotated[float, typer.Option(help="Largest share of width and height that is cut off.")] = 0.1,
+    split: Annotated[str, typer.Option(help="Other splits stay as they are.")] = "train",
+    seed: Seed = 0,
+) -> None:
+    """Add mirrored and a little cropped copies of the pictures, for training on few pictures."""
+    from aesr1.ratings.views import ViewsConfig, write_views
+
+    print_result(write_views(ViewsConfig(ratings_file, output, views, crop, split, seed)))
+
+
 @ratings.command("show")
 def ratings_show(
     files: Ratings,

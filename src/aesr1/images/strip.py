@@ -48,7 +48,7 @@ def bytes_without_metadata(path: str | Path) -> bytes:
                     picture.save(output, "JPEG", quality="keep", icc_profile=profile, exif=b"")
                     return output.getvalue()
                 is_jpeg = picture.format in ("JPEG", "MPO")
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise AesError(f"{path} cannot be written again: {error}", fix="leave this picture out") from error
     output = io.BytesIO()
     open_image(path).save(output, **({"format": "JPEG", "quality": 95} if is_jpeg else {"format": "PNG"}))

@@ -49,15 +49,20 @@ class PictureProcessor:
     def _process_images(self, images: Any, **kwargs: Any) -> tuple[Any, list[str]]:
         """As the family's, but a repeated picture is prepared once: TRL passes it again for every reply.
 
-        Only for families with a grid of patches; others arrange their tiles in different ways.
+        Only for families with a grid of patches, or with one square a picture; others arrange their tiles in
+        different ways.
         """
         pictures = make_flat_list_of_images(images)
         index_of: dict[tuple[tuple[int, int], bytes], int] = {}
         indices = [index_of.setdefault((image.size, image.tobytes()), len(index_of)) for image in pictures]
-        if len(index_of) == len(pictures) or "image_grid_thw" not in self.image_processor.model_input_names:
+        has_grid = "image_grid_thw" in self.image_processor.model_input_names
+        if len(index_of) == len(pictures) or not (has_grid or self.family is transformers.LlavaProcessor):
             return super()._process_images(images, **kwargs)  # type: ignore[misc, no-any-return]
         distinct = [pictures[indices.index(index)] for index in range(len(index_of))]
         processed, texts = super()._process_images(distinct, **kwargs)  # type: ignore[misc]
+        if not has_grid:
+            processed["pixel_values"] = np.asarray(processed["pixel_values"])[indices]
+            return processed, [texts[index] for index in indices]
         grid = processed["image_grid_thw"]
         ends = np.cumsum(np.asarray(grid).prod(axis=-1))
         patches = [np.arange(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]

@@ -32,6 +32,7 @@ MINIMUM: dict[str, float] = {
     "num_generations": 2,
     "num_iterations": 1,
     "per_device_train_batch_size": 1,
+    "picture_dropout": 0,
     "dynamic_sampling_rounds": 0,
     "save_steps": 0,
     "steps_per_generation": 1,
@@ -66,8 +67,9 @@ def check_settings(settings: Any) -> None:
         value = given.get(name)
         if value is not None and not value >= least:
             raise AesError(f"{name} is {value:g}", fix=f"give {least:,} or more{WHY.get(name, '')}")
-    if not given.get("min_readable", 0) <= 1:
-        raise AesError(f"min_readable is {given['min_readable']:g}", fix="give a share, from 0 to 1")
+    for name in ("min_readable", "picture_dropout"):
+        if not given.get(name, 0) <= 1:
+            raise AesError(f"{name} is {given[name]:g}", fix="give a share, from 0 to 1")
     if not given.get("temperature", 1.0) > 0:
         raise AesError(
             f"temperature is {given['temperature']:g}", fix="give one above 0: equal replies have no advantage"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
-from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
 from aesr1.errors import AesError
@@ -24,22 +22,6 @@ VISION_PARTS = (
     "image_newline",
 )
 """Names of the vision tower and projector in the model families (image_newline is LLaVA's end of a row)."""
-
-
-def keep_batch_norm(model: Any) -> None:
-    """Batch norm stays as in scoring for the whole of training, frozen or not.
-
-    In training mode it would normalise by the few pictures of a micro-batch and move its statistics, so that the model
-    in scoring would not be the trained one.
-    """
-    for module in model.modules():
-        if isinstance(module, _BatchNorm):
-            module.eval()
-            module.train = partial(_stay, module)  # type: ignore[method-assign]
-
-
-def _stay(module: Any, mode: bool = True) -> Any:
-    return module
 
 
 def freeze_vision(model: Any) -> int:

@@ -24,9 +24,10 @@ from aesr1.training.memory_advice import (
     advice_for_step,
 )
 from aesr1.training.memory_estimate import GIB
-from aesr1.training.parameters import freeze_vision, keep_batch_norm, save_merged
+from aesr1.training.parameters import freeze_vision, save_merged
 from aesr1.training.resume import complete_checkpoints, require_same_run
 from aesr1.training.settings import ModelSettings
+from aesr1.training.vision_tower import keep_batch_norm, keep_features
 
 
 def begin_run(model: ModelSettings, training: TrainingArguments, launch: Launch, *, settings: Mapping[str, Any]) -> Vlm:
@@ -55,6 +56,7 @@ def begin_run(model: ModelSettings, training: TrainingArguments, launch: Launch,
     keep_batch_norm(vlm.model)
     if model.freeze_vision or model.lora_rank:
         freeze_vision(vlm.model)
+        keep_features(vlm.model)
     vlm.model.train()
     return vlm
 

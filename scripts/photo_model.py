@@ -1,0 +1,104 @@
+"""Builds the photo model from a config: a FastVLM of EfficientNet-Lite2 and a Qwen2 of two million parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    CLIPImageProcessorPil,
+    FastVlmConfig,
+    FastVlmForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+from transformers.image_utils import PILImageResampling
+
+from aesr1.contract import PROMPT, TAGS
+from aesr1.model.processor import picture_processor
+from photo_tower import MEAN, SIDE, STD
+from tiny_model import CHAT_TEMPLATE as QWEN_TEMPLATE
+
+CELL = 28
+"""Pixels of a picture token's side: 260 // 28 is 9, and the tower's map is 9 × 9."""
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>")
+CHAT_TEMPLATE = QWEN_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<image>")
+
+
+def build_processor(corpus: Iterable[str], *, prompts: tuple[str, ...], vocab_size: int = 1_024) -> Any:
+    """A processor with a byte-level BPE vocabulary trained on a corpus; digits are single tokens.
+
+    The contract's prompt, the other fixed prompts and the tags are one token each: the prompt never changes.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (PROMPT, *prompts, *TAGS)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>", "<image>"],
+        padding_side="left",
+        model_max_length=4096,
+    )
+    pictures = CLIPImageProcessorPil(
+        size={"height": SIDE, "width": SIDE},
+        do_center_crop=False,
+        resample=PILImageResampling.BICUBIC,
+        image_mean=[MEAN] * 3,
+        image_std=[STD] * 3,
+    )
+    return picture_processor(LlavaProcessor)(
+        pictures,
+        fast,
+        patch_size=CELL,
+        num_additional_image_tokens=0,
+        vision_feature_select_strategy="full",
+        chat_template=CHAT_TEMPLATE,
+        image_token="<image>",
+    )
+
+
+def build_model(processor: Any, tower: Any, *, seed: int, width: int = 192, layers: int = 4) -> Any:
+    """A FastVLM with this tower; projector and language model have random weights. float32, on the CPU."""
+    ids = processor.tokenizer.convert_tokens_to_ids
+    config = FastVlmConfig(
+        text_config={
+            "model_type": "qwen2",
+            "vocab_size": len(processor.tokenizer),
+            "hidden_size": width,
+            "intermediate_size": width * 8 // 3,
+            "num_hidden_layers": layers,
+            "num_attention_heads": width // 32,
+            "num_key_value_heads": max(1, width // 96),
+            "max_position_embeddings": 4096,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1_000.0},
+            "initializer_range": 0.04,
+            "tie_word_embeddings": True,
+            "bos_token_id": None,
+            "eos_token_id": ids("<|im_end|>"),
+            "pad_token_id": ids("<|endoftext|>"),
+        },
+        vision_config=tower.config.to_dict(),
+        image_token_index=ids("<image>"),
+        image_seq_length=(SIDE // CELL) ** 2,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(seed)
+    model = FastVlmForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model.generation_config.eos_token_id = ids("<|im_end|>")
+    model.generation_config.pad_token_id = ids("<|endoftext|>")
+    return model
