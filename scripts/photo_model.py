@@ -53,21 +53,25 @@ def build_processor(corpus: Iterable[str], *, prompts: tuple[str, ...], vocab_si
         padding_side="left",
         model_max_length=4096,
     )
-    pictures = CLIPImageProcessorPil(
-        size={"height": SIDE, "width": SIDE},
-        do_center_crop=False,
-        resample=PILImageResampling.BICUBIC,
-        image_mean=[MEAN] * 3,
-        image_std=[STD] * 3,
-    )
     return picture_processor(LlavaProcessor)(
-        pictures,
+        build_image_processor(),
         fast,
         patch_size=CELL,
         num_additional_image_tokens=0,
         vision_feature_select_strategy="full",
         chat_template=CHAT_TEMPLATE,
         image_token="<image>",
+    )
+
+
+def build_image_processor() -> Any:
+    """Pictures as Lite2 was trained on: 260 × 260, their proportions lost, from −1 to 1."""
+    return CLIPImageProcessorPil(
+        size={"height": SIDE, "width": SIDE},
+        do_center_crop=False,
+        resample=PILImageResampling.BICUBIC,
+        image_mean=[MEAN] * 3,
+        image_std=[STD] * 3,
     )
 
 

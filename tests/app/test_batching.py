@@ -15,7 +15,7 @@ from aesr1.model.load import load
 
 @pytest.fixture(scope="module")
 def tiny():
-    return load(device="cpu")
+    return load("tiny", device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def running(config):
 
 @pytest.fixture(scope="module")
 def address():
-    with running(ServeConfig(device="cpu", max_new_tokens=120, max_body=400_000, max_batch=8)) as address:
+    with running(ServeConfig("tiny", device="cpu", max_new_tokens=120, max_body=400_000, max_batch=8)) as address:
         yield address
 
 
@@ -58,7 +58,7 @@ def client(address):
 
 @pytest.fixture(scope="module")
 def tiny():
-    return load(device="cpu")
+    return load("tiny", device="cpu")
 
 
 def data_url(raw, kind="png"):
@@ -335,7 +335,7 @@ def test_settings_that_serve_nothing_are_refused(settings):
 def test_a_missing_server_library_names_its_extra(missing, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(AesError, match=missing) as error:
-        serve(ServeConfig(port=0))
+        serve(ServeConfig("tiny", port=0))
     assert error.value.fix == "in your clone of aesr1: pip install '.[serve]'"
 
 
@@ -344,7 +344,7 @@ def test_a_port_in_use_is_an_error_before_the_model_loads(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(AesError, match=f"port {port} cannot be served"):
-            serve(ServeConfig(port=port))
+            serve(ServeConfig("tiny", port=port))
 
 
 SLOW_SERVER = """
@@ -360,7 +360,7 @@ def slow(vlm, requests, stopping, has_left, real=module.generate_batch):
 module.generate_batch = slow
 from aesr1.app.chat_request import ServeConfig
 from aesr1.app.serve import serve
-serve(ServeConfig(port=0, device="cpu", grace=0))
+serve(ServeConfig("tiny", port=0, device="cpu", grace=0))
 """
 
 
@@ -412,7 +412,7 @@ def test_an_address_as_text_and_the_role_developer_are_understood(address):
 @pytest.fixture(scope="module")
 def guarded():
     limits = {"header_seconds": 0.4, "body_seconds": 0.6, "max_connections": 4}
-    with running(ServeConfig(device="cpu", api_key="sesame", max_new_tokens=8, **limits)) as address:
+    with running(ServeConfig("tiny", device="cpu", api_key="sesame", max_new_tokens=8, **limits)) as address:
         yield address
 
 
@@ -502,7 +502,7 @@ from aesr1.app import batching as module
 module.generate_batch = lambda *_: time.sleep(600)
 from aesr1.app.chat_request import ServeConfig
 from aesr1.app.serve import serve
-serve(ServeConfig(port=0, device="cpu", grace=1))
+serve(ServeConfig("tiny", port=0, device="cpu", grace=1))
 """
 
 

@@ -12,7 +12,7 @@ from aesr1 import Scorer
 from aesr1.aescot.phrases import MOOD, VERDICT, write_description
 from aesr1.contract import PROMPT, TAGS
 from aesr1.errors import AesError
-from aesr1.model.load import BACKBONE, TINY, load
+from aesr1.model.load import BACKBONE, PHOTO, TINY, load
 from aesr1.tiny.scenes import FACTS, LAYERS, draw_layers, sample_scene
 from backbone_scenes import cell_contents
 from pretrain_backbone import PretrainConfig, facts_text, pretrain, scene_facts
@@ -30,11 +30,12 @@ def test_embedded_models_load_and_are_small(name, folder):
         assert len(tokenizer(text, add_special_tokens=False)["input_ids"]) == 1
 
 
-def test_the_tiny_model_scores_a_photograph_with_reasoning(tmp_path):
+@pytest.mark.parametrize("name", [TINY, None])
+def test_the_embedded_models_score_a_photograph_with_reasoning(name, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.jpg")
-    (row,) = Scorer(device="cpu").score([tmp_path / "photo.jpg"])
-    assert 0 < row.score < 1 and row.readable and row.reasoning and row.model == TINY
+    (row,) = Scorer(name, device="cpu").score([tmp_path / "photo.jpg"])
+    assert 0 < row.score < 1 and row.readable and row.reasoning and row.model == (name or PHOTO)
 
 
 def test_pretraining_texts_describe_and_never_judge():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from aesr1.aescot.batch_files import AnswersRead, RequestsWritten, read_answers, write_requests
 from aesr1.aescot.embedded_critic import Critic, embedded
@@ -20,6 +21,7 @@ from aesr1.aescot.measured_facts import measure_facts
 from aesr1.aescot.prompts import version
 from aesr1.aescot.select import RESULTS, CotSummary, apply_filters, select_rationales, summarise, write_selection
 from aesr1.aescot.settings import CotConfig, FilterSettings
+from aesr1.aescot.subjects import name_subject
 from aesr1.aescot.teacher import TeacherPlan, ask_teacher, tokens_of_a_request
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
@@ -213,6 +215,8 @@ def write_drafts(config: CotConfig, critic: Critic, rating: Rating) -> list[Draf
     try:
         picture = open_image(rating.image)
         seen = measure_facts(picture, domain=rating.domain)
+        if seen.photograph and critic is embedded:
+            seen = replace(seen, subject=see_subject(picture))
     except AesError as error:
         return error.problem
     drafts: list[Draft] = []
@@ -225,6 +229,14 @@ def write_drafts(config: CotConfig, critic: Critic, rating: Rating) -> list[Draf
         if reason is None:
             break
     return drafts
+
+
+def see_subject(picture: Image.Image) -> str | None:
+    """What a photograph shows, where the embedded photo backbone's tower is sure."""
+    from aesr1.model.image_classes import load_classifier  # torch is not needed for drawn scenes or a teacher
+
+    seen = load_classifier().see([picture])
+    return name_subject(seen.classes[0], float(seen.person[0]))
 
 
 def drawn_score(rating: Rating, votes: int, rng: np.random.Generator) -> float:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from aesr1.aescot.photo_phrases import criticise_photo
 from aesr1.aescot.phrases import PictureFacts, write_critique
 
 Critic = Callable[[Image.Image, float, PictureFacts, np.random.Generator], str]
@@ -22,11 +23,12 @@ def embedded(picture: Image.Image, score: float, findings: PictureFacts, rng: np
     One attempt in eight has an error on purpose: it names a number, misses the verdict or contradicts the
     picture, so that the filters have something to refuse.
     """
+    write = criticise_photo if findings.photograph else write_critique
     if rng.random() >= SLIP_RATE:
-        return write_critique(findings, score, rng)
+        return write(findings, score, rng)
     slip = rng.integers(3)
     if slip == 0:
-        return write_critique(findings, score, rng) + f" I would give it {score * 10:.0f} of 10."
+        return write(findings, score, rng) + f" I would give it {score * 10:.0f} of 10."
     if slip == 1:
-        return write_critique(findings, 1 - score, rng)
-    return write_critique(replace(findings, exposure=int(rng.choice([-2, 2])), focus=2 - findings.focus), score, rng)
+        return write(findings, 1 - score, rng)
+    return write(replace(findings, exposure=int(rng.choice([-2, 2])), focus=2 - findings.focus), score, rng)

@@ -6,7 +6,7 @@ flat and empty as a drawn scene.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
@@ -82,7 +82,10 @@ def facts_of(measurements: Measurements, *, thresholds: Thresholds = PHOTOGRAPHS
 
 def measure_facts(picture: Image.Image, *, domain: str) -> PictureFacts:
     """Measure a picture and return its facts, with the thresholds of its kind. AesError where it is too small."""
-    return facts_of(measure(picture), thresholds=SCENES if domain == DRAWN else PHOTOGRAPHS)
+    measured = measure(picture)
+    if domain == DRAWN:
+        return facts_of(measured, thresholds=SCENES)
+    return replace(facts_of(measured, thresholds=PHOTOGRAPHS), photograph=True)
 
 
 def _step(value: float, bounds: tuple[float, ...]) -> int:

@@ -1,4 +1,4 @@
-"""The sentences of the embedded critic: picture facts → English prose. Pure functions.
+"""The sentences of the embedded critic about drawn scenes: picture facts → English prose. Pure functions.
 
 The caller decides where the facts come from (a measured photograph, a known scene) and which score they must fit.
 """
@@ -26,6 +26,8 @@ class PictureFacts:
     focus: int  # 0 sharp, 1 soft, 2 blurred
     grain: int  # 0 clean, 1 some, 2 heavy
     warmth: str  # of the colours: warm, neutral, cool
+    photograph: bool = False  # else a drawn scene
+    subject: str | None = None  # "the dog", where it is known
 
 
 PLACE = {
@@ -112,7 +114,12 @@ def write_critique(findings: PictureFacts, score: float, rng: np.random.Generato
     """A critique whose tone and verdict fit a score in [0, 1]. It never names the score."""
     moods = MOOD[level_of(score)]
     mood = moods[int(rng.integers(len(moods)))].format(warmth=findings.warmth)
-    verdicts = next(texts for bound, texts in VERDICT if score < bound)
     sentences = write_description(findings, rng)
     sentences.insert(int(rng.integers(len(sentences) + 1)), mood + ".")
-    return " ".join([*sentences, verdicts[int(rng.integers(len(verdicts)))] + "."])
+    return " ".join([*sentences, verdict_of(score, rng) + "."])
+
+
+def verdict_of(score: float, rng: np.random.Generator) -> str:
+    """The words of a verdict that fits a score in [0, 1]."""
+    verdicts = next(texts for bound, texts in VERDICT if score < bound)
+    return verdicts[int(rng.integers(len(verdicts)))]

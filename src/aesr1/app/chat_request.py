@@ -44,7 +44,7 @@ MAX_MESSAGES, MAX_PARTS = 64, 64
 class ServeConfig:
     """The model, the address, and the limits of a request."""
 
-    model: str | None = None  # a folder, a hub id, None for the embedded toy
+    model: str | None = None  # a folder, a hub id, None for the embedded photo model
     host: str = "127.0.0.1"
     port: int = 8000  # 0: any that is free
     max_pixels: int = MAX_PIXELS

@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from aesr1.images.load import ImageSource
     from aesr1.model.predict import PredictSettings
 
-TINY_MODEL_NOTE = (
-    "scored by the embedded toy, which has only seen drawn scenes: for trying things out, not for "
-    "photographs (on 108 real ones its order was no better than chance, SRCC .02). For real use pass "
-    "--model ssssmark/Aes-R1"
+DEFAULT_MODEL_NOTE = (
+    "scored by the embedded photo model, which has learnt from 445 photographs: on 108 others its order agrees with "
+    "people's by an SRCC of .47. A large model sees more: --model ssssmark/Aes-R1"
 )
 
 
@@ -45,11 +44,11 @@ class Scorer:
         device: str | None = None,
         settings: PredictSettings | None = None,
     ) -> None:
-        """`model`: a folder, a hub id, None for the embedded toy. `max_pixels` caps a picture's area."""
-        from aesr1.model.load import TINY, load
+        """`model`: a folder, a hub id, None for the embedded photo model. `max_pixels` caps a picture's area."""
+        from aesr1.model.load import DEFAULT, load
         from aesr1.model.predict import PredictSettings
 
-        self.vlm = load(model or TINY, max_pixels=max_pixels or MAX_PIXELS, device=device)
+        self.vlm = load(model or DEFAULT, max_pixels=max_pixels or MAX_PIXELS, device=device)
         self.settings = settings or PredictSettings()
 
     def score(self, images: Iterable[ImageSource]) -> list[Prediction]:

@@ -44,9 +44,9 @@ def create_app(config: ServeConfig) -> "FastAPI":
         from starlette.requests import ClientDisconnect
     except ImportError as error:
         raise AesError(f"serving needs {error.name}", fix=install("serve")) from error
-    from aesr1.model.load import TINY, load
+    from aesr1.model.load import DEFAULT, load
 
-    vlm = load(config.model or TINY, max_pixels=config.max_pixels, device=config.device)
+    vlm = load(config.model or DEFAULT, max_pixels=config.max_pixels, device=config.device)
     about = {"model": vlm.name, "revision": vlm.revision, "contract": VERSION, "aesr1": __version__}
     card = {"id": vlm.name, "object": "model", "created": int(time.time()), "owned_by": "aesr1"}
 

@@ -122,7 +122,7 @@ def score(
     null: Annotated[
         bool, typer.Option("--null", "-0", help="--files-from is separated by null characters, as find -print0 writes.")
     ] = False,
-    model: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded toy.")] = None,
+    model: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded photo model.")] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -142,7 +142,7 @@ def score(
 
     Exit status 1 where no picture could be scored.
     """
-    from aesr1.app.score import TINY_MODEL_NOTE, ScoreConfig, score_files
+    from aesr1.app.score import DEFAULT_MODEL_NOTE, ScoreConfig, score_files
     from aesr1.app.score_table import print_table
     from aesr1.images.find import read_list
     from aesr1.model.predict import PredictSettings
@@ -159,7 +159,7 @@ def score(
         fast=fast,
     )
     if model is None:
-        say(TINY_MODEL_NOTE)
+        say(DEFAULT_MODEL_NOTE)
     rows = []
     for row in score_files(ScoreConfig(inputs, model, output, max_pixels, settings)):
         rows.append(row)
@@ -207,7 +207,7 @@ def curves(
 
 @app.command()
 def serve(
-    model: Annotated[str | None, typer.Option(help="A folder or hub id; default: the embedded toy.")] = None,
+    model: Annotated[str | None, typer.Option(help="A folder or hub id; default: the embedded photo model.")] = None,
     host: Annotated[
         str, typer.Option(help="For another address than this machine's, set --api-key, and let a proxy encrypt.")
     ] = ("127.0.0.1"),
@@ -221,11 +221,11 @@ def serve(
 ) -> None:
     """Serve a model with OpenAI's chat completions: a picture as data URL and a prompt in, text out. Ctrl-C ends it."""
     from aesr1.app.chat_request import ServeConfig
-    from aesr1.app.score import TINY_MODEL_NOTE
+    from aesr1.app.score import DEFAULT_MODEL_NOTE
     from aesr1.app.serve import serve as run
 
     if model is None:
-        say(TINY_MODEL_NOTE)
+        say(DEFAULT_MODEL_NOTE)
     run(ServeConfig(model, host, port, max_pixels, max_batch=max_batch, max_new_tokens=max_new_tokens, api_key=api_key))
 
 

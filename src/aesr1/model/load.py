@@ -26,6 +26,12 @@ from aesr1.terminal import say
 
 TINY = "tiny"
 BACKBONE = "tiny-backbone"
+PHOTO = "tiny-photo"
+PHOTO_BACKBONE = "tiny-photo-backbone"
+EMBEDDED = {TINY: "demo", BACKBONE: "backbone", PHOTO: "photo", PHOTO_BACKBONE: "photo_backbone"}
+"""The embedded models and their folders in `aesr1.tiny`: two for drawn scenes, two for photographs."""
+DEFAULT = PHOTO
+"""What scores where no model is named."""
 ATTENTION = {"sdpa": None}
 """What transformers is told: its own default is sdpa where a part can have it, and a convolutional tower cannot."""
 PUBLISHED = "aes-r1"
@@ -45,7 +51,7 @@ class Vlm:
 
 
 def load(
-    name: str = TINY,
+    name: str = DEFAULT,
     *,
     max_pixels: int = MAX_PIXELS,
     device: str | None = None,
@@ -53,7 +59,7 @@ def load(
     attention: str = "sdpa",
     read: ConfigAndProcessor | None = None,
 ) -> Vlm:
-    """Load a model from a folder, a hub id, `aes-r1`, or one of the embedded names `tiny` and `tiny-backbone`.
+    """Load a model from a folder, a hub id, `aes-r1`, or an embedded name (`EMBEDDED`).
 
     dtype "auto" is float32 on a CPU and the checkpoint's own elsewhere. A LoRA checkpoint is merged into its base.
     `read`: the result of `load_config`. AesError where it cannot be loaded, or has another contract version.
@@ -135,13 +141,13 @@ def _loading_error(name: str, error: Exception) -> AesError:
     return AesError(
         f"no vision-language model could be loaded from {name}: {reason}",
         fix="pass --model a folder with config.json and weights, a hub id such as "
-        f"{PUBLISHED_MODELS[0]}, or leave it out for the embedded toy",
+        f"{PUBLISHED_MODELS[0]}, or leave it out for the embedded photo model",
     )
 
 
 def _checkpoint_path(name: str) -> str:
     """The folder of an embedded or local model (with its stamp checked), or the name if it is a hub id."""
-    embedded = {TINY: "demo", BACKBONE: "backbone"}.get(name)
+    embedded = EMBEDDED.get(name)
     if embedded is not None:
         folder = Path(str(files("aesr1.tiny"))) / embedded
     else:

@@ -29,6 +29,7 @@ from aesr1.training.resume import resume_point
 from aesr1.training.run import begin_run, finish_run, train
 from aesr1.training.settings import ModelSettings
 from aesr1.training.validation import RequireReadable, Validation, validation_ratings
+from aesr1.training.vision_tower import share_features
 
 SETTINGS = (RapoConfig, RewardSettings, ModelSettings, GRPOConfig)
 """The settings of a run, as a recipe and flags give them; the last are TRL's."""
@@ -55,6 +56,8 @@ def rapo(config: RapoConfig, rewards: RewardSettings, model: ModelSettings, trai
             read_once=config.read_once,
             peft_config=lora_config(vlm.model, rank=model.lora_rank, alpha=model.lora_alpha),
         )
+        if trainer.ref_model is not None:
+            share_features(vlm.model, trainer.accelerator.unwrap_model(trainer.ref_model))
         if trainer.ref_model is not None and is_lora_checkpoint(model.model):
             # TRL has loaded the reference from disk: the adapter's base, without the adapter
             trainer.accelerator.unwrap_model(trainer.ref_model).load_state_dict(vlm.model.state_dict())

@@ -45,6 +45,13 @@ def keep_features(model: Any) -> None:
         tower.forward = _KeptFeatures(tower.forward)
 
 
+def share_features(model: Any, reference: Any) -> None:
+    """Let the reference of RAPO use the features that the trained model keeps: its tower is the same frozen one."""
+    tower = model.model.vision_tower if model.config.model_type == "fast_vlm" else None
+    if tower is not None and isinstance(tower.forward, _KeptFeatures):
+        reference.model.vision_tower.forward = tower.forward
+
+
 class _KeptFeatures:
     """A tower's forward that looks a picture up before it computes; the least recently used are forgotten."""
 

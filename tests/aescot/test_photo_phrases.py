@@ -1,0 +1,88 @@
+"""What the embedded critic says about photographs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from aesr1.aescot.build import drawn_score
+from aesr1.aescot.filters import Critique, refusal_of
+from aesr1.aescot.photo_phrases import PLACE, criticise_photo, describe_photo
+from aesr1.aescot.phrases import PictureFacts
+from aesr1.aescot.subjects import PERSON, SUBJECTS, name_subject
+from aesr1.critique_text import DIMENSIONS, dimensions_of
+from aesr1.errors import AesError
+from aesr1.records import Rating
+
+
+def facts(rng):
+    steps = ("tilt", "clutter", "contrast", "saturation", "clash", "focus", "grain")
+    return PictureFacts(
+        place=str(rng.choice(list(PLACE))),
+        exposure=int(rng.integers(-2, 3)),
+        warmth=str(rng.choice(["warm", "neutral", "cool"])),
+        photograph=True,
+        subject=str(rng.choice([*SUBJECTS, PERSON])) if rng.random() < 0.5 else None,
+        **{name: int(rng.integers(3)) for name in steps},
+    )
+
+
+def test_every_critique_passes_the_filters_and_speaks_of_all_dimensions():
+    rng, lengths, kinds = np.random.default_rng(0), [], []
+    for _ in range(2_000):
+        found, score = facts(rng), float(rng.random())
+        text = criticise_photo(found, score, rng)
+        assert refusal_of(Critique(text, score, found)) is None, text
+        lengths.append(len(text.split()))
+        kinds.append(len(dimensions_of(text)))
+        assert found.subject is None or found.subject in text.lower()
+    assert 30 < np.mean(lengths) < 70 and np.mean(kinds) > 4.5 and len(DIMENSIONS) == 5
+
+
+def test_a_false_claim_is_seen():
+    rng = np.random.default_rng(1)
+    dark = replace(facts(rng), exposure=-2)
+    text = " ".join(describe_photo(replace(dark, exposure=2), rng)) + " Faults and merits balance."
+    assert str(refusal_of(Critique(text, 0.5, dark))).startswith("fact: ")
+
+
+@pytest.mark.parametrize(
+    ("classes", "person", "wanted"),
+    [
+        ({207: 0.3, 208: 0.3}, 0.0, "the dog"),  # two breeds
+        ({207: 0.3, 281: 0.3}, 0.0, None),
+        ({975: 0.9}, 0.9, "the lake"),
+        ({600: 0.9}, 0.7, PERSON),  # a class without a plain word
+        ({600: 0.9}, 0.5, None),
+    ],
+)
+def test_a_subject_is_named_where_it_is_likely(classes, person, wanted):
+    probabilities = np.zeros(1000, dtype=np.float32)
+    for index, value in classes.items():
+        probabilities[index] = value
+    assert name_subject(probabilities, person) == wanted
+
+
+def test_no_class_has_two_words():
+    listed = [
+        index
+        for entries in SUBJECTS.values()
+        for entry in entries
+        for index in (range(entry[0], entry[1] + 1) if isinstance(entry, tuple) else [entry])
+    ]
+    assert len(listed) == len(set(listed)) and max(listed) < 1000
+
+
+def test_drawn_scores_have_the_mean_and_the_spread_of_so_many_raters():
+    rng = np.random.default_rng(0)
+    voted = Rating("a.png", 0.5, "x", "train", rater_std=0.4, votes=(50, 0, 50))
+    assert {drawn_score(voted, 1, rng) for _ in range(50)} == {0.0, 1.0}
+    four = [drawn_score(voted, 4, rng) for _ in range(4_000)]
+    assert np.mean(four) == pytest.approx(0.5, abs=0.02) and np.std(four) == pytest.approx(0.25, abs=0.02)
+    plain = replace(voted, votes=None, rater_std=0.2)
+    sixteen = [drawn_score(plain, 16, rng) for _ in range(4_000)]
+    assert np.mean(sixteen) == pytest.approx(0.5, abs=0.01) and np.std(sixteen) == pytest.approx(0.05, abs=0.005)
+    with pytest.raises(AesError, match="neither votes nor rater_std"):
+        drawn_score(replace(plain, rater_std=None), 4, rng)
