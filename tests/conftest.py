@@ -24,8 +24,8 @@ CPU = [
 ]
 """Settings of every training run here. Models of random weights write nothing that can be read."""
 
-DEFAULT_FAMILIES = ("qwen2.5-vl", "smolvlm", "gemma3")
-"""Tested by default, one for each way to give a picture to the language model; the other families are slow tests."""
+DEFAULT_FAMILIES = ("qwen2.5-vl", "fastvlm")
+"""Tested by default: the families of the embedded models. The others are slow tests."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

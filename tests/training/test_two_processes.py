@@ -103,6 +103,7 @@ def test_local_scope_ranks_the_images_of_a_process_alone(run):
     assert any(abs(a[1] - b[1]) > 1e-3 for a, b in zip(local, everywhere, strict=True))
 
 
+@pytest.mark.slow
 def test_a_divided_model_learns_what_a_whole_one_does_even_when_it_was_killed(
     run, scene_folder, random_model, tmp_path
 ):
