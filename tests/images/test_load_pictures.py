@@ -1,4 +1,5 @@
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -75,12 +76,24 @@ def test_a_bad_file_is_a_clear_error(tmp_path, content, reason):
         open_image(tmp_path / "a.jpg")
 
 
-def test_a_cut_off_picture_is_a_clear_error(tmp_path):
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_a_cut_off_picture_says_where_it_ends(tmp_path, kind):
+    noise = Image.fromarray(np.random.default_rng(0).integers(1, 255, (400, 300, 3), dtype=np.uint8))
+    noise.save(tmp_path / "a.jpg", kind)
     whole = (tmp_path / "a.jpg").read_bytes()
-    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(AesError, match="is cut off"):
+    (tmp_path / "a.jpg").write_bytes(whole[: int(len(whole) * 0.41)])
+    with pytest.raises(
+        AesError, match=r"a\.jpg is cut off after about \d+ %: the end of"
+    ) as error:
         open_image(tmp_path / "a.jpg")
+    assert abs(int(re.search(r"(\d+) %", str(error.value))[1]) - 41) <= 3
+
+
+def test_a_picture_cut_off_in_its_head_is_an_error_too(tmp_path):
+    Image.new("RGB", (300, 300), "teal").save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    with pytest.raises(AesError, match=r"a\.png (is cut off: the end|cannot be read)"):
+        open_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("place", [0.3, 0.6, 0.9])

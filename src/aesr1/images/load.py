@@ -60,6 +60,7 @@ def open_image(
             f"{type(source).__name__} is not a picture",
             fix="pass a path, the bytes of a file, an open file, a PIL picture or a uint8 array",
         )
+    picture: Image.Image | None = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's bomb warning (the limit is ours) and broken metadata
@@ -75,10 +76,21 @@ def open_image(
     except Exception as error:  # decoders of broken files raise errors of many types
         problem = str(error)
         if re.search("truncated|broken data stream|incomplete", problem, re.IGNORECASE):
-            raise AesError(f"{name} is cut off: the end of the file is missing", fix="copy it again") from error
+            raise AesError(
+                f"{name} is cut off{_where_cut(picture)}: the end of the file is missing", fix="copy it again"
+            ) from error
         raise AesError(
             f"{name} cannot be read as a picture: {problem or type(error).__name__}", fix=IMAGE_FIX
         ) from error
+
+
+def _where_cut(picture: Image.Image | None) -> str:
+    """After how much of the picture the decoder found the end: rows that it did not reach are 0."""
+    try:
+        box = picture.im.getbbox() if picture is not None else None
+    except (ValueError, AttributeError):  # nothing was decoded
+        box = None
+    return f" after about {100 * box[3] / picture.im.size[1]:.0f} %" if box and picture is not None else ""
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
