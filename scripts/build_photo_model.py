@@ -2,7 +2,7 @@
 
     python scripts/build_photo_model.py OASIS -o DIR [--seed 0]
 
-About forty minutes on two cores. OASIS is the folder with ratings.csv and images/. Each stage is a command that anyone
+OASIS is the folder with ratings.csv and images/. Each stage is a command that anyone
 can run on other rated photographs; the same command continues where it was stopped. DIR/photo_backbone and DIR/photo
 are what stands in src/aesr1/tiny. The stages after the backbone use the embedded one: copy DIR/photo_backbone there
 first if it was made anew. DIR/photo is the cold start: on so few photographs RAPO has made the order worse so far
@@ -41,7 +41,7 @@ def build(oasis: Path, output: Path, *, seed: int) -> None:
     aesr1 = (sys.executable, "-m", "aesr1")
     ratings, views = output / "ratings" / "ratings.jsonl", output / "views" / "ratings.jsonl"
     backbone, rationales = output / "photo_backbone", output / "rationales" / "rationales.jsonl"
-    cold, rapo = output / "cold-start", output / "rapo"
+    cold = output / "cold-start"
     made = SCRIPTS / "pretrain_photo_backbone.py"
     run(backbone / "aesr1.json", sys.executable, made, oasis / "ratings.csv", "-o", backbone, "--seed", seed)
     run(ratings, *aesr1, "ratings", "import", "csv", oasis / "ratings.csv", "-o", ratings.parent, "--scale", 1, 7)
@@ -51,8 +51,6 @@ def build(oasis: Path, output: Path, *, seed: int) -> None:
     seeded = ("--seed", seed, "--report_to", "none")
     recipe = ("--config", RECIPES / "photos-cold-start.yaml", "--rationales", rationales, "--ratings", ratings)
     run(cold / "aesr1.json", *aesr1, "sft", *recipe, "--output_dir", cold, *seeded)
-    recipe = ("--config", RECIPES / "photos-rapo.yaml", "--model", cold, "--ratings", views)
-    run(rapo / "aesr1.json", *aesr1, "rapo", *recipe, "--output_dir", rapo, *seeded)
     if not (output / "photo" / "aesr1.json").exists():
         export(cold, read_rows(ratings, Rating), output / "photo")
 

@@ -6,20 +6,18 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPImageProcessorPil,
     FastVlmConfig,
     FastVlmForConditionalGeneration,
     LlavaProcessor,
-    PreTrainedTokenizerFast,
 )
 from transformers.image_utils import PILImageResampling
 
-from aesr1.contract import PROMPT, TAGS
 from aesr1.model.processor import picture_processor
 from photo_tower import MEAN, SIDE, STD
 from tiny_model import CHAT_TEMPLATE as QWEN_TEMPLATE
+from tiny_model import build_tokenizer
 
 CELL = 28
 """Pixels of a picture token's side: 260 // 28 is 9, and the tower's map is 9 × 9."""
@@ -28,34 +26,11 @@ CHAT_TEMPLATE = QWEN_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end
 
 
 def build_processor(corpus: Iterable[str], *, prompts: tuple[str, ...], vocab_size: int = 1_024) -> Any:
-    """A processor with a byte-level BPE vocabulary trained on a corpus; digits are single tokens.
-
-    The contract's prompt, the other fixed prompts and the tags are one token each: the prompt never changes.
-    """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(corpus, trainer)
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (PROMPT, *prompts, *TAGS)])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=["<|im_start|>", "<image>"],
-        padding_side="left",
-        model_max_length=4096,
-    )
+    """A processor with a vocabulary trained on a corpus (`tiny_model.build_tokenizer`)."""
+    tokenizer = build_tokenizer(corpus, special=SPECIAL, prompts=prompts, vocab_size=vocab_size)
     return picture_processor(LlavaProcessor)(
         build_image_processor(),
-        fast,
+        tokenizer,
         patch_size=CELL,
         num_additional_image_tokens=0,
         vision_feature_select_strategy="full",

@@ -49,11 +49,13 @@ CHAT_TEMPLATE = (
 """Qwen2.5-VL's template, without its default system message and video."""
 
 
-def build_processor(corpus: Iterable[str], *, prompts: tuple[str, ...], vocab_size: int = 768) -> Any:
-    """A processor with a byte-level BPE vocabulary trained on a corpus; digits are single tokens, as in Qwen.
+def build_tokenizer(
+    corpus: Iterable[str], *, special: tuple[str, ...], prompts: tuple[str, ...], vocab_size: int
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE vocabulary trained on a corpus; digits are single tokens, as in Qwen.
 
     The contract's prompt, the other fixed prompts and the tags are one token each. Otherwise nine tenths of the
-    computation would go into the prompt, which never changes.
+    computation would go into the prompt, which never changes. special: the first is for padding; one is <|im_end|>.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -62,27 +64,32 @@ def build_processor(corpus: Iterable[str], *, prompts: tuple[str, ...], vocab_si
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(SPECIAL),
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (PROMPT, *prompts, *TAGS)])
-    fast = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=list(SPECIAL[1:]),
+        pad_token=special[0],
+        additional_special_tokens=list(special[1:]),
         padding_side="left",
         model_max_length=4096,
     )
+
+
+def build_processor(corpus: Iterable[str], *, prompts: tuple[str, ...], vocab_size: int = 768) -> Any:
+    """A processor with a vocabulary trained on a corpus (`build_tokenizer`)."""
+    tokenizer = build_tokenizer(corpus, special=SPECIAL, prompts=prompts, vocab_size=vocab_size)
     image_processor = Qwen2VLImageProcessorPil(
         patch_size=PATCH,
         temporal_patch_size=1,
         merge_size=2,
         size={"shortest_edge": (4 * PATCH) ** 2, "longest_edge": VIEW_PIXELS},
     )
-    return picture_processor(Qwen2_5_VLProcessor)(image_processor, fast, chat_template=CHAT_TEMPLATE)
+    return picture_processor(Qwen2_5_VLProcessor)(image_processor, tokenizer, chat_template=CHAT_TEMPLATE)
 
 
 def build_model(processor: Any, *, seed: int, width: int = 192, layers: int = 4) -> Qwen2_5_VLForConditionalGeneration:

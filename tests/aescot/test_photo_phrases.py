@@ -11,6 +11,7 @@ from aesr1.aescot.build import drawn_score
 from aesr1.aescot.filters import Critique, refusal_of
 from aesr1.aescot.photo_phrases import PLACE, criticise_photo, describe_photo
 from aesr1.aescot.phrases import PictureFacts
+from aesr1.aescot.settings import CotConfig, EndpointConfig, Teacher
 from aesr1.aescot.subjects import PERSON, SUBJECTS, name_subject
 from aesr1.critique_text import DIMENSIONS, dimensions_of
 from aesr1.errors import AesError
@@ -63,6 +64,12 @@ def test_a_subject_is_named_where_it_is_likely(classes, person, wanted):
     for index, value in classes.items():
         probabilities[index] = value
     assert name_subject(probabilities, person) == wanted
+
+
+def test_votes_are_not_drawn_for_a_teacher(tmp_path):
+    teacher = Teacher(EndpointConfig("http://localhost/v1", "m"))
+    with pytest.raises(AesError, match="votes draws scores for the embedded critic"):
+        CotConfig(tmp_path, tmp_path, votes=4, teacher=teacher)
 
 
 def test_no_class_has_two_words():

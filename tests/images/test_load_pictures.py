@@ -82,9 +82,7 @@ def test_a_cut_off_picture_says_where_it_ends(tmp_path, kind):
     noise.save(tmp_path / "a.jpg", kind)
     whole = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(whole[: int(len(whole) * 0.41)])
-    with pytest.raises(
-        AesError, match=r"a\.jpg is cut off after about \d+ %: the end of"
-    ) as error:
+    with pytest.raises(AesError, match=r"a\.jpg is cut off after about \d+ %: the end of") as error:
         open_image(tmp_path / "a.jpg")
     assert abs(int(re.search(r"(\d+) %", str(error.value))[1]) - 41) <= 3
 

@@ -133,3 +133,9 @@ class CotConfig:
     )
     filters: FilterSettings = EMBEDDED
     teacher: Teacher | None = None  # default: the embedded critic
+
+    def __post_init__(self) -> None:
+        if self.teacher is not None and self.votes:
+            raise AesError(
+                "votes draws scores for the embedded critic, and a teacher writes", fix="leave out votes or the teacher"
+            )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
-from aesr1.model.load import PHOTO_BACKBONE, load
+from aesr1.model.load import EMBEDDED, PHOTO_BACKBONE, load
 
 CLASSES_FILE = "image_classes.safetensors"
 """Beside the backbone: weight (1000, channels) and bias of ImageNet's classes; person_weight and person_bias."""
@@ -55,7 +55,7 @@ def load_classifier() -> ImageClassifier:
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # a worker: all of them share the cores
     vlm = load(PHOTO_BACKBONE, device="cpu")
-    folder = Path(str(files("aesr1.tiny"))) / "photo_backbone"
+    folder = Path(str(files("aesr1.tiny"))) / EMBEDDED[PHOTO_BACKBONE]
     return ImageClassifier(
         vlm.model.model.vision_tower, vlm.processor.image_processor, load_file(folder / CLASSES_FILE)
     )

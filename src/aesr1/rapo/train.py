@@ -57,10 +57,11 @@ def rapo(config: RapoConfig, rewards: RewardSettings, model: ModelSettings, trai
             peft_config=lora_config(vlm.model, rank=model.lora_rank, alpha=model.lora_alpha),
         )
         if trainer.ref_model is not None:
-            share_features(vlm.model, trainer.accelerator.unwrap_model(trainer.ref_model))
-        if trainer.ref_model is not None and is_lora_checkpoint(model.model):
-            # TRL has loaded the reference from disk: the adapter's base, without the adapter
-            trainer.accelerator.unwrap_model(trainer.ref_model).load_state_dict(vlm.model.state_dict())
+            reference = trainer.accelerator.unwrap_model(trainer.ref_model)
+            share_features(vlm.model, reference)
+            if is_lora_checkpoint(model.model):
+                # TRL has loaded the reference from disk: the adapter's base, without the adapter
+                reference.load_state_dict(vlm.model.state_dict())
     replies = training.max_completion_length or 512
     if data.validation:
         trainer.add_callback(Validation(trainer, vlm, data.validation, config, max_new_tokens=replies))

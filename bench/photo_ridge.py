@@ -1,0 +1,74 @@
+"""Ridge regression on the photo model's own eyes: what its features hold. PLCC, SRCC and MAE against people.
+
+    python bench/photo_ridge.py OASIS/ratings.csv
+
+On the val split, trained on train; and out of fold over all, five folds by theme (the file name before its number).
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from aesr1.images.load import open_image
+from aesr1.metrics import mae, plcc, srcc
+from aesr1.model.load import PHOTO_BACKBONE, load
+
+PENALTIES = (300, 1_000, 3_000)
+FOLDS = 5
+BATCH = 4
+
+
+@torch.inference_mode()
+def mean_features(images: list[Path]) -> NDArray[np.float64]:
+    """(n, channels): the mean over the tower's map."""
+    vlm = load(PHOTO_BACKBONE, device="cpu")
+    seen = []
+    for start in range(0, len(images), BATCH):
+        pictures = [open_image(image) for image in images[start : start + BATCH]]
+        pixels = vlm.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        seen.append(vlm.model.model.vision_tower(pixels).last_hidden_state.mean((2, 3)).double().numpy())
+    return np.concatenate(seen)
+
+
+def ridge(
+    x: NDArray[np.float64], y: NDArray[np.float64], of: NDArray[np.float64], penalty: float
+) -> NDArray[np.float64]:
+    """Predictions for `of`; features are standardised by `x`."""
+    centre, spread, mean = x.mean(0), x.std(0) + 1e-3, y.mean()
+    x, of = (x - centre) / spread, (of - centre) / spread
+    predicted: NDArray[np.float64] = of @ (x.T @ np.linalg.solve(x @ x.T + penalty * np.eye(len(x)), y - mean)) + mean
+    return predicted
+
+
+def main() -> None:
+    """The command line."""
+    table = Path(sys.argv[1])
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    y = np.array([(float(row["mean"]) - 1) / 6 for row in rows])
+    train = np.array([row["split"] == "train" for row in rows])
+    themes = [re.sub(r"-\d+\.jpg$", "", row["image"]) for row in rows]
+    shuffled = np.random.default_rng(0).permutation(sorted(set(themes)))
+    fold_of = {theme: number % FOLDS for number, theme in enumerate(shuffled)}
+    fold = np.array([fold_of[theme] for theme in themes])
+    x = mean_features([table.parent / row["image"] for row in rows])
+    print("| penalty | on | PLCC | SRCC | MAE |\n|---|---|---|---|---|")
+    for penalty in PENALTIES:
+        held_out = np.zeros(len(y))
+        for number in range(FOLDS):
+            held_out[fold == number] = ridge(x[fold != number], y[fold != number], x[fold == number], penalty)
+        val = ridge(x[train], y[train], x[~train], penalty)
+        for name, predicted, human in (("val", val, y[~train]), ("out of fold", held_out, y)):
+            values = " | ".join(f"{measure(predicted, human):.3f}" for measure in (plcc, srcc, mae))
+            print(f"| {penalty:,} | {name} | {values} |")
+
+
+if __name__ == "__main__":
+    main()
