@@ -61,7 +61,7 @@ class ReadableReplies(TrainerCallback):  # type: ignore[misc]
 
 
 class RequireReadable(ReadableReplies):
-    """Ends a run before its first step where too few replies can be read: rewards would be of noise."""
+    """Ends a run before its first step where too few replies can be read: the others have no score to reward."""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """AesError below `min_readable`. A resumed run was checked before."""
