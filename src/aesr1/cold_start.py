@@ -37,7 +37,6 @@ from aesr1.training.resume import ResumableTrainer, resume_point
 from aesr1.training.run import begin_run, finish_run, train
 from aesr1.training.settings import ModelSettings
 from aesr1.training.validation import SayReadable, Validation, ValidationSettings, validation_ratings
-from aesr1.training.vision_tower import drop_features
 
 PAPER: dict[str, Any] = {
     "learning_rate": 1e-5,
@@ -67,10 +66,6 @@ class ColdStartConfig(ValidationSettings):
         default="",
         metadata={"help": "ratings.jsonl with held-out images, to validate on and to count readable replies about."},
     )
-    picture_dropout: float = field(
-        default=0.0,
-        metadata={"help": "Share of the picture's features set to 0 in training: against learning pictures by heart."},
-    )
 
 
 REPLY_TOKENS = 512
@@ -86,8 +81,6 @@ def cold_start(config: ColdStartConfig, model: ModelSettings, training: SFTConfi
     data = _checked_data(config, model, training, launch)
     settings = {**asdict(config), **asdict(model)}
     vlm = begin_run(model, training, launch, settings=settings)
-    if config.picture_dropout:
-        drop_features(vlm.model, config.picture_dropout)
     progress = ProgressBar("cold start")
     with explain_out_of_memory("setting up the training", advice_for_loading(model, training)):
         trainer = ColdStartTrainer(

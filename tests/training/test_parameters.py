@@ -19,6 +19,7 @@ from aesr1.training.parameters import (
     lora_config,
     save_merged,
 )
+from aesr1.training.settings import ModelSettings
 from conftest import CPU
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
@@ -65,6 +66,27 @@ def test_no_gradient_passes_a_frozen_tower_under_checkpointing(model):
     assert ours and not any("visual" in name for name in ours)
     for name, gradient in ours.items():
         torch.testing.assert_close(gradient, expected[name])
+
+
+@pytest.mark.parametrize("name", ["tiny-photo-backbone", "tiny"])
+def test_the_projector_of_a_frozen_tower_can_be_trained(name):
+    model = load(name, device="cpu").model
+    freeze_vision(model, train_projector=True)
+    trained = {part for part, weight in model.named_parameters() if weight.requires_grad and "language" not in part}
+    assert trained and all("projector" in part or "merger" in part for part in trained - {"lm_head.weight"})
+    frozen = sum(not weight.requires_grad for weight in model.parameters())
+    assert frozen == sum("vision_tower" in part or "visual." in part for part, _ in model.named_parameters()) - sum(
+        "merger" in part for part in trained
+    )
+
+
+def test_a_projector_is_trained_alone_where_that_says_something():
+    for settings in ({}, {"freeze_vision": True, "lora_rank": 4}):
+        with pytest.raises(AesError, match="train_projector needs freeze_vision and no LoRA"):
+            ModelSettings(train_projector=True, **settings)
+    model = torch.nn.ModuleDict({"vision_tower": torch.nn.Linear(2, 2)})
+    with pytest.raises(AesError, match="no projector"):
+        freeze_vision(model, train_projector=True)
 
 
 def test_a_model_without_eyes_cannot_be_frozen():

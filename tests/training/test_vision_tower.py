@@ -7,10 +7,14 @@ import copy
 import pytest
 import torch
 from families import BUILDERS
+from transformers import TrainingArguments
 
 from aesr1.errors import AesError
 from aesr1.model.load import load
 from aesr1.training import vision_tower
+from aesr1.training.launch import Launch
+from aesr1.training.run import begin_run
+from aesr1.training.settings import ModelSettings
 from aesr1.training.vision_tower import drop_features, keep_batch_norm, keep_features, share_features
 from conftest import make_once
 
@@ -80,8 +84,35 @@ def test_features_are_dropped_in_training_alone(fastvlm):
     drop_features(model, 0.5)
     whole = fastvlm.get_image_features(pictures(1)).pooler_output
     assert torch.equal(model.eval().get_image_features(pictures(1)).pooler_output, whole)
-    model.train()
+    model.train().model.vision_tower.eval()  # it has a dropout of its own
     first, second = (model.get_image_features(pictures(1)).pooler_output for _ in range(2))
     assert not torch.equal(first, second)
+    with torch.no_grad():  # a rollout
+        assert torch.equal(model.get_image_features(pictures(1)).pooler_output, whole)
+
+
+def test_a_dropped_channel_is_missing_in_the_whole_picture(fastvlm):
+    projector = copy.deepcopy(fastvlm).train()
+    drop_features(projector, 0.5)
+    seen = []
+    projector.model.multi_modal_projector.linear_1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    projector.model.multi_modal_projector(torch.ones(2, 9, fastvlm.config.vision_config.hidden_size))
+    (features,) = seen
+    assert set(features.unique().tolist()) == {0.0, 2.0}
+    assert (features == features[:, :1]).all() and not torch.equal(features[0], features[1])
+
+
+def test_both_stages_drop_what_the_settings_say(tmp_path):
+    settings = ModelSettings("tiny-photo-backbone", max_pixels=4096, freeze_vision=True, picture_dropout=0.5)
+    training = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    model = begin_run(settings, training, Launch(), settings={}).model
+    projector = model.model.multi_modal_projector
+    features = torch.ones(1, 4, projector.linear_1.in_features)
+    assert not torch.equal(projector(features), projector(features))
+    with torch.no_grad():
+        assert torch.equal(projector(features), projector(features))
+
+
+def test_dropout_needs_a_projector():
     with pytest.raises(AesError, match="none was found"):
         drop_features(torch.nn.Linear(2, 2), 0.5)

@@ -103,7 +103,7 @@ def summarize_model(settings: ModelSettings, training: TrainingArguments, launch
     with torch.device("meta"):
         empty = AutoModelForImageTextToText.from_config(config)
     if settings.freeze_vision:
-        freeze_vision(empty)
+        freeze_vision(empty, train_projector=settings.train_projector)
     total = sum(parameter.numel() for parameter in empty.parameters())
     trained = sum(parameter.numel() for parameter in empty.parameters() if parameter.requires_grad)
     if lora_rank:

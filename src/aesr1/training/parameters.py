@@ -22,13 +22,21 @@ VISION_PARTS = (
     "image_newline",
 )
 """Names of the vision tower and projector in the model families (image_newline is LLaVA's end of a row)."""
+PROJECTORS = ("multi_modal_projector", "connector", "merger")
+"""Names of the projector, the layers between vision tower and language model."""
 
 
-def freeze_vision(model: Any) -> int:
-    """Freeze vision tower and projector (the paper's cold start); the number of frozen parameters."""
-    frozen = 0
+def freeze_vision(model: Any, *, train_projector: bool = False) -> int:
+    """Freeze vision tower and projector (the paper's cold start), or the tower alone; the number of frozen parameters.
+
+    AesError where no vision part is found, or no projector that could be trained.
+    """
+    frozen, trained = 0, 0
     for name, parameter in model.named_parameters():
-        if any(part in VISION_PARTS for part in name.split(".")):
+        parts = set(name.split("."))
+        if train_projector and not parts.isdisjoint(PROJECTORS):
+            trained += 1
+        elif not parts.isdisjoint(VISION_PARTS):
             parameter.requires_grad_(False)
             frozen += getattr(parameter, "ds_numel", parameter.numel())  # under ZeRO-3 the tensor itself is empty
     if not frozen:
@@ -36,6 +44,8 @@ def freeze_vision(model: Any) -> int:
             "no vision part was found in this model",
             fix=f"its parameters are named by none of {', '.join(VISION_PARTS)}",
         )
+    if train_projector and not trained:
+        raise AesError("no projector was found in this model", fix="leave train_projector out")
     for name, module in model.named_modules():
         if isinstance(module, PreTrainedModel) and any(part in VISION_PARTS for part in name.split(".")):
             # Gradient checkpointing makes the output of "input embeddings" require gradients, also of a tower's patch

@@ -27,7 +27,7 @@ from aesr1.training.memory_estimate import GIB
 from aesr1.training.parameters import freeze_vision, save_merged
 from aesr1.training.resume import complete_checkpoints, require_same_run
 from aesr1.training.settings import ModelSettings
-from aesr1.training.vision_tower import keep_batch_norm, keep_features
+from aesr1.training.vision_tower import drop_features, keep_batch_norm, keep_features
 
 
 def begin_run(model: ModelSettings, training: TrainingArguments, launch: Launch, *, settings: Mapping[str, Any]) -> Vlm:
@@ -55,8 +55,10 @@ def begin_run(model: ModelSettings, training: TrainingArguments, launch: Launch,
         )
     keep_batch_norm(vlm.model)
     if model.freeze_vision or model.lora_rank:
-        freeze_vision(vlm.model)
+        freeze_vision(vlm.model, train_projector=model.train_projector)
         keep_features(vlm.model)
+    if model.picture_dropout:
+        drop_features(vlm.model, model.picture_dropout)
     vlm.model.train()
     return vlm
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from aesr1.contract import MAX_PIXELS
+from aesr1.errors import AesError
 from aesr1.model.load import BACKBONE
 from aesr1.training.checks import check_settings
 
@@ -29,6 +30,17 @@ class ModelSettings:
         default=False,
         metadata={"help": "Do not train the vision tower. The paper freezes it in the cold start, not in RAPO."},
     )
+    train_projector: bool = field(
+        default=False,
+        metadata={"help": "With freeze_vision: train the layers between vision tower and language model all the same."},
+    )
+    picture_dropout: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the picture's channels set to 0 where the loss is computed: against learning pictures "
+            "by heart."
+        },
+    )
     lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA. 0 trains all weights of the language model."})
     lora_alpha: int = field(default=32, metadata={"help": "Scale of LoRA, often twice its rank."})
     attention: str = field(
@@ -37,3 +49,8 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.train_projector and (self.lora_rank or not self.freeze_vision):
+            raise AesError(
+                "train_projector needs freeze_vision and no LoRA",
+                fix="leave it out: without freeze_vision the projector is trained anyway, with LoRA it never is",
+            )

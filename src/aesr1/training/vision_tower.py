@@ -11,11 +11,10 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from aesr1.errors import AesError
+from aesr1.training.parameters import PROJECTORS
 
 KEPT_BYTES = 1 << 30
 """Features of a frozen tower that are kept: those of about 2,300 pictures for the embedded photo model."""
-PROJECTORS = ("multi_modal_projector", "connector", "merger")
-"""Names of the layer after the tower, in the model families."""
 
 
 def keep_batch_norm(model: Any) -> None:
@@ -85,7 +84,12 @@ class _KeptFeatures:
 
 
 def drop_features(model: Any, share: float) -> None:
-    """In training, set this share of the features to 0 before the projector. AesError where no projector is found."""
+    """Where gradients are computed, set this share of the channels to 0 before the projector.
+
+    A channel is left out in all tokens of a picture: in a few of many tokens it would hardly be missed. Families that
+    put all pictures of a micro-batch into one row lose the same channels in all. Replies, reference and validation
+    see everything. AesError where no projector is found.
+    """
     for name, module in model.named_modules():
         if name.rpartition(".")[2] in PROJECTORS:
             module.register_forward_pre_hook(partial(_dropped, share))
@@ -96,4 +100,7 @@ def drop_features(model: Any, share: float) -> None:
 
 
 def _dropped(share: float, module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    return (torch.nn.functional.dropout(inputs[0], share, training=module.training), *inputs[1:])
+    features = inputs[0]
+    channels = features.new_ones(*features.shape[:-2], 1, features.shape[-1])
+    learning = module.training and torch.is_grad_enabled()
+    return (features * torch.nn.functional.dropout(channels, share, training=learning), *inputs[1:])
