@@ -48,7 +48,7 @@ class Scorer:
         from aesr1.model.load import DEFAULT, load
         from aesr1.model.predict import PredictSettings
 
-        self.vlm = load(model or DEFAULT, max_pixels=max_pixels or MAX_PIXELS, device=device)
+        self.vlm = load(model or DEFAULT, max_pixels=max_pixels or MAX_PIXELS, device=device, for_scoring=True)
         self.settings = settings or PredictSettings()
 
     def score(self, images: Iterable[ImageSource]) -> list[Prediction]:

@@ -46,7 +46,7 @@ def create_app(config: ServeConfig) -> "FastAPI":
         raise AesError(f"serving needs {error.name}", fix=install("serve")) from error
     from aesr1.model.load import DEFAULT, load
 
-    vlm = load(config.model or DEFAULT, max_pixels=config.max_pixels, device=config.device)
+    vlm = load(config.model or DEFAULT, max_pixels=config.max_pixels, device=config.device, for_scoring=True)
     about = {"model": vlm.name, "revision": vlm.revision, "contract": VERSION, "aesr1": __version__}
     card = {"id": vlm.name, "object": "model", "created": int(time.time()), "owned_by": "aesr1"}
 

@@ -76,7 +76,7 @@ def describe(reasonings: Sequence[str]) -> dict[str, float | None] | None:
 def _predictions(
     config: EvalConfig, name: str, model: str, ratings: Sequence[Rating], pool: Executor | None
 ) -> list[Prediction]:
-    vlm = load(model, max_pixels=config.max_pixels)
+    vlm = load(model, max_pixels=config.max_pixels, for_scoring=True)
     path = config.output / f"predictions-{name}.jsonl"
     with Appender(path) as rows, progress_bar(f"eval {name}", total=len(ratings)) as progress:
         done = completed_rows(rows, vlm, config.predict_settings, [rating.image for rating in ratings])

@@ -22,6 +22,7 @@ from aesr1.model.checkpoint import check_stamp, weights_hash
 from aesr1.model.lora_checkpoint import base_model_of, explain_missing_base, is_lora_checkpoint, merge_lora
 from aesr1.model.out_of_memory import is_out_of_memory
 from aesr1.model.processor import load_processor
+from aesr1.model.scoring_tower import prepare_tower
 from aesr1.terminal import say
 
 TINY = "tiny"
@@ -58,11 +59,13 @@ def load(
     dtype: str = "auto",
     attention: str = "sdpa",
     read: ConfigAndProcessor | None = None,
+    for_scoring: bool = False,
 ) -> Vlm:
     """Load a model from a folder, a hub id, `aes-r1`, or an embedded name (`EMBEDDED`).
 
     dtype "auto" is float32 on a CPU and the checkpoint's own elsewhere. A LoRA checkpoint is merged into its base.
-    `read`: the result of `load_config`. AesError where it cannot be loaded, or has another contract version.
+    `read`: the result of `load_config`. `for_scoring`: the model is not trained or saved, so its layers may change
+    (`prepare_tower`). AesError where it cannot be loaded, or has another contract version.
     """
     if name == PUBLISHED:
         first, second = (
@@ -104,6 +107,8 @@ def load(
     if renamings := getattr(model, "_weight_conversions", None):
         # all are undone when saving; under ZeRO-3 transformers keeps unused ones: model.model.layers…
         model._weight_conversions = [renaming for renaming in renamings if renaming.was_used()]
+    if for_scoring and device == "cpu":
+        prepare_tower(model.eval())
     revision = getattr(config, "_commit_hash", None) or weights_hash(Path(path))
     return Vlm(model.to(device).eval(), processor, name, revision, max_pixels)
 
