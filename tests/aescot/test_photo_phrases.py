@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from aesr1.aescot.build import drawn_score
+from aesr1.aescot.embedded_critic import embedded
 from aesr1.aescot.filters import Critique, refusal_of
 from aesr1.aescot.photo_phrases import PLACE, criticise_photo, describe_photo
-from aesr1.aescot.phrases import PictureFacts
+from aesr1.aescot.phrases import VERDICT, PictureFacts
 from aesr1.aescot.settings import CotConfig, EndpointConfig, Teacher
 from aesr1.aescot.subjects import PERSON, SUBJECTS, name_subject
 from aesr1.critique_text import DIMENSIONS, dimensions_of
@@ -30,16 +32,29 @@ def facts(rng):
     )
 
 
-def test_every_critique_passes_the_filters_and_speaks_of_all_dimensions():
-    rng, lengths, kinds = np.random.default_rng(0), [], []
+def test_critiques_pass_the_filters_and_speak_of_all_dimensions():
+    """Random facts may speak against a random score: a last sentence of blame about a good picture is refused."""
+    rng, lengths, kinds, reasons = np.random.default_rng(0), [], [], []
     for _ in range(2_000):
         found, score = facts(rng), float(rng.random())
         text = criticise_photo(found, score, rng)
-        assert refusal_of(Critique(text, score, found)) is None, text
+        reasons.append(refusal_of(Critique(text, score, found)))
+        assert reasons[-1] is None or reasons[-1].startswith("align: ends with"), text
         lengths.append(len(text.split()))
         kinds.append(len(dimensions_of(text)))
         assert found.subject is None or found.subject in text.lower()
     assert 30 < np.mean(lengths) < 70 and np.mean(kinds) > 4.5 and len(DIMENSIONS) == 5
+    assert np.mean([reason is None for reason in reasons]) > 0.85
+
+
+def test_an_error_on_purpose_is_a_verdict_of_the_other_end():
+    rng, picture, found = np.random.default_rng(0), Image.new("RGB", (64, 64)), facts(np.random.default_rng(2))
+    texts = [embedded(picture, score, found, rng) for score in (0.1, 0.5, 0.9) for _ in range(200)]
+    verdicts = [text for text in texts if any(word in text for _, words in VERDICT for word in words)]
+    assert 0.02 < len(verdicts) / len(texts) < 0.07
+    scores = [score for score in (0.1, 0.5, 0.9) for _ in range(200)]
+    refused = [refusal_of(Critique(text, score, found)) for text, score in zip(texts, scores, strict=True)]
+    assert all(refused[texts.index(text)] for text in verdicts)
 
 
 def test_a_false_claim_is_seen():

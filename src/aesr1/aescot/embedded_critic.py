@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from aesr1.aescot.photo_phrases import criticise_photo
-from aesr1.aescot.phrases import PictureFacts, write_critique
+from aesr1.aescot.phrases import PictureFacts, verdict_of, write_critique
 
 Critic = Callable[[Image.Image, float, PictureFacts, np.random.Generator], str]
 """picture, human score 0–1 (a secret), findings of the picture, randomness of the attempt → critique."""
@@ -30,5 +30,7 @@ def embedded(picture: Image.Image, score: float, findings: PictureFacts, rng: np
     if slip == 0:
         return write(findings, score, rng) + f" I would give it {score * 10:.0f} of 10."
     if slip == 1:
+        if findings.photograph:  # what is said of photographs has no verdict of its own
+            return f"{write(findings, score, rng)} {verdict_of(0.1 if score > 0.5 else 0.9, rng)}."
         return write(findings, 1 - score, rng)
     return write(replace(findings, exposure=int(rng.choice([-2, 2])), focus=2 - findings.focus), score, rng)

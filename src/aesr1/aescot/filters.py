@@ -99,20 +99,43 @@ def align(text: str, score: float) -> str | None:
     return None
 
 
-def fact(text: str, findings: PictureFacts) -> str | None:
-    """A claim about something measurable differs from the measurement by two steps or more.
+class Claim(NamedTuple):
+    """A statement about something that is measured."""
 
-    One step is borderline, where a person and a measurement may differ. For exposure, where 0 is in the middle,
-    the wrong side is also a contradiction.
-    """
+    words: str
+    name: str  # a field of PictureFacts
+    steps: frozenset[int]  # any of them makes it true
+
+    def distance(self, facts: PictureFacts) -> int:
+        """Steps between the claim and the measurement; 0 where it is true."""
+        return min(abs(int(getattr(facts, self.name)) - step) for step in self.steps)
+
+    def contradicts(self, facts: PictureFacts) -> bool:
+        """Whether it differs from the measurement by two steps or more.
+
+        One step is borderline, where a person and a measurement may differ. For exposure, where 0 is in the middle,
+        the wrong side is also a contradiction.
+        """
+        wrong_side = self.name == "exposure" and int(facts.exposure) * sum(self.steps) < 0
+        return wrong_side or self.distance(facts) >= 2
+
+
+def claims_of(text: str) -> list[Claim]:
+    """The claims of a text, at most one for each row of the table above."""
+    found = []
     for pattern, name, steps in _CLAIM:
         claim = next((match for match in pattern.finditer(text) if _claimed(match, name)), None)
-        if not claim:
-            continue
-        measured = int(getattr(findings, name))
-        distance = min(abs(measured - step) for step in steps)
-        if distance >= 2 or (name == "exposure" and measured * sum(steps) < 0):
-            return f"fact: says {claim.group().lower()!r}, but {name} measures {measured} (claimed {sorted(steps)})"
+        if claim:
+            found.append(Claim(claim.group().lower(), name, steps))
+    return found
+
+
+def fact(text: str, findings: PictureFacts) -> str | None:
+    """A claim contradicts the measurement."""
+    for claim in claims_of(text):
+        if claim.contradicts(findings):
+            measured = getattr(findings, claim.name)
+            return f"fact: says {claim.words!r}, but {claim.name} measures {measured} (claimed {sorted(claim.steps)})"
     return None
 
 

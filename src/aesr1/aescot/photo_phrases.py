@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aesr1.aescot.phrases import PictureFacts, verdict_of
+from aesr1.aescot.phrases import PictureFacts
 from aesr1.contract import level_of
 
 PLACE = {
@@ -45,7 +45,7 @@ CONTRAST = (
         "Flat light leaves the shapes without depth",
         "The picture lacks contrast",
     ),
-    ("Light and shadow are soft", "The light is gentle, the contrast moderate", "Soft light falls evenly"),
+    ("Light and shadow are soft", "The light is gentle, the contrast mild", "Soft light falls evenly"),
     ("Light and shadow model the shapes", "Clear light gives the picture depth", "Strong contrast shapes the picture"),
 )
 SATURATION = (
@@ -113,9 +113,13 @@ def describe_photo(facts: PictureFacts, rng: np.random.Generator) -> list[str]:
 
 
 def criticise_photo(facts: PictureFacts, score: float, rng: np.random.Generator) -> str:
-    """A critique whose tone and verdict fit a score in [0, 1]. It never names the score."""
+    """A critique with a mood that fits a score in [0, 1]. It names neither the score nor a verdict.
+
+    The mood stands anywhere. A model that ends with one of a few verdicts or moods takes its score from that, gives one
+    of a few scores, and loses the order within them.
+    """
     moods = MOOD[level_of(score)]
-    mood = moods[int(rng.integers(len(moods)))].format(warmth=facts.warmth)
     sentences = describe_photo(facts, rng)
+    mood = moods[int(rng.integers(len(moods)))].format(warmth=facts.warmth)
     sentences.insert(int(rng.integers(len(sentences) + 1)), mood + ".")
-    return " ".join([*sentences, verdict_of(score, rng) + "."])
+    return " ".join(sentences)
