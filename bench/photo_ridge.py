@@ -7,9 +7,8 @@ On the val split, trained on train; and out of fold over all, five folds by them
 
 from __future__ import annotations
 
-import csv
-import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +18,16 @@ from numpy.typing import NDArray
 from aesr1.images.load import open_image
 from aesr1.metrics import mae, plcc, srcc
 from aesr1.model.load import PHOTO_BACKBONE, load
+from photo_table import FOLDS, read_table
 
 PENALTIES = (300, 1_000, 3_000)
-FOLDS = 5
 BATCH = 4
 
 
 @torch.inference_mode()
-def mean_features(images: list[Path]) -> NDArray[np.float64]:
+def mean_features(images: Sequence[str]) -> NDArray[np.float64]:
     """(n, channels): the mean over the tower's map."""
-    vlm = load(PHOTO_BACKBONE, device="cpu")
+    vlm = load(PHOTO_BACKBONE, device="cpu", for_scoring=True)
     seen = []
     for start in range(0, len(images), BATCH):
         pictures = [open_image(image) for image in images[start : start + BATCH]]
@@ -49,16 +48,9 @@ def ridge(
 
 def main() -> None:
     """The command line."""
-    table = Path(sys.argv[1])
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    y = np.array([(float(row["mean"]) - 1) / 6 for row in rows])
-    train = np.array([row["split"] == "train" for row in rows])
-    themes = [re.sub(r"-\d+\.jpg$", "", row["image"]) for row in rows]
-    shuffled = np.random.default_rng(0).permutation(sorted(set(themes)))
-    fold_of = {theme: number % FOLDS for number, theme in enumerate(shuffled)}
-    fold = np.array([fold_of[theme] for theme in themes])
-    x = mean_features([table.parent / row["image"] for row in rows])
+    table = read_table(Path(sys.argv[1]))
+    y, fold, train = table.human, table.fold, table.of("split") == "train"
+    x = mean_features(table.paths)
     print("| penalty | on | PLCC | SRCC | MAE |\n|---|---|---|---|---|")
     for penalty in PENALTIES:
         held_out = np.zeros(len(y))

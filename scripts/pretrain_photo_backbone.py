@@ -2,9 +2,10 @@
 
     python scripts/pretrain_photo_backbone.py TABLE -o DIR [--steps N] [--split train]
 
-TABLE is OASIS's ratings.csv; its columns image, split and category are read, and no mark. The tower is frozen and sees
-each picture once. At every step each picture gets a new wording. Beside the backbone stand the layers that name
-subjects: ImageNet's classes, of the tower's own package, and persons, by ridge regression on the category.
+TABLE is OASIS's ratings.csv; its columns image, split and category are read, and no mark. Tower and projector are
+frozen; the tower sees each picture once. At every step each picture gets a new wording. Beside the backbone stand the
+layers that name subjects: ImageNet's classes, of the tower's own package, and persons, by ridge regression on the
+category.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import math
 import sys
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ from aesr1.errors import AesError
 from aesr1.images.load import open_image
 from aesr1.model.image_classes import CLASSES_FILE, ImageClassifier
 from aesr1.outputs import require_same_settings
-from aesr1.training.vision_tower import keep_batch_norm
+from aesr1.training.vision_tower import drop_features, keep_batch_norm
 from aesr1.worker_processes import worker_pool
-from photo_model import build_image_processor, build_model, build_processor
+from photo_model import build_image_processor, build_model, build_processor, standardise_projector
 from photo_tower import build_tower, package_weights
 from tiny_model import save_half
 
@@ -46,11 +46,11 @@ DESCRIBE_PROMPT = "Describe this photograph."
 class PretrainConfig:
     """One lesson."""
 
-    steps: int = 400
+    steps: int = 250
     batch: int = 16
     learning_rate: float = 2e-3
     warmup: int = 20
-    dropout: float = 0.3  # share of the picture's features
+    dropout: float = 0.3  # share of the picture's channels
     seed: int = 0
 
 
@@ -133,12 +133,15 @@ def pretrain(images: list[str], persons: list[bool], config: PretrainConfig, out
     facts = [replace(fact, subject=subject) for fact, subject in zip(facts, subjects, strict=True)]
     processor = build_processor(corpus(facts, rng), prompts=(DESCRIBE_PROMPT,))
     model = build_model(processor, model_tower, seed=config.seed)
+    standardise_projector(model, features)
     model.model.vision_tower.requires_grad_(False)
+    # its lesson is about light and order: a trained projector keeps what that needs, and loses what is in the picture
+    model.model.multi_modal_projector.requires_grad_(False)
     keep_batch_norm(model)
     tower, chosen = model.model.vision_tower, np.arange(0)
     kept = tower.forward
-    tower.forward = lambda *_, **__: Features(last_hidden_state=drop(features[chosen].float()))
-    drop = partial(torch.nn.functional.dropout, p=config.dropout)
+    tower.forward = lambda *_, **__: Features(last_hidden_state=features[chosen].float())
+    drop_features(model, config.dropout)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -179,10 +182,11 @@ def main() -> None:
     parser.add_argument("--split", default="train")
     parser.add_argument("--steps", type=int, default=PretrainConfig.steps)
     parser.add_argument("--seed", type=int, default=PretrainConfig.seed)
+    parser.add_argument("--images", type=Path, help="folder of the pictures; default: the folder of the table")
     given = parser.parse_args()
     with given.table.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == given.split]
-    images = [str(given.table.parent.absolute() / row["image"]) for row in rows]
+    images = [str((given.images or given.table.parent).absolute() / row["image"]) for row in rows]
     persons = [row["category"] == "person" for row in rows]
     pretrain(images, persons, PretrainConfig(steps=given.steps, seed=given.seed), given.output)
 

@@ -1,0 +1,202 @@
+"""Cross-validation of the photo model: every photograph is judged by models that have not seen it.
+
+    python bench/photo_folds.py OASIS/ratings.csv -o DIR [--seeds 0 1 2] [--parts fold-0 … people things] [--jobs 2]
+
+A part is what is held out: a fifth of the themes (fold-0 to fold-4), all persons and animals (people), or all scenes
+and objects (things). For each, `scripts/build_photo_model.py` runs on the rest, from the first lesson on; a run that
+was stopped goes on. Then one table over the five folds and one for each category part: agreement with people, gains,
+and what the reasons say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesr1.aescot.filters import claims_of
+from aesr1.aescot.measured_facts import measure_facts
+from aesr1.aescot.subjects import PERSON, SUBJECTS
+from aesr1.evaluation.reasons import text_follows_picture
+from aesr1.images.load import open_image
+from aesr1.images.measure import as_vector, measure
+from aesr1.metrics import Interval, mae, plcc, srcc
+from aesr1.records import Prediction, read_rows
+from photo_ridge import PENALTIES, mean_features, ridge
+from photo_table import FOLDS, PhotoTable, read_table
+
+BUILD = Path(__file__).parent.parent / "scripts" / "build_photo_model.py"
+CATEGORIES = {"people": ("person", "animal"), "things": ("scene", "object")}
+MODELS, READINGS = ("cold-start", "rapo"), ("expectation", "fast")
+METRICS = (plcc, srcc, mae)
+DRAWS = 2_000
+
+
+def held_out(table: PhotoTable) -> dict[str, NDArray[np.bool_]]:
+    """(n,) for each part: the photographs that its models do not see."""
+    parts = {f"fold-{number}": table.fold == number for number in range(FOLDS)}
+    return parts | {name: np.isin(table.of("category"), kinds) for name, kinds in CATEGORIES.items()}
+
+
+def build(table: PhotoTable, images: Path, out: NDArray[np.bool_], folder: Path, seed: int, threads: int) -> None:
+    """Train on all photographs but those of `out`, and score those."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "ratings.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(table.rows[0]))
+        writer.writeheader()
+        writer.writerows(row | {"split": "val" if held else "train"} for row, held in zip(table.rows, out, strict=True))
+    command = [sys.executable, BUILD, folder / "ratings.csv", "--images", images, "-o", folder, "--seed", seed]
+    with (folder / "log.txt").open("a") as log:
+        subprocess.run(
+            [*map(str, command), "--no-export"],
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            check=True,
+        )
+
+
+def predictions(
+    table: PhotoTable, folders: Sequence[Path], model: str, reading: str
+) -> tuple[NDArray[np.int64], list[Prediction]]:
+    """The indices of the photographs that these runs held out, and the predictions about them."""
+    index = {path: number for number, path in enumerate(table.paths)}
+    rows = [
+        row
+        for folder in folders
+        for row in read_rows(folder / "judged" / reading / f"predictions-{model}.jsonl", Prediction)
+    ]
+    return np.array([index[row.image] for row in rows]), rows
+
+
+def intervals(
+    human: NDArray[np.float64], runs: Sequence[Sequence[NDArray[np.float64]]]
+) -> tuple[list[list[Interval]], list[list[Interval]]]:
+    """For each model its metrics, and for each model but the first the gain over the one before.
+
+    runs[model][seed] (n,). A metric is the mean over seeds. All models and seeds share the resampled photographs.
+    """
+    draws = [np.arange(len(human)), *np.random.default_rng(0).integers(len(human), size=(DRAWS, len(human)))]
+    values = np.array(
+        [
+            [
+                [np.mean([metric(scores[drawn], human[drawn]) for scores in seeds]) for metric in METRICS]
+                for seeds in runs
+            ]
+            for drawn in draws
+        ]
+    )  # (draws, models, metrics)
+
+    def interval(column: NDArray[np.float64]) -> Interval:
+        return Interval(float(column[0]), *map(float, np.quantile(column[1:], (0.025, 0.975))))
+
+    models, gains = range(len(runs)), values[:, 1:] - values[:, :-1]
+    own = [[interval(values[:, model, metric]) for metric in range(len(METRICS))] for model in models]
+    return own, [[interval(gains[:, model, metric]) for metric in range(len(METRICS))] for model in models[:-1]]
+
+
+def row(name: str, cells: Sequence[Interval], *, signed: bool = False) -> str:
+    """A line of a table."""
+    style = "+.3f" if signed else ".3f"
+    return " | ".join((f"| {name}", *(f"{c.value:{style}} [{c.low:{style}}, {c.high:{style}}]" for c in cells))) + " |"
+
+
+def report_scores(table: PhotoTable, by_seed: Sequence[Sequence[Path]], ridge_scores: NDArray[np.float64]) -> None:
+    """Print the agreement of ridge, cold start and RAPO with people, and the gains."""
+    print(f"\n| {len(by_seed)} seeds | PLCC | SRCC | MAE |\n|---|---|---|---|")
+    for reading in READINGS:
+        runs = []
+        for model in MODELS:
+            seeds = []
+            for folders in by_seed:
+                indices, rows = predictions(table, folders, model, reading)
+                order = np.argsort(indices)
+                seeds.append(np.array([rows[i].score for i in order], dtype=float))
+            runs.append(seeds)
+        chosen = np.sort(indices)
+        own, gains = intervals(table.human[chosen], [[ridge_scores[chosen]], *runs])
+        for name, cells in zip(("ridge", *MODELS), own, strict=True):
+            print(row(f"{name}, {reading}" if name != "ridge" else name, cells))
+        print(row(f"RAPO − cold start, {reading}", gains[1], signed=True))
+
+
+def report_reasons(table: PhotoTable, folders: Sequence[Path]) -> None:
+    """Print how many replies are readable, how many claims are right, and whether texts follow their pictures."""
+    for model in MODELS:
+        indices, rows = predictions(table, folders, model, "expectation")
+        print(f"\n{model}: readable {sum(bool(each.readable) for each in rows)} of {len(rows)}")
+        texts, pictures = zip(
+            *((each.reasoning, open_image(each.image)) for each in rows if each.reasoning), strict=True
+        )
+        facts = [measure_facts(picture, domain="photographs") for picture in pictures]
+        others = [facts[i] for i in np.random.default_rng(0).permutation(len(facts))]
+        claims = [claims_of(text) for text in texts]
+        for name, about in (("own picture", facts), ("another picture (chance)", others)):
+            pairs = [(claim, fact) for each, fact in zip(claims, about, strict=True) for claim in each]
+            right = np.mean([claim.distance(fact) == 0 for claim, fact in pairs])
+            stands = np.mean([not claim.contradicts(fact) for claim, fact in pairs])
+            print(f"{len(pairs)} claims, {name}: {right:.3f} exactly right, {stands:.3f} not contradicted")
+        named = [
+            (subject, table.shows(subject, number))
+            for number, each in zip(indices, rows, strict=True)
+            for subject in (*SUBJECTS, PERSON)
+            if each.reasoning and subject in each.reasoning.lower()
+        ]
+        print(f"{len(named)} subjects named, right {np.mean([right for _, right in named]):.3f}")
+        wrong = Counter(subject for subject, right in named if not right)
+        print("wrong: " + ", ".join(f"{subject} {count}" for subject, count in wrong.most_common()))
+        fit = text_follows_picture(texts, np.array([as_vector(measure(picture)) for picture in pictures]), seed=0)
+        print(f"R² of the measures from the words: {fit.own.value:.3f}, another's {fit.shuffled.value:.3f}; difference")
+        print(f"{fit.difference.value:+.3f} [{fit.difference.low:+.3f}, {fit.difference.high:+.3f}]")
+
+
+def ridge_of(table: PhotoTable, out: Sequence[NDArray[np.bool_]], features: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) scores by ridge on the features of the photographs that are not held out; NaN for the others."""
+    scores = np.full(len(table.rows), np.nan)
+    for held in out:
+        scores[held] = ridge(features[~held], table.human[~held], features[held], PENALTIES[1])
+    return scores
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--parts", nargs="+", default=[*(f"fold-{number}" for number in range(FOLDS)), *CATEGORIES])
+    parser.add_argument("--jobs", type=int, default=2)
+    given = parser.parse_args()
+    table = read_table(given.table)
+    parts = held_out(table)
+    folder: Callable[[int, str], Path] = lambda seed, part: given.output / f"seed-{seed}" / part  # noqa: E731
+    threads = max(1, (os.cpu_count() or 1) // given.jobs)
+    with ThreadPoolExecutor(given.jobs) as pool:
+        runs = [
+            pool.submit(build, table, given.table.parent, parts[part], folder(seed, part), seed, threads)
+            for seed in given.seeds
+            for part in given.parts
+        ]
+        for run in runs:
+            run.result()
+    features = mean_features(table.paths)
+    folds = [part for part in given.parts if part not in CATEGORIES]
+    for group in (folds, *([part] for part in given.parts if part in CATEGORIES)):
+        if group:
+            print(f"\nheld out: {', '.join(group)}")
+            by_seed = [[folder(seed, part) for part in group] for seed in given.seeds]
+            report_scores(table, by_seed, ridge_of(table, [parts[part] for part in group], features))
+            report_reasons(table, by_seed[0])
+
+
+if __name__ == "__main__":
+    main()
