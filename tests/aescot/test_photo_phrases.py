@@ -10,7 +10,7 @@ from PIL import Image
 
 from aesr1.aescot.build import drawn_score
 from aesr1.aescot.embedded_critic import embedded
-from aesr1.aescot.filters import Critique, refusal_of
+from aesr1.aescot.filters import Critique, claims_of, refusal_of
 from aesr1.aescot.photo_phrases import PLACE, criticise_photo, describe_photo
 from aesr1.aescot.phrases import VERDICT, PictureFacts
 from aesr1.aescot.settings import CotConfig, EndpointConfig, Teacher
@@ -108,3 +108,16 @@ def test_drawn_scores_have_the_mean_and_the_spread_of_so_many_raters():
     assert np.mean(sixteen) == pytest.approx(0.5, abs=0.01) and np.std(sixteen) == pytest.approx(0.05, abs=0.005)
     with pytest.raises(AesError, match="neither votes nor rater_std"):
         drawn_score(replace(plain, rater_std=None), 4, rng)
+
+
+def test_claims_are_counted_and_compared_with_the_measurement():
+    found = replace(facts(np.random.default_rng(0)), exposure=1, focus=1, contrast=0)
+    text = "It is well exposed from dark to bright, details are blurred. Not a pale picture. Strong contrast shapes it."
+    claims = claims_of(text)
+    assert [(claim.name, claim.distance(found), claim.contradicts(found)) for claim in claims] == [
+        ("exposure", 1, False),
+        ("contrast", 2, True),
+        ("focus", 1, False),
+    ]
+    dark = claims_of("It is slightly underexposed.")
+    assert dark[0].contradicts(found)  # the wrong side
