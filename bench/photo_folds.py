@@ -4,8 +4,8 @@
 
 A part is what is held out: a fifth of the themes (fold-0 to fold-4), all persons and animals (people), or all scenes
 and objects (things). For each, `scripts/build_photo_model.py` runs on the rest, from the first lesson on; a run that
-was stopped goes on. Then one table over the five folds and one for each category part: agreement with people, gains,
-and what the reasons say.
+was stopped goes on. For each seed, the folds together and each category part: agreement with people, gains, and
+what the reasons say.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from aesr1.aescot.subjects import PERSON, SUBJECTS
 from aesr1.evaluation.reasons import text_follows_picture
 from aesr1.images.load import open_image
 from aesr1.images.measure import as_vector, measure
-from aesr1.metrics import Interval, mae, plcc, srcc
+from aesr1.metrics import Interval, bootstrap, mae, paired_bootstrap, plcc, srcc
 from aesr1.records import Prediction, read_rows
 from photo_ridge import PENALTIES, mean_features, ridge
 from photo_table import FOLDS, PhotoTable, read_table
@@ -38,7 +38,6 @@ BUILD = Path(__file__).parent.parent / "scripts" / "build_photo_model.py"
 CATEGORIES = {"people": ("person", "animal"), "things": ("scene", "object")}
 MODELS, READINGS = ("cold-start", "rapo"), ("expectation", "fast")
 METRICS = (plcc, srcc, mae)
-DRAWS = 2_000
 
 
 def held_out(table: PhotoTable) -> dict[str, NDArray[np.bool_]]:
@@ -78,56 +77,27 @@ def predictions(
     return np.array([index[row.image] for row in rows]), rows
 
 
-def intervals(
-    human: NDArray[np.float64], runs: Sequence[Sequence[NDArray[np.float64]]]
-) -> tuple[list[list[Interval]], list[list[Interval]]]:
-    """For each model its metrics, and for each model but the first the gain over the one before.
-
-    runs[model][seed] (n,). A metric is the mean over seeds. All models and seeds share the resampled photographs.
-    """
-    draws = [np.arange(len(human)), *np.random.default_rng(0).integers(len(human), size=(DRAWS, len(human)))]
-    values = np.array(
-        [
-            [
-                [np.mean([metric(scores[drawn], human[drawn]) for scores in seeds]) for metric in METRICS]
-                for seeds in runs
-            ]
-            for drawn in draws
-        ]
-    )  # (draws, models, metrics)
-
-    def interval(column: NDArray[np.float64]) -> Interval:
-        return Interval(float(column[0]), *map(float, np.quantile(column[1:], (0.025, 0.975))))
-
-    models, gains = range(len(runs)), values[:, 1:] - values[:, :-1]
-    own = [[interval(values[:, model, metric]) for metric in range(len(METRICS))] for model in models]
-    return own, [[interval(gains[:, model, metric]) for metric in range(len(METRICS))] for model in models[:-1]]
-
-
 def row(name: str, cells: Sequence[Interval], *, signed: bool = False) -> str:
     """A line of a table."""
     style = "+.3f" if signed else ".3f"
     return " | ".join((f"| {name}", *(f"{c.value:{style}} [{c.low:{style}}, {c.high:{style}}]" for c in cells))) + " |"
 
 
-def report_scores(table: PhotoTable, by_seed: Sequence[Sequence[Path]], ridge_scores: NDArray[np.float64]) -> None:
-    """Print the agreement of ridge, cold start and RAPO with people, and the gains."""
-    print(f"\n| mean over seeds: {len(by_seed)} | PLCC | SRCC | MAE |\n|---|---|---|---|")
+def report_scores(table: PhotoTable, folders: Sequence[Path], ridge_scores: NDArray[np.float64]) -> None:
+    """Print the agreement of ridge, cold start and RAPO with people, and RAPO's gain."""
+    print("\n| | PLCC | SRCC | MAE |\n|---|---|---|---|")
     for reading in READINGS:
-        runs = []
+        scores = {}
         for model in MODELS:
-            seeds = []
-            for folders in by_seed:
-                indices, rows = predictions(table, folders, model, reading)
-                order = np.argsort(indices)
-                seeds.append(np.array([rows[i].score for i in order], dtype=float))
-            runs.append(seeds)
-        chosen = np.sort(indices)
-        own, gains = intervals(table.human[chosen], [[ridge_scores[chosen]], *runs])
-        for name, cells in zip(("ridge", *MODELS), own, strict=True):
-            if name in MODELS or reading == READINGS[0]:
-                print(row(f"{name}, {reading}" if name in MODELS else name, cells))
-        print(row(f"RAPO − cold start, {reading}", gains[1], signed=True))
+            indices, rows = predictions(table, folders, model, reading)
+            scores[model] = [each.score for each in rows]
+        human = table.human[indices]
+        if reading == READINGS[0]:
+            print(row("ridge", [bootstrap(metric, ridge_scores[indices], human) for metric in METRICS]))
+        for model in MODELS:
+            print(row(f"{model}, {reading}", [bootstrap(metric, scores[model], human) for metric in METRICS]))
+        gains = [paired_bootstrap(metric, *scores.values(), human) for metric in METRICS]
+        print(row(f"RAPO − cold start, {reading}", gains, signed=True))
 
 
 def report_reasons(table: PhotoTable, folders: Sequence[Path]) -> None:
@@ -179,12 +149,12 @@ def main() -> None:
     given = parser.parse_args()
     table = read_table(given.table)
     parts = held_out(table)
-    folder: Callable[[int, str], Path] = lambda seed, part: given.output / f"seed-{seed}" / part  # noqa: E731
+    folders = {seed: given.output / f"seed-{seed}" for seed in given.seeds}
     threads = max(1, (os.cpu_count() or 1) // given.jobs)
     with ThreadPoolExecutor(given.jobs) as pool:
         runs = [
-            pool.submit(build, table, given.table.parent, parts[part], folder(seed, part), seed, threads)
-            for seed in given.seeds
+            pool.submit(build, table, given.table.parent, parts[part], folder / part, seed, threads)
+            for seed, folder in folders.items()
             for part in given.parts
         ]
         for run in runs:
@@ -192,11 +162,11 @@ def main() -> None:
     features = mean_features(table.paths)
     folds = [part for part in given.parts if part not in CATEGORIES]
     for group in (folds, *([part] for part in given.parts if part in CATEGORIES)):
-        if group:
-            print(f"\nheld out: {', '.join(group)}")
-            by_seed = [[folder(seed, part) for part in group] for seed in given.seeds]
-            report_scores(table, by_seed, ridge_of(table, [parts[part] for part in group], features))
-            report_reasons(table, by_seed[0])
+        ridge_scores = ridge_of(table, [parts[part] for part in group], features)
+        for seed, folder in folders.items() if group else ():
+            print(f"\nheld out: {', '.join(group)}; seed {seed}")
+            report_scores(table, [folder / part for part in group], ridge_scores)
+            report_reasons(table, [folder / part for part in group])
 
 
 if __name__ == "__main__":

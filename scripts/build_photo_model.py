@@ -4,7 +4,7 @@
 
 The rows of the split train are trained on and those of val are scored at the end; others are not used. Each stage
 is a command that anyone can run on other rated photographs; the same command continues where it was stopped.
-DIR/photo_backbone and DIR/photo are what stands in src/aesr1/tiny. Half an hour on two cores.
+DIR/photo_backbone and DIR/photo are what stands in src/aesr1/tiny. Twenty minutes on one core.
 """
 
 from __future__ import annotations

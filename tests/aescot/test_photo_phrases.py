@@ -49,12 +49,14 @@ def test_critiques_pass_the_filters_and_speak_of_all_dimensions():
 
 def test_an_error_on_purpose_is_a_verdict_of_the_other_end():
     rng, picture, found = np.random.default_rng(0), Image.new("RGB", (64, 64)), facts(np.random.default_rng(2))
-    texts = [embedded(picture, score, found, rng) for score in (0.1, 0.5, 0.9) for _ in range(200)]
-    verdicts = [text for text in texts if any(word in text for _, words in VERDICT for word in words)]
-    assert 0.02 < len(verdicts) / len(texts) < 0.07
-    scores = [score for score in (0.1, 0.5, 0.9) for _ in range(200)]
-    refused = [refusal_of(Critique(text, score, found)) for text, score in zip(texts, scores, strict=True)]
-    assert all(refused[texts.index(text)] for text in verdicts)
+    verdicts = [word for _, words in VERDICT for word in words]
+    slips = 0
+    for score in (0.1, 0.5, 0.9) * 200:
+        text = embedded(picture, score, found, rng)
+        if any(verdict in text for verdict in verdicts):
+            slips += 1
+            assert refusal_of(Critique(text, score, found))
+    assert 0.02 < slips / 600 < 0.07
 
 
 def test_a_false_claim_is_seen():

@@ -92,11 +92,11 @@ def test_features_are_dropped_in_training_alone(fastvlm):
 
 
 def test_a_dropped_channel_is_missing_in_the_whole_picture(fastvlm):
-    projector = copy.deepcopy(fastvlm).train()
-    drop_features(projector, 0.5)
+    model = copy.deepcopy(fastvlm).train()
+    drop_features(model, 0.5)
     seen = []
-    projector.model.multi_modal_projector.linear_1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    projector.model.multi_modal_projector(torch.ones(2, 9, fastvlm.config.vision_config.hidden_size))
+    model.model.multi_modal_projector.linear_1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.model.multi_modal_projector(torch.ones(2, 9, fastvlm.config.vision_config.hidden_size))
     (features,) = seen
     assert set(features.unique().tolist()) == {0.0, 2.0}
     assert (features == features[:, :1]).all() and not torch.equal(features[0], features[1])

@@ -86,7 +86,7 @@ def load(
         base_model = load(base, max_pixels=max_pixels, device="cpu", dtype="float32", attention=attention)
         model = merge_lora(base_model.model, path, dtype=config.dtype if precision == "auto" else precision)
         revision = weights_hash(Path(path), base=base_model.revision)
-        return Vlm(model.to(device).eval(), processor, name, revision, max_pixels)
+        return Vlm(_ready(model, device, for_scoring), processor, name, revision, max_pixels)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             path,
@@ -107,10 +107,15 @@ def load(
     if renamings := getattr(model, "_weight_conversions", None):
         # all are undone when saving; under ZeRO-3 transformers keeps unused ones: model.model.layers…
         model._weight_conversions = [renaming for renaming in renamings if renaming.was_used()]
-    if for_scoring and device == "cpu":
-        prepare_tower(model.eval())
     revision = getattr(config, "_commit_hash", None) or weights_hash(Path(path))
-    return Vlm(model.to(device).eval(), processor, name, revision, max_pixels)
+    return Vlm(_ready(model, device, for_scoring), processor, name, revision, max_pixels)
+
+
+def _ready(model: Any, device: str, for_scoring: bool) -> Any:
+    model = model.to(device).eval()
+    if for_scoring and device == "cpu":
+        prepare_tower(model)
+    return model
 
 
 class ConfigAndProcessor(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,14 @@ NOT_SUPPORTED = {
 """Settings that must not be set, and why."""
 
 
+def _check_projector(given: Mapping[str, Any]) -> None:
+    if given.get("train_projector") and (given["lora_rank"] or not given["freeze_vision"]):
+        raise AesError(
+            "train_projector needs freeze_vision and no LoRA",
+            fix="leave it out: without freeze_vision the projector is trained anyway, with LoRA it never is",
+        )
+
+
 def check_settings(settings: Any) -> None:
     """AesError for a value that is not possible, in our settings or TRL's."""
     given = vars(settings)
@@ -74,6 +82,7 @@ def check_settings(settings: Any) -> None:
         raise AesError(
             f"temperature is {given['temperature']:g}", fix="give one above 0: equal replies have no advantage"
         )
+    _check_projector(given)
     for name, choices in CHOICES.items():
         if given.get(name, choices[0]) not in choices:
             raise AesError(f"{name} is {given[name]!r}", fix=f"choose from {', '.join(choices)}")

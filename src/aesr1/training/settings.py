@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from aesr1.contract import MAX_PIXELS
-from aesr1.errors import AesError
 from aesr1.model.load import BACKBONE
 from aesr1.training.checks import check_settings
 
@@ -49,8 +48,3 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.train_projector and (self.lora_rank or not self.freeze_vision):
-            raise AesError(
-                "train_projector needs freeze_vision and no LoRA",
-                fix="leave it out: without freeze_vision the projector is trained anyway, with LoRA it never is",
-            )
