@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from aesr1.aescot.filters import claims_of
 from aesr1.aescot.measured_facts import measure_facts
-from aesr1.aescot.subjects import PERSON, SUBJECTS
+from aesr1.aescot.subjects import KINDS, PERSON, SUBJECTS
 from aesr1.evaluation.reasons import text_follows_picture
 from aesr1.images.load import open_image
 from aesr1.images.measure import as_vector, measure
@@ -119,7 +119,7 @@ def report_reasons(table: PhotoTable, folders: Sequence[Path]) -> None:
         named = [
             (subject, table.shows(subject, number))
             for number, each in zip(indices, rows, strict=True)
-            for subject in (*SUBJECTS, PERSON)
+            for subject in (*SUBJECTS, *KINDS, PERSON)
             if each.reasoning and subject in each.reasoning.lower()
         ]
         print(f"{len(named)} subjects named, right {np.mean([right for _, right in named]):.3f}")

@@ -51,8 +51,14 @@ THEMES = {
     "the ball": ("soccer",),
     "the candle": ("birthday",),
     "the skier": ("cold", "snow"),
+    "the food": ("food", "soup", "toast", "barbeque", "picnic", "dessert", "birthday", "pumpkin"),
+    "the landscape": (*WATER, *HEIGHTS, "path", "woods", "rainbow", "lightning", "moon", "road"),
+    "the vehicle": ("plane-crash", "car-race", "traffic", "street", "road", "biking", "rafting", "dock"),
+    "the building": ("bridge", "house", "city", "skyscraper", "prison", "windmill", "street", "cemetery"),
 }
-"""The themes in which a subject is right where it is named, by the themes' names. Any other subject counts as wrong."""
+"""The themes in which a subject is right where it is named, by the themes' names. Any other counts as wrong."""
+CATEGORY_OF = {PERSON: "person", "the animal": "animal"}
+"""The category in which these words are right."""
 
 
 class PhotoTable(NamedTuple):
@@ -65,9 +71,9 @@ class PhotoTable(NamedTuple):
     fold: NDArray[np.int64]  # (n,) all photographs of a theme are in one
 
     def shows(self, subject: str, number: int) -> bool:
-        """Whether a photograph shows what a reply names, by its theme; persons by its category."""
-        if subject == PERSON:
-            return self.rows[number]["category"] == "person"
+        """Whether a photograph shows what a reply names, by its theme; persons and animals by its category."""
+        if subject in CATEGORY_OF:
+            return self.rows[number]["category"] == CATEGORY_OF[subject]
         return self.themes[number] in THEMES.get(subject, ())
 
     def of(self, column: str) -> NDArray[np.str_]:
