@@ -39,6 +39,8 @@ def prepare_tower(model: Any) -> None:
         gate = getattr(module, "squeeze_excite", None)
         if isinstance(gate, EfficientNetSqueezeExciteLayer) and _always_open(gate):
             module.squeeze_excite = torch.nn.Identity()
+        if isinstance(module, torch.nn.ReLU6):
+            module.inplace = True  # nothing else reads its input: the maps between layers are the costly memory
     tower.to(memory_format=torch.channels_last)
     tower.forward = partial(_one_by_one, tower.forward)
 
