@@ -73,7 +73,7 @@ def run_arm(demo: Path, output: Path, arm: str, *, seed: int, steps: int, scenes
         train.main([*recipe, "--ratings", str(ratings), *model, *pace, *flags])
     if not (output / "eval" / f"predictions-{arm}.jsonl").exists():
         evaluate_models(
-            EvalConfig(test, ((arm, str(target)),), output / f"eval-{arm}", predict_settings=PREDICT_SETTINGS)
+            EvalConfig((test,), ((arm, str(target)),), output / f"eval-{arm}", predict_settings=PREDICT_SETTINGS)
         )
         (output / "eval").mkdir(exist_ok=True)
         (output / f"eval-{arm}" / f"predictions-{arm}.jsonl").rename(output / "eval" / f"predictions-{arm}.jsonl")

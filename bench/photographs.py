@@ -20,8 +20,9 @@ from aesr1 import cold_start
 from aesr1.aescot.build import build
 from aesr1.aescot.settings import CotConfig
 from aesr1.demo import PREDICT_SETTINGS
-from aesr1.evaluation.compare import compare, to_markdown, to_results
+from aesr1.evaluation.datasets import compare_datasets
 from aesr1.evaluation.run import EvalConfig, evaluate_models
+from aesr1.evaluation.tables import to_markdown, to_results
 from aesr1.images.load import open_image
 from aesr1.images.measure import as_vector, measure
 from aesr1.model.load import BACKBONE
@@ -88,7 +89,7 @@ def main() -> None:
         place = ["--output_dir", str(trained), "--seed", seed]
         train.main(["--config", str(recipes / "rapo.yaml"), *data, *place])
     models = (("backbone", BACKBONE), ("cold_start", str(started)), ("rapo", str(trained)))
-    evaluate_models(EvalConfig(ratings, models, output / "eval", split="val", predict_settings=PREDICT_SETTINGS))
+    evaluate_models(EvalConfig((ratings,), models, output / "eval", split="val", predict_settings=PREDICT_SETTINGS))
     rows = read_rows(ratings, Rating)
     known, asked = ratings_of_split(rows, "train", where=ratings), ratings_of_split(rows, "val", where=ratings)
     predictions = {name: read_rows(output / "eval" / f"predictions-{name}.jsonl", Prediction) for name, _ in models}
@@ -99,9 +100,9 @@ def main() -> None:
         predictions[name] = [
             replace(template, image=row.image, score=float(score)) for row, score in zip(asked, scores, strict=True)
         ]
-    comparison = compare(asked, predictions)
-    write_json(output / "results.json", to_results(comparison))
-    print(to_markdown(comparison))
+    study = compare_datasets(asked, predictions)
+    write_json(output / "results.json", to_results(study))
+    print(to_markdown(study))
 
 
 if __name__ == "__main__":

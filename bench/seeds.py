@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from aesr1.demo import PREDICT_SETTINGS, DemoConfig, run_demo
-from aesr1.evaluation.compare import compare, to_results
+from aesr1.evaluation.compare import compare
+from aesr1.evaluation.datasets import compare_datasets
 from aesr1.evaluation.reasons import distinct_texts, template_rate, text_follows_picture, text_predicts_score
 from aesr1.evaluation.run import EvalConfig, evaluate_models
+from aesr1.evaluation.tables import to_results
 from aesr1.images.load import open_image
 from aesr1.images.measure import as_vector, measure
 from aesr1.outputs import write_json
@@ -40,10 +42,10 @@ def ablate(folder: Path, seed: int) -> dict[str, dict[str, object]]:
             recipe = ["--config", str(files("aesr1.tiny") / "rapo.yaml"), "--seed", str(seed), "--rewards", *rewards]
             data = ["--ratings", str(folder / "train" / "ratings.jsonl"), "--model", str(folder / "cold_start")]
             train.main([*recipe, *data, "--output_dir", str(target)])
-    evaluate_models(EvalConfig(test, tuple(models), folder / "ablation", predict_settings=PREDICT_SETTINGS))
+    evaluate_models(EvalConfig((test,), tuple(models), folder / "ablation", predict_settings=PREDICT_SETTINGS))
     rows = {name: read_rows(folder / "ablation" / f"predictions-{name}.jsonl", Prediction) for name, _ in models}
     rows["both"] = read_rows(folder / "eval" / "predictions-rapo.jsonl", Prediction)
-    return to_results(compare(read_rows(test, Rating), rows))
+    return to_results(compare_datasets(read_rows(test, Rating), rows))
 
 
 def gains(folders: list[Path], before: str, after: str) -> dict[str, dict[str, object]]:
@@ -73,7 +75,9 @@ def sample(folder: Path) -> dict[str, dict[str, object]]:
     """Cold start and RAPO as the paper reads a score: one reply at temperature 0.6."""
     models = tuple((name, str(folder / name)) for name in ("cold_start", "rapo"))
     reading = replace(PREDICT_SETTINGS, samples=1)
-    evaluate_models(EvalConfig(folder / "test" / "ratings.jsonl", models, folder / "sampled", predict_settings=reading))
+    evaluate_models(
+        EvalConfig((folder / "test" / "ratings.jsonl",), models, folder / "sampled", predict_settings=reading)
+    )
     return dict(json.loads((folder / "sampled" / "results.json").read_text()))
 
 

@@ -31,7 +31,7 @@ def test_a_small_demo_runs_resumes_and_writes_its_numbers(tmp_path):
     models = (("rapo", str(config.output / "rapo")),)
     test = config.output / "test" / "ratings.jsonl"
     evaluate_models(
-        EvalConfig(test, models, tmp_path / "sampled", predict_settings=replace(PREDICT_SETTINGS, samples=2))
+        EvalConfig((test,), models, tmp_path / "sampled", predict_settings=replace(PREDICT_SETTINGS, samples=2))
     )
     sampled = read_rows(tmp_path / "sampled" / "predictions-rapo.jsonl", Prediction)
     assert len(sampled) == 12 and all("mean of 2 at temperature 0.6" in row.decoding for row in sampled)

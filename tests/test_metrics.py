@@ -10,21 +10,26 @@ from scipy import stats
 
 from aesr1.errors import AesError
 from aesr1.metrics import (
+    METRICS,
     Interval,
     Metric,
     bootstrap,
     krcc,
+    logistic_fit,
     mae,
+    mean_bootstrap,
     pair_accuracy,
     pair_draws,
     paired_bootstrap,
     plcc,
+    plcc_logistic,
     rater_ceiling,
+    rmse,
     srcc,
     wilson,
 )
 
-ALL: tuple[Metric, ...] = (plcc, srcc, krcc, mae, pair_accuracy)
+ALL: tuple[Metric, ...] = METRICS
 ORDERED: tuple[Metric, ...] = (plcc, srcc, krcc, pair_accuracy)
 
 
@@ -38,6 +43,7 @@ ORDERED: tuple[Metric, ...] = (plcc, srcc, krcc, pair_accuracy)
         (krcc, 4 / 6),
         (pair_accuracy, 5 / 6),
         (mae, 0.5),
+        (rmse, math.sqrt(0.5)),
     ],
 )
 def test_metrics_of_four_images_with_the_middle_two_swapped(metric: Metric, expected: float) -> None:
@@ -120,7 +126,7 @@ def test_a_margin_that_leaves_no_pair_is_an_error() -> None:
         pair_accuracy([0.1, 0.2], [0.1, 0.2], margin=0.5)
 
 
-@pytest.mark.parametrize("metric", ALL)
+@pytest.mark.parametrize("metric", [metric for metric in ALL if not metric.mapped])
 def test_each_draw_is_the_metric_of_the_drawn_images(metric: Metric) -> None:
     rng = np.random.default_rng(1)
     human = np.round(rng.random(30), 1)
@@ -192,7 +198,7 @@ def test_the_interval_of_a_large_gain_excludes_zero_and_that_of_no_gain_does_not
     poor, poor_too, good = (human + rng.normal(0, noise, 200) for noise in (0.8, 0.8, 0.1))
     gain = paired_bootstrap(metric, poor, good, human, draws=400)
     assert gain.excludes_zero
-    assert (gain.value > 0) == (metric is not mae)
+    assert (gain.value > 0) == metric.higher_is_better
     assert gain.value == pytest.approx(metric(good, human) - metric(poor, human))
     assert not paired_bootstrap(metric, poor, poor_too, human, draws=400).excludes_zero
 
@@ -255,3 +261,46 @@ def test_raters_without_agreement_have_a_ceiling_near_zero() -> None:
 def test_votes_that_cannot_be_halved_raise_an_error(votes: list[list[int]], reason: str) -> None:
     with pytest.raises(AesError, match=reason):
         rater_ceiling(votes, [1, 2])
+
+
+def test_a_mean_counts_each_data_set_once_whatever_its_size() -> None:
+    small, large = ([0.1, 0.2, 0.3, 0.4], [0.1, 0.3, 0.2, 0.4]), (np.arange(50) / 50, np.arange(50) / 50)
+    interval = mean_bootstrap(plcc, [small, large], draws=200)
+    assert interval.value == pytest.approx((0.8 + 1) / 2)
+    assert interval.low < 0.9 < interval.high <= 1
+    errors = mean_bootstrap(mae, [([0.3, 0.4], [0.2, 0.3]), ([0.5, 0.5, 0.5], [0.2, 0.2, 0.2])], draws=50)
+    assert (errors.value, errors.low, errors.high) == pytest.approx((0.2, 0.2, 0.2))
+
+
+def test_a_mean_of_differences_is_the_difference_of_the_means() -> None:
+    rng = np.random.default_rng(0)
+    sets = [
+        (human + rng.normal(0, 0.5, n), human + rng.normal(0, 0.1, n), human)
+        for n in (40, 90)
+        for human in [rng.random(n)]
+    ]
+    gain = mean_bootstrap(srcc, sets, draws=300)
+    values = [srcc(good, human) - srcc(poor, human) for poor, good, human in sets]
+    assert gain.value == pytest.approx(np.mean(values)) and gain.low < gain.value < gain.high and gain.excludes_zero
+    same = [(good, good, human) for _, good, human in sets]
+    assert mean_bootstrap(srcc, same, draws=50) == Interval(0.0, 0.0, 0.0)
+
+
+def test_sets_are_resampled_independently() -> None:
+    """Two sets with the same rows: with the same draws in both, the mean would be no narrower than one set."""
+    rng = np.random.default_rng(0)
+    human = rng.random(60)
+    one = (human + rng.normal(0, 0.3, 60), human)
+    widths = [each.high - each.low for each in (mean_bootstrap(plcc, sets) for sets in ([one], [one] * 4))]
+    assert widths[1] / widths[0] == pytest.approx(0.5, abs=0.08)
+
+
+def test_the_logistic_curve_mends_a_curved_scale_and_only_that() -> None:
+    human = np.linspace(0.1, 0.9, 60)
+    squeezed = 0.5 + np.log((human - 0.05) / (0.95 - human)) / 20  # human = .05 + .9 · logistic(20 (x − .5))
+    assert plcc(squeezed, human) < 0.995
+    assert plcc_logistic(squeezed, human) == pytest.approx(1.0, abs=1e-6)
+    assert logistic_fit(squeezed, human) == pytest.approx(human, abs=1e-4)
+    noise = np.random.default_rng(0).random(60)
+    assert abs(plcc_logistic(noise, human)) < 0.4
+    assert plcc_logistic(np.full(60, 0.5), human) == 0.0  # nothing to map

@@ -126,7 +126,7 @@ def _evaluate(config: DemoConfig) -> None:
     trained = tuple((name, str(config.output / name)) for name in ("cold_start", "rapo"))
     models = (("backbone", BACKBONE), *trained)
     test = config.output / "test" / "ratings.jsonl"
-    evaluate_models(EvalConfig(test, models, config.output / "eval", predict_settings=PREDICT_SETTINGS))
+    evaluate_models(EvalConfig((test,), models, config.output / "eval", predict_settings=PREDICT_SETTINGS))
 
 
 def _report(config: DemoConfig) -> None:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import least_squares
+from scipy.special import expit
 from scipy.stats import binomtest, rankdata
 
 from aesr1.errors import AesError
@@ -54,6 +56,7 @@ class Metric:
     compared: bool = False  # differences between models are reported
     pairs: bool = False  # compares pairs of images, so large sets get fewer draws
     ordered: bool = True  # has no value if all human scores are the same
+    mapped: Callable[[Column, Column], Column] | None = None  # predicted, human → (n,), once, before images are drawn
 
     def __call__(self, predicted: Scores, human: Scores, **options: float) -> float:
         """`options` go to the function behind the metric: `pair_accuracy` has `margin`.
@@ -62,6 +65,7 @@ class Metric:
         all the same.
         """
         first, people = _columns(predicted, human, ordered=self.ordered)
+        first = self.mapped(first, people) if self.mapped else first
         return float(self.rows(np.arange(len(people))[None], first, people, **options)[0])
 
 
@@ -74,8 +78,7 @@ def bootstrap(
     `pair_draws(n, draws)` draws. The intervals are those of `scipy.stats.bootstrap`, which is 3 to 10 times slower for
     ranks and gives NaN if one draw has no value.
     """
-    first, people = _columns(predicted, human)
-    return _interval(metric(first, people), _resampled(metric, first, people, draws, seed), level)
+    return mean_bootstrap(metric, [(predicted, human)], draws=draws, seed=seed, level=level)
 
 
 def paired_bootstrap(
@@ -89,11 +92,27 @@ def paired_bootstrap(
     level: float = 0.95,
 ) -> Interval:
     """The difference second − first of a metric, (n,) each; both use the same resampled images. See `bootstrap`."""
-    before, people = _columns(first, human)
-    after, _ = _columns(second, human)
-    value = metric(after, people) - metric(before, people)
-    gains = _resampled(metric, after, people, draws, seed) - _resampled(metric, before, people, draws, seed)
-    return _interval(value, gains, level)
+    return mean_bootstrap(metric, [(first, second, human)], draws=draws, seed=seed, level=level)
+
+
+def mean_bootstrap(
+    metric: Metric, sets: Sequence[Sequence[Scores]], *, draws: int = 2000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """The mean of a metric over data sets, each counted once whatever its size, with its interval. See `bootstrap`.
+
+    Each set is (predicted, human), or (first, second, human) for the mean of the differences second − first. Images
+    are resampled within their set; the sets are taken as given.
+    """
+    values, drawn = [], []
+    for number, (*columns, human) in enumerate(sets):
+        models = [_columns(column, human)[0] for column in columns]
+        _, people = _columns(columns[0], human)
+        seeds = [seed, number] if number else seed
+        results = [_resampled(metric, model, people, draws, seeds) for model in models]
+        values.append(metric(models[-1], people) - (metric(models[0], people) if len(models) > 1 else 0.0))
+        drawn.append(results[-1] - results[0] if len(models) > 1 else results[0])
+    fewest = min(map(len, drawn))
+    return _interval(float(np.mean(values)), np.mean([each[:fewest] for each in drawn], axis=0), level)
 
 
 def pair_draws(rows: int, draws: int) -> int:
@@ -180,13 +199,14 @@ def _columns(predicted: Scores, human: Scores, *, ordered: bool = False) -> tupl
     return first, people
 
 
-def _resampled(metric: Metric, predicted: Column, human: Column, draws: int, seed: int) -> Column:
+def _resampled(metric: Metric, predicted: Column, human: Column, draws: int, seed: int | list[int]) -> Column:
     """(draws,) values over resampled images, NaN if all human scores of a draw are the same.
 
     The same seed and n give the same draws.
     """
     if draws < 1:
         raise AesError(f"no interval from {draws} draws", fix="use at least 1 draw (2,000 are usual)")
+    predicted = metric.mapped(predicted, human) if metric.mapped else predicted
     count = pair_draws(len(human), draws) if metric.pairs else draws
     indices = np.random.default_rng(seed).integers(len(human), size=(count, len(human)), dtype=np.int32)
     step = max(1, _CHUNK // len(human))
@@ -225,6 +245,31 @@ def _mae(indices: Indices, predicted: Column, human: Column) -> Column:
     """Mean absolute error, on the scale of the inputs."""
     errors: Column = np.abs(predicted - human)[indices].mean(axis=1)
     return errors
+
+
+def _rmse(indices: Indices, predicted: Column, human: Column) -> Column:
+    """Root of the mean squared error, on the scale of the inputs."""
+    errors: Column = np.sqrt(((predicted - human) ** 2)[indices].mean(axis=1))
+    return errors
+
+
+def logistic_fit(predicted: Column, human: Column) -> Column:
+    """(n,) scores, mapped to (n,) human scores by the logistic curve of four parameters of picture-quality papers.
+
+    (b1 − b2) / (1 + exp(−(x − b3) / |b4|)) + b2, by least squares, from the usual beginning: the largest and the
+    smallest human score, the mean score, a quarter of its standard deviation. Source: VQEG; pyiqa and DeQA-Score
+    compute the same. It is fitted to the very images that are judged, so it flatters weak models most.
+    """
+    spread = float(predicted.std())
+    if not spread:
+        return predicted
+
+    def curve(top: float, bottom: float, middle: float, slope: float) -> Column:
+        mapped: Column = (top - bottom) * expit((predicted - middle) / max(abs(slope), 1e-9)) + bottom
+        return mapped
+
+    begin = (human.max(), human.min(), predicted.mean(), spread / 4)
+    return curve(*least_squares(lambda parameters: curve(*parameters) - human, begin).x)
 
 
 def _drawn_ranks(indices: Indices, column: Column) -> Grid:
@@ -296,6 +341,8 @@ srcc = Metric("srcc", "SRCC ↑", _srcc, compared=True)
 krcc = Metric("krcc", "KRCC ↑", _krcc, pairs=True)
 pair_accuracy = Metric("pair_accuracy", "pair accuracy ↑", _pair_accuracy, pairs=True)
 mae = Metric("mae", "MAE ↓", _mae, higher_is_better=False, compared=True, ordered=False)
+rmse = Metric("rmse", "RMSE ↓", _rmse, higher_is_better=False, ordered=False)
+plcc_logistic = Metric("plcc_logistic", "PLCC, logistic ↑", _plcc, mapped=logistic_fit)
 
-METRICS = (plcc, srcc, krcc, pair_accuracy, mae)
+METRICS = (plcc, srcc, krcc, pair_accuracy, mae, rmse, plcc_logistic)
 """Every metric, in the order of the tables. A new metric is a function (indices, predicted, human) and an entry."""

@@ -311,7 +311,7 @@ def ratings_file(path: Path) -> Path:
     return path / "ratings.jsonl" if path.is_dir() else path
 
 
-def ratings_of_split(ratings: list[Rating], split: str, *, where: Path) -> list[Rating]:
+def ratings_of_split(ratings: list[Rating], split: str, *, where: Path | str) -> list[Rating]:
     """The ratings of one split. AesError where there are none."""
     chosen = [rating for rating in ratings if rating.split == split]
     if not chosen:

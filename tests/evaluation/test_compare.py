@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from aesr1.errors import AesError
-from aesr1.evaluation.compare import compare, evaluate, to_markdown, to_results
+from aesr1.evaluation.compare import compare, evaluate
+from aesr1.evaluation.datasets import compare_datasets
+from aesr1.evaluation.tables import to_markdown, to_results
 from aesr1.records import Prediction, Rating
 
 
@@ -81,9 +83,9 @@ def test_a_score_with_an_unreadable_reply_counts_as_scored() -> None:
 
 def test_scores_without_replies_have_no_share_of_readable_replies() -> None:
     rows = [replace(row, reply="", readable=False) for row in predicted([0.1, 0.5, 0.9])]
-    comparison = compare(rated([0.2, 0.5, 0.8]), {"fast": rows}, draws=50)
-    assert to_results(comparison)["fast"]["parse_rate"] is None
-    assert "| fast | 3 of 3 | — |" in to_markdown(comparison)
+    study = compare_datasets(rated([0.2, 0.5, 0.8]), {"fast": rows}, draws=50)
+    assert to_results(study)["fast"]["parse_rate"] is None
+    assert "| fast | 3 of 3 | — |" in to_markdown(study)
 
 
 GOOD = predicted([0.1, 0.2, 0.3])
@@ -92,8 +94,7 @@ GOOD = predicted([0.1, 0.2, 0.3])
 @pytest.mark.parametrize(
     ("ratings", "predictions", "reason"),
     [
-        ([], GOOD, "ratings of 0 data sets"),
-        ([*rated([0.1, 0.2]), Rating("/photos/2.jpg", 0.3, "other", "test")], GOOD, "ratings of 2 data sets"),
+        ([], GOOD, "there are no ratings to compare with"),
         ([*rated([0.1, 0.2]), *rated([0.1])], GOOD, "the ratings name 1 images more than once, first: /photos/0.jpg"),
         (rated([0.1, 0.2, 0.3]), GOOD[:2], "1 of 3 rated images have no prediction of a, first: /photos/2.jpg"),
         (rated([0.1, 0.2, 0.3]), [], "3 of 3 rated images have no prediction"),
@@ -131,21 +132,23 @@ def test_only_the_interval_of_a_real_gain_excludes_zero() -> None:
 
 def test_only_real_gains_are_bold_in_markdown() -> None:
     ratings, predictions = three_stages()
-    comparison = compare(ratings, predictions, draws=300)
-    lines = to_markdown(comparison).splitlines()
+    study = compare_datasets(ratings, predictions, draws=300)
+    lines = to_markdown(study).splitlines()
     row = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
     assert row["RAPO"].count("**") == 6  # PLCC, SRCC, MAE
     assert "**" not in row["backbone"] and "**" not in row["cold start"]
     assert "**+" in row["cold start → RAPO"] and "**-" in row["cold start → RAPO"]
     assert "**" not in row["backbone → cold start"]
     widths = {line.count("|") for line in lines if line.startswith("| ")}
-    assert widths == {9, 6}
+    assert widths == {11, 6}
     assert "200 images" in lines[-1] and "300 bootstrap draws" in lines[-1] and "seed 0" in lines[-1]
 
 
 def test_a_model_that_gets_worse_is_not_bold() -> None:
     ratings, predictions = three_stages()
-    text = to_markdown(compare(ratings, {"RAPO": predictions["RAPO"], "backbone": predictions["backbone"]}, draws=200))
+    text = to_markdown(
+        compare_datasets(ratings, {"RAPO": predictions["RAPO"], "backbone": predictions["backbone"]}, draws=200)
+    )
     table = text.split("\n\n")[0]
     assert "**" not in table
 
@@ -153,11 +156,11 @@ def test_a_model_that_gets_worse_is_not_bold() -> None:
 def test_results_are_json_of_finite_numbers() -> None:
     ratings, predictions = three_stages(40)
     predictions["cold start"][3] = replace(predictions["cold start"][3], score=None, readable=False)
-    results = to_results(compare(ratings, predictions, draws=100, seed=5))
+    results = to_results(compare_datasets(ratings, predictions, draws=100, seed=5))
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     assert list(results) == ["backbone", "cold start", "RAPO"]
     entry = results["cold start"]
-    for metric in ("plcc", "srcc", "krcc", "mae", "pair_accuracy", "parse_rate"):
+    for metric in ("plcc", "srcc", "krcc", "mae", "rmse", "plcc_logistic", "pair_accuracy", "parse_rate"):
         assert entry[metric]["low"] <= entry[metric]["value"] <= entry[metric]["high"]
     assert (entry["n"], entry["n_scored"], entry["n_readable"]) == (40, 39, 39)
     assert (entry["model"], entry["revision"], entry["bootstrap"]) == ("m", "1", {"draws": 100, "seed": 5})
@@ -180,19 +183,19 @@ def test_results_are_json_of_finite_numbers() -> None:
 def test_metrics_without_a_value_are_null_and_the_note_gives_the_reason(
     human: list[float], scores: list[float | None], note: str
 ) -> None:
-    comparison = compare(rated(human), {"a": predicted(scores), "b": predicted(scores)}, draws=20)
-    entry = json.loads(json.dumps(to_results(comparison), allow_nan=False))["a"]
+    study = compare_datasets(rated(human), {"a": predicted(scores), "b": predicted(scores)}, draws=20)
+    entry = json.loads(json.dumps(to_results(study), allow_nan=False))["a"]
     assert entry["plcc"] is entry["srcc"] is entry["krcc"] is entry["pair_accuracy"] is None
     assert note in entry["note"]
-    text = to_markdown(comparison)
+    text = to_markdown(study)
     assert "—" in text and f"a: {note}" in text and "nan" not in text
 
 
 def test_missing_scores_add_a_second_table() -> None:
     ratings, predictions = three_stages(30)
-    assert "filled in" not in to_markdown(compare(ratings, predictions, draws=20))
+    assert "filled in" not in to_markdown(compare_datasets(ratings, predictions, draws=20))
     predictions["backbone"][0] = replace(predictions["backbone"][0], score=None)
-    text = to_markdown(compare(ratings, predictions, draws=20))
+    text = to_markdown(compare_datasets(ratings, predictions, draws=20))
     assert "filled in with the mean" in text and "29 of 30" in text
 
 
@@ -201,9 +204,10 @@ def test_the_rater_ceiling_is_computed_from_votes() -> None:
     ratings = [
         replace(rating, votes=cast) for rating, cast in zip(rated(np.linspace(0, 1, 6).tolist()), votes, strict=True)
     ]
-    comparison = compare(ratings, {"a|b": predicted([0.1, 0.3, 0.2, 0.5, 0.6, 0.7])}, draws=20)
+    study = compare_datasets(ratings, {"a|b": predicted([0.1, 0.3, 0.2, 0.5, 0.6, 0.7])}, draws=20)
+    comparison = study.datasets["set"]
     assert comparison.ceiling is not None and 0.8 < comparison.ceiling.plcc.value <= 1
     assert comparison.ceiling_n == 5  # one vote can't be halved
-    assert "A second panel of as many raters" in to_markdown(comparison)
-    assert "| a\\|b |" in to_markdown(comparison)
-    assert to_results(comparison)["a|b"]["rater_ceiling"]["plcc"]["value"] == comparison.ceiling.plcc.value
+    assert "A second panel of as many raters" in to_markdown(study)
+    assert "| a\\|b |" in to_markdown(study)
+    assert to_results(study)["a|b"]["rater_ceiling"]["plcc"]["value"] == comparison.ceiling.plcc.value

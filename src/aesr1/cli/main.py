@@ -71,13 +71,20 @@ def rapo(context: typer.Context) -> None:
 
 @app.command("eval")
 def evaluate(
-    ratings_file: Annotated[Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl, or its folder")],
+    ratings_files: Annotated[
+        list[Path], typer.Argument(metavar="RATINGS...", help="ratings.jsonl of one data set or several, or folders.")
+    ],
     model: Annotated[
         list[str], typer.Option(help="MODEL or NAME=MODEL. Repeat it to compare models, each with the one before.")
     ],
     output: Output,
     split: Annotated[
         str | None, typer.Option(help="Split to evaluate on. Default: test if there is one, else val.")
+    ] = None,
+    domain: Annotated[list[str] | None, typer.Option(help="Evaluate on this data set alone; may be repeated.")] = None,
+    in_domain: Annotated[
+        list[str] | None,
+        typer.Option(help="A data set that the models were trained on: its mean stands apart; may be repeated."),
     ] = None,
     batch_size: BatchSize = 16,
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -88,17 +95,22 @@ def evaluate(
     fast: Fast = False,
     as_json: Json = False,
 ) -> None:
-    """Score held-out images and compare with people: PLCC, SRCC, KRCC, MAE, pair accuracy, with intervals."""
+    """Score held-out images and compare with people: PLCC, SRCC, KRCC, MAE, pair accuracy, with intervals.
+
+    Several data sets get a row each and the mean over sets; they are never put together.
+    """
     from aesr1.evaluation.run import EvalConfig, evaluate_models
     from aesr1.model.predict import PredictSettings
 
     named = tuple((name or Path(folder).name, folder) for name, _, folder in (text.rpartition("=") for text in model))
     evaluate_models(
         EvalConfig(
-            ratings_file,
+            tuple(ratings_files),
             named,
             output,
             split=split,
+            domains=tuple(domain or ()),
+            in_domain=tuple(in_domain or ()),
             max_pixels=max_pixels,
             predict_settings=PredictSettings(
                 batch_size=batch_size,
@@ -111,6 +123,16 @@ def evaluate(
         )
     )
     print((output / ("results.json" if as_json else "results.md")).read_text(), end="")
+
+
+@app.command()
+def results(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Output folders of aesr1 eval.")],
+) -> None:
+    """Print one table of earlier evaluations: a row for each model, a column for each data set, PLCC/SRCC."""
+    from aesr1.evaluation.earlier import join_results
+
+    print(join_results(runs), end="")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Compares predictions with human ratings: metrics with intervals, differences between models, tables."""
+"""Compares predictions with human ratings: metrics with intervals, differences between models. Pure functions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import itertools
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,9 +17,7 @@ from aesr1.errors import AesError
 from aesr1.metrics import METRICS, Column, Interval, Metric, RaterCeiling
 from aesr1.records import Prediction, Rating
 
-NAMES = tuple(metric.name for metric in METRICS)
 COMPARED = tuple(metric.name for metric in METRICS if metric.compared)
-TITLES = {metric.name: metric.title for metric in METRICS}
 
 Row = TypeVar("Row", Rating, Prediction)
 
@@ -60,8 +58,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several models on the same images."""
+    """Several models on the same images; over several data sets, the means of what each set gives."""
 
+    domains: tuple[str, ...]  # the data sets
     evaluations: tuple[Evaluation, ...]
     differences: tuple[Difference, ...]  # of neighbours, and with three models or more also last − first
     ceiling: RaterCeiling | None
@@ -75,25 +74,37 @@ def evaluate(
 ) -> Evaluation:
     """Compare predictions with ratings, joined by image path. Predictions of other images are ignored.
 
-    AesError if the ratings belong to no or several data sets, an image is rated or predicted twice or not predicted,
-    a score is outside [0, 1], or the rows come from several models.
+    Scores of several data sets are never put together, because their scales differ: the metrics are then the means of
+    what each set gives. AesError if there are no ratings, an image is rated twice in a set or predicted twice or not
+    predicted, a score is outside [0, 1], or the rows come from several models.
     """
-    human, rows = human_scores(ratings), _join(ratings, predictions, name)
-    scores = _scores(rows)
-    scored = np.isfinite(scores)
-    agreement = _agreement(scores[scored], human[scored], draws, seed)
-    readable = sum(bool(row.readable) for row in rows)
+    rows = {domain: _join(rated, predictions, name) for domain, rated in by_domain(ratings).items()}
+    every = [row for of_set in rows.values() for row in of_set]
+    sources = sorted({f"{row.model} (revision {row.revision})" for row in every})
+    if len(sources) > 1:
+        raise AesError(
+            f"the predictions of {name} come from {len(sources)} models: {', '.join(sources)}",
+            fix="score again, into one new file for each model",
+        )
+    sets = _columns(ratings, predictions, name)
+    scored = {
+        domain: tuple(column[np.isfinite(scores)] for column in (scores, human))
+        for domain, (scores, human) in sets.items()
+    }
+    filled = {domain: (_filled(scores), human) for domain, (scores, human) in sets.items()}
+    agreement = _agreement(scored, draws, seed)
+    readable = sum(bool(row.readable) for row in every)
     return Evaluation(
         name=name,
-        model=rows[0].model,
-        revision=rows[0].revision,
-        decoding=rows[0].decoding,
-        n=len(rows),
-        n_scored=int(scored.sum()),
+        model=every[0].model,
+        revision=every[0].revision,
+        decoding=every[0].decoding,
+        n=len(every),
+        n_scored=agreement.n,
         n_readable=readable,
-        parse_rate=metrics.wilson(readable, len(rows)) if any(row.reply for row in rows) else None,
+        parse_rate=metrics.wilson(readable, len(every)) if any(row.reply for row in every) else None,
         scored=agreement,
-        imputed=agreement if scored.all() else _agreement(_filled(scores), human, draws, seed),
+        imputed=agreement if agreement.n == len(every) else _agreement(filled, draws, seed),
     )
 
 
@@ -106,82 +117,41 @@ def compare(
     evaluations = tuple(
         evaluate(ratings, rows, name=name, draws=draws, seed=seed) for name, rows in predictions.items()
     )
-    human, names = human_scores(ratings), list(predictions)
-    scores = {name: _scores(_join(ratings, rows, name)) for name, rows in predictions.items()}
+    names = list(predictions)
+    sets = {name: _columns(ratings, rows, name) for name, rows in predictions.items()}
     differences = []
     for first, second in [*itertools.pairwise(names), *([(names[0], names[-1])] if len(names) > 2 else [])]:
-        both = np.isfinite(scores[first]) & np.isfinite(scores[second])
-        gain = _agreement(scores[second][both], human[both], draws, seed, before=scores[first][both])
-        differences.append(Difference(first, second, gain))
+        both = {}
+        for domain, (after, human) in sets[second].items():
+            before = sets[first][domain][0]
+            known = np.isfinite(before) & np.isfinite(after)
+            both[domain] = (before[known], after[known], human[known])
+        differences.append(Difference(first, second, _agreement(both, draws, seed)))
+    domains = tuple(by_domain(ratings))
     votes = [rating.votes for rating in ratings if rating.votes is not None and sum(rating.votes) > 1]
-    ceiling = metrics.rater_ceiling(votes, np.arange(len(votes[0])), seed=seed) if len(votes) > 1 else None
-    return Comparison(evaluations, tuple(differences), ceiling, len(votes), draws, seed)
+    one_scale = len(domains) == 1 and len(votes) > 1
+    ceiling = metrics.rater_ceiling(votes, np.arange(len(votes[0])), seed=seed) if one_scale else None
+    return Comparison(domains, evaluations, tuple(differences), ceiling, len(votes), draws, seed)
 
 
-def to_results(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """The content of results.json: {name: metrics, counts, model}; numbers are finite or None.
-
-    `imputed`: the metrics with missing scores filled in. `against`: the gains over earlier models, by name.
-    """
-    ceiling = comparison.ceiling and {name: asdict(value) for name, value in comparison.ceiling._asdict().items()}
-    results = {}
-    for each in comparison.evaluations:
-        against = {
-            difference.first: {"n": difference.gain.n, **_by_metric(difference.gain, COMPARED)}
-            for difference in comparison.differences
-            if difference.second == each.name
-        }
-        counts = {"n": each.n, "n_scored": each.n_scored, "n_readable": each.n_readable}
-        results[each.name] = {
-            **_by_metric(each.scored, NAMES),
-            "parse_rate": each.parse_rate and asdict(each.parse_rate),
-            **counts,
-            "model": each.model,
-            "revision": each.revision,
-            "decoding": each.decoding,
-            "note": each.scored.note,
-            "imputed": _by_metric(each.imputed, NAMES),
-            "against": against,
-            "rater_ceiling": ceiling,
-            "bootstrap": {"draws": comparison.draws, "seed": comparison.seed},
-        }
-    return results
+def by_domain(ratings: Sequence[Rating]) -> dict[str, list[Rating]]:
+    """The ratings of each data set, by name. AesError where there are none."""
+    if not ratings:
+        raise AesError("there are no ratings to compare with", fix="give the ratings of at least one data set")
+    sets: dict[str, list[Rating]] = {domain: [] for domain in sorted({rating.domain for rating in ratings})}
+    for rating in ratings:
+        sets[rating.domain].append(rating)
+    return sets
 
 
-def to_markdown(comparison: Comparison) -> str:
-    """Tables of the metrics and the gains, and a note on the intervals."""
-    evaluations, differences = comparison.evaluations, comparison.differences
-    consecutive = differences[: len(evaluations) - 1]
-    better = {(each.second, m.name) for each in consecutive for m in METRICS if _is_better(each.gain, m)}
-    rows = []
-    for each in evaluations:
-        values = [_value(each.scored.values.get(name), bold=(each.name, name) in better) for name in NAMES]
-        rows.append([_cell(each.name), f"{each.n_scored:,} of {each.n:,}", _value(each.parse_rate), *values])
-    parts = [_table(["", "scored", "readable", *TITLES.values()], rows)]
-    if any(each.n_scored < each.n for each in evaluations):
-        rows = [[_cell(each.name), *(_value(each.imputed.values.get(name)) for name in NAMES)] for each in evaluations]
-        parts.append("With each missing score filled in with the mean of the model's other scores:")
-        parts.append(_table(["", *TITLES.values()], rows))
-    if differences:
-        rows = []
-        for pair in differences:
-            gains = [pair.gain.values.get(name) for name in COMPARED]
-            values = [_value(gain, bold=gain is not None and gain.excludes_zero, sign="+") for gain in gains]
-            rows.append([f"{_cell(pair.first)} → {_cell(pair.second)}", f"{pair.gain.n:,}", *values])
-        parts.append("Differences over the images that both scored; bold where the interval excludes 0:")
-        parts.append(_table(["", "images", *(TITLES[name] for name in COMPARED)], rows))
-    parts += [f"{_cell(each.name)}: {each.scored.note}." for each in evaluations if each.scored.note]
-    return "\n\n".join([*parts, _small_print(comparison)]) + "\n"
-
-
-def human_scores(ratings: Sequence[Rating]) -> Column:
-    domains = sorted({rating.domain for rating in ratings})
-    if len(domains) != 1:
-        raise AesError(
-            f"ratings of {len(domains)} data sets ({', '.join(domains) or 'none'}) cannot be evaluated together",
-            fix="evaluate one data set at a time, because their scales differ; average the results for one number",
-        )
-    return np.array([rating.score for rating in ratings], dtype=np.float64)
+def _columns(
+    ratings: Sequence[Rating], predictions: Sequence[Prediction], name: str
+) -> dict[str, tuple[Column, Column]]:
+    """(n,) scores, NaN where there is none, and (n,) human scores of each data set."""
+    return {
+        domain: (_scores(_join(rated, predictions, name)), np.array([rating.score for rating in rated]))
+        for domain, rated in by_domain(ratings).items()
+    }
 
 
 def _join(ratings: Sequence[Rating], predictions: Sequence[Prediction], name: str) -> list[Prediction]:
@@ -194,12 +164,6 @@ def _join(ratings: Sequence[Rating], predictions: Sequence[Prediction], name: st
             fix="score them too, or choose the split that was scored; both files must use the same image paths",
         )
     rows = [predicted[image] for image in rated]
-    sources = sorted({f"{row.model} (revision {row.revision})" for row in rows})
-    if len(sources) > 1:
-        raise AesError(
-            f"the predictions of {name} come from {len(sources)} models: {', '.join(sources)}",
-            fix="score again, into one new file for each model",
-        )
     for row in rows:
         if row.score is not None and not 0 <= row.score <= 1:
             raise AesError(f"{name} scores {row.image} as {row.score}", fix="give a score in [0, 1], or null")
@@ -231,58 +195,25 @@ def _filled(scores: Column) -> Column:
     return np.where(np.isfinite(scores), scores, np.clip(known.mean(), known.min(), known.max()))
 
 
-def _agreement(scores: Column, human: Column, draws: int, seed: int, *, before: Column | None = None) -> Agreement:
-    """Metrics of (n,) scores and (n,) ratings; with the scores of an earlier model, the gains in COMPARED."""
-    if len(scores) < 2:
-        return Agreement(len(scores), note="fewer than two images have a score, so nothing can be measured")
-    note, chosen = None, [metric for metric in METRICS if metric.compared or before is None]
-    if np.ptp(human) == 0:
-        note = "people rated all of these images the same, so there is no order to agree with"
-        chosen = [metric for metric in METRICS if not metric.ordered]
-    values: dict[str, Interval | None] = {}
-    for metric in chosen:
-        if before is None:
-            values[metric.name] = metrics.bootstrap(metric, scores, human, draws=draws, seed=seed)
-        else:
-            values[metric.name] = metrics.paired_bootstrap(metric, before, scores, human, draws=draws, seed=seed)
-    return Agreement(len(scores), values, note)
-
-
-def _by_metric(agreement: Agreement, names: Iterable[str]) -> dict[str, dict[str, float] | None]:
-    values = {name: agreement.values.get(name) for name in names}
-    return {name: None if value is None else asdict(value) for name, value in values.items()}
-
-
-def _is_better(gain: Agreement, metric: Metric) -> bool:
-    interval = gain.values.get(metric.name)
-    return interval is not None and interval.excludes_zero and (interval.value > 0) == metric.higher_is_better
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _value(interval: Interval | None, *, bold: bool = False, sign: str = "") -> str:
-    if interval is None:
-        return "—"
-    value = f"{interval.value:{sign}.3f}"
-    return f"{f'**{value}**' if bold else value} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
-
-
-def _small_print(comparison: Comparison) -> str:
-    n, draws, ceiling = comparison.evaluations[0].n, comparison.draws, comparison.ceiling
-    readings = " or ".join(sorted({each.decoding for each in comparison.evaluations}))
-    text = (
-        f"Scores read by {readings}. {n:,} images; [95 % intervals] from {draws:,} bootstrap draws over images (KRCC, "
-        f"pair accuracy: {metrics.pair_draws(n, draws):,}), seed {comparison.seed}; of the readable share, Wilson's."
-    )
-    if comparison.differences:
-        text += " Bold: better than the row before, the interval of the paired difference excluding 0."
-    if ceiling:
-        text += f" A second panel of as many raters would reach PLCC {_value(ceiling.plcc)}, "
-        text += f"SRCC {_value(ceiling.srcc)} ({comparison.ceiling_n:,} images with votes)."
-    return text
+def _agreement(sets: Mapping[str, Sequence[Column]], draws: int, seed: int) -> Agreement:
+    """Metrics over data sets of (scores, human); gains in COMPARED over sets of (before, after, human). All (n,)."""
+    gains = len(next(iter(sets.values()))) > 2
+    n, notes = sum(len(columns[0]) for columns in sets.values()), []
+    chosen: tuple[Metric, ...] = METRICS
+    for domain, columns in sets.items():
+        where = f"{domain}: " if len(sets) > 1 else ""
+        if len(columns[0]) < 2:
+            return Agreement(n, note=f"{where}fewer than two images have a score, so nothing can be measured")
+        if np.ptp(columns[-1]) == 0:
+            notes.append(f"{where}people rated all of these images the same, so there is no order to agree with")
+            chosen = tuple(metric for metric in METRICS if not metric.ordered)
+        elif not gains and np.ptp(columns[0]) == 0:
+            notes.append(
+                f"{where}all scores are {columns[0][0]:.3g}: they order nothing, which counts as a correlation of 0"
+            )
+    values: dict[str, Interval | None] = {
+        metric.name: metrics.mean_bootstrap(metric, list(sets.values()), draws=draws, seed=seed)
+        for metric in chosen
+        if metric.compared or not gains
+    }
+    return Agreement(n, values, "; ".join(notes) or None)

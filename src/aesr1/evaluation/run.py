@@ -10,8 +10,10 @@ from pathlib import Path
 
 from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
-from aesr1.evaluation.compare import Comparison, compare, human_scores, to_markdown, to_results
+from aesr1.evaluation.compare import by_domain
+from aesr1.evaluation.datasets import Study, compare_datasets
 from aesr1.evaluation.reasons import dimension_coverage, distinct_ngrams, distinct_texts, leak_rate, template_rate, tone
+from aesr1.evaluation.tables import to_markdown, to_results
 from aesr1.images.prefetch import prefetch_pool
 from aesr1.model.load import load
 from aesr1.model.predict import PredictSettings, completed_rows, predict, with_identity
@@ -24,38 +26,53 @@ from aesr1.records import Appender, Prediction, Rating, ratings_file, ratings_of
 class EvalConfig:
     """Which ratings and models. Each model is compared with the one before it."""
 
-    ratings: Path
+    ratings: tuple[Path, ...]  # of one data set or several
     models: tuple[tuple[str, str], ...]  # (name in the table, folder or hub id)
     output: Path
-    split: str | None = None  # default: test if it exists, else val
+    split: str | None = None  # default: of each data set test if it exists, else val
+    domains: tuple[str, ...] = ()  # data sets to evaluate on; default: all
+    in_domain: tuple[str, ...] = ()  # data sets that the models were trained on: their mean stands apart
     max_pixels: int = MAX_PIXELS
     predict_settings: PredictSettings = field(
         default_factory=PredictSettings
     )  # the paper's: samples=1, temperature 0.6
 
 
-def evaluate_models(config: EvalConfig) -> Comparison:
+def evaluate_models(config: EvalConfig) -> Study:
     """Score the split with each model (`predictions-NAME.jsonl`, resumable), then write results.md and results.json."""
     started = time.time()
-    file = ratings_file(config.ratings)
-    rows = read_rows(file, Rating)
-    split = config.split or ("test" if any(row.split == "test" for row in rows) else "val")
-    ratings = ratings_of_split(rows, split, where=file)
-    human_scores(ratings)
+    ratings = chosen_ratings(config)
     names = [name for name, _ in config.models]
     if len(set(names)) != len(names):
         raise AesError(f"two models have the same name: {', '.join(names)}", fix="name them: --model NAME=FOLDER")
     require_same_settings(config.output, config)
     with prefetch_pool(len(ratings)) as pool:
         predictions = {name: _predictions(config, name, model, ratings, pool) for name, model in config.models}
-    comparison = compare(ratings, predictions)
-    results = to_results(comparison)
+    study = compare_datasets(ratings, predictions, in_domain=config.in_domain)
+    results = to_results(study)
     for name, rows_of_one in predictions.items():
         results[name]["rationales"] = describe([row.reasoning for row in rows_of_one if row.reasoning])
-    write_text(config.output / "results.md", to_markdown(comparison) + "\n")
+    write_text(config.output / "results.md", to_markdown(study) + "\n")
     write_run(config.output, "eval", config, started=started)
     write_json(config.output / "results.json", results)
-    return comparison
+    return study
+
+
+def chosen_ratings(config: EvalConfig) -> list[Rating]:
+    """The ratings to evaluate on. AesError on a data set or a split that the files do not have."""
+    files = [ratings_file(path) for path in config.ratings]
+    where = ", ".join(map(str, files))
+    sets = by_domain([row for file in files for row in read_rows(file, Rating)])
+    unknown = [name for name in config.domains if name not in sets]
+    if unknown:
+        raise AesError(
+            f"{where} holds no ratings of {', '.join(unknown)}; it has {', '.join(sets)}", fix="choose one of those"
+        )
+    chosen = []
+    for name in config.domains or sets:
+        split = config.split or ("test" if any(row.split == "test" for row in sets[name]) else "val")
+        chosen += ratings_of_split(sets[name], split, where=f"{where} ({name})" if len(sets) > 1 else where)
+    return chosen
 
 
 def describe(reasonings: Sequence[str]) -> dict[str, float | None] | None:
@@ -76,14 +93,15 @@ def describe(reasonings: Sequence[str]) -> dict[str, float | None] | None:
 def _predictions(
     config: EvalConfig, name: str, model: str, ratings: Sequence[Rating], pool: Executor | None
 ) -> list[Prediction]:
+    images = list(dict.fromkeys(rating.image for rating in ratings))  # two data sets may rate one picture
     vlm = load(model, max_pixels=config.max_pixels, for_scoring=True)
     path = config.output / f"predictions-{name}.jsonl"
-    with Appender(path) as rows, progress_bar(f"eval {name}", total=len(ratings)) as progress:
-        done = completed_rows(rows, vlm, config.predict_settings, [rating.image for rating in ratings])
-        todo = [rating.image for rating in ratings if rating.image not in done]
+    with Appender(path) as rows, progress_bar(f"eval {name}", total=len(images)) as progress:
+        done = completed_rows(rows, vlm, config.predict_settings, images)
+        todo = [image for image in images if image not in done]
         progress.advance(len(done))
         for prediction in predict(vlm, todo, config.predict_settings, pool=pool):
             done[prediction.image] = with_identity(prediction)
             rows.append(done[prediction.image])
             progress.advance(1)
-    return [done[rating.image] for rating in ratings]
+    return [done[image] for image in images]

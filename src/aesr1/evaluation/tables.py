@@ -1,0 +1,168 @@
+"""Comparisons as tables in Markdown and as the content of results.json. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from aesr1 import metrics
+from aesr1.evaluation.compare import COMPARED, Agreement, Comparison
+from aesr1.evaluation.datasets import Study
+from aesr1.metrics import METRICS, Interval, Metric
+
+NAMES = tuple(metric.name for metric in METRICS)
+TITLES = {metric.name: metric.title for metric in METRICS}
+
+
+def to_results(study: Study) -> dict[str, dict[str, Any]]:
+    """The content of results.json: {model: metrics, counts, model}; numbers are finite or None.
+
+    The metrics are means over the data sets, each counted once; `datasets` has those of each, and where it was said
+    which sets are in domain, `in_domain` and `out_of_domain` have the means of the two kinds. `imputed`: the metrics
+    with missing scores filled in. `against`: the gains over earlier models, by name.
+    """
+    results = _entries(study.means["all"])
+    for name, entry in results.items():
+        entry["datasets"] = {domain: _entries(comparison)[name] for domain, comparison in study.datasets.items()}
+        for part, comparison in study.means.items():
+            if part != "all":
+                entry[part.replace(" ", "_")] = _entries(comparison)[name]
+    return results
+
+
+def _entries(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    ceiling = comparison.ceiling and {name: asdict(value) for name, value in comparison.ceiling._asdict().items()}
+    results = {}
+    for each in comparison.evaluations:
+        against = {
+            difference.first: {"n": difference.gain.n, **_by_metric(difference.gain, COMPARED)}
+            for difference in comparison.differences
+            if difference.second == each.name
+        }
+        counts = {"n": each.n, "n_scored": each.n_scored, "n_readable": each.n_readable}
+        results[each.name] = {
+            **_by_metric(each.scored, NAMES),
+            "parse_rate": each.parse_rate and asdict(each.parse_rate),
+            **counts,
+            "model": each.model,
+            "revision": each.revision,
+            "decoding": each.decoding,
+            "note": each.scored.note,
+            "imputed": _by_metric(each.imputed, NAMES),
+            "against": against,
+            "rater_ceiling": ceiling,
+            "bootstrap": {"draws": comparison.draws, "seed": comparison.seed},
+        }
+    return results
+
+
+def to_markdown(study: Study) -> str:
+    """Tables of the metrics and the gains, and a note on the intervals."""
+    sections = _sections(study)
+    tables = [_metrics_table(sections)]
+    if any(each.n_scored < each.n for _, comparison in sections for each in comparison.evaluations):
+        tables.append("With each missing score filled in with the mean of the model's other scores:")
+        tables.append(_imputed_table(sections))
+    if study.means["all"].differences:
+        tables.append("Differences over the images that both scored; bold where the interval excludes 0:")
+        tables.append(_differences_table(sections))
+    notes = [f"{cell(each.name)}: {each.scored.note}." for each in study.means["all"].evaluations if each.scored.note]
+    return "\n\n".join([*tables, *notes, _small_print(study)]) + "\n"
+
+
+Sections = Sequence[tuple[Sequence[str], Comparison]]
+"""The first cells of a row, and what it shows: of several data sets their names, of one none."""
+
+
+def _sections(study: Study) -> Sections:
+    if len(study.datasets) == 1:
+        return [([], comparison) for comparison in study.datasets.values()]
+    means = [
+        (["mean" if part == "all" else f"mean {part} ({', '.join(map(cell, comparison.domains))})"], comparison)
+        for part, comparison in study.means.items()
+    ]
+    return [*(([cell(name)], comparison) for name, comparison in study.datasets.items()), *means]
+
+
+def _metrics_table(sections: Sections) -> str:
+    rows = []
+    for label, comparison in sections:
+        consecutive = comparison.differences[: len(comparison.evaluations) - 1]
+        better = {(each.second, m.name) for each in consecutive for m in METRICS if _is_better(each.gain, m)}
+        for each in comparison.evaluations:
+            values = [_value(each.scored.values.get(name), bold=(each.name, name) in better) for name in NAMES]
+            scored = f"{each.n_scored:,} of {each.n:,}"
+            rows.append([*label, cell(each.name), scored, _value(each.parse_rate), *values])
+    return table([*_label_head(sections), "", "scored", "readable", *TITLES.values()], rows)
+
+
+def _imputed_table(sections: Sections) -> str:
+    rows = [
+        [*label, cell(each.name), *(_value(each.imputed.values.get(name)) for name in NAMES)]
+        for label, comparison in sections
+        for each in comparison.evaluations
+    ]
+    return table([*_label_head(sections), "", *TITLES.values()], rows)
+
+
+def _differences_table(sections: Sections) -> str:
+    rows = []
+    for label, comparison in sections:
+        for pair in comparison.differences:
+            gains = [pair.gain.values.get(name) for name in COMPARED]
+            values = [_value(gain, bold=gain is not None and gain.excludes_zero, sign="+") for gain in gains]
+            rows.append([*label, f"{cell(pair.first)} → {cell(pair.second)}", f"{pair.gain.n:,}", *values])
+    return table([*_label_head(sections), "", "images", *(TITLES[name] for name in COMPARED)], rows)
+
+
+def _label_head(sections: Sections) -> list[str]:
+    return ["data set"] * len(sections[0][0])
+
+
+def _by_metric(agreement: Agreement, names: Iterable[str]) -> dict[str, dict[str, float] | None]:
+    values = {name: agreement.values.get(name) for name in names}
+    return {name: None if value is None else asdict(value) for name, value in values.items()}
+
+
+def _is_better(gain: Agreement, metric: Metric) -> bool:
+    interval = gain.values.get(metric.name)
+    return interval is not None and interval.excludes_zero and (interval.value > 0) == metric.higher_is_better
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _value(interval: Interval | None, *, bold: bool = False, sign: str = "") -> str:
+    if interval is None:
+        return "—"
+    value = f"{interval.value:{sign}.3f}"
+    return f"{f'**{value}**' if bold else value} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+
+
+def _small_print(study: Study) -> str:
+    comparison = study.means["all"]
+    counts = [each.evaluations[0].n for each in study.datasets.values()]
+    draws, several = comparison.draws, len(counts) > 1
+    readings = " or ".join(sorted({each.decoding for each in comparison.evaluations}))
+    text = (
+        f"Scores read by {readings}. {sum(counts):,} images; [95 % intervals] from {draws:,} bootstrap draws over "
+        f"images (KRCC, pair accuracy: {metrics.pair_draws(max(counts), draws):,}), seed {comparison.seed}; of the "
+        "readable share, Wilson's. The logistic curve is fitted to these images."
+    )
+    if several:
+        text += " A mean counts each data set once; its interval takes the sets as given."
+    if comparison.differences:
+        text += " Bold: better than the row before, the interval of the paired difference excluding 0."
+    for name, each in study.datasets.items():
+        if each.ceiling:
+            text += f" A second panel of as many raters{f' of {name}' if several else ''} would reach PLCC "
+            text += (
+                f"{_value(each.ceiling.plcc)}, SRCC {_value(each.ceiling.srcc)} ({each.ceiling_n:,} images with votes)."
+            )
+    return text
