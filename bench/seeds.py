@@ -19,7 +19,7 @@ import numpy as np
 from aesr1.demo import PREDICT_SETTINGS, DemoConfig, run_demo
 from aesr1.evaluation.compare import compare
 from aesr1.evaluation.datasets import compare_datasets
-from aesr1.evaluation.reasons import distinct_texts, template_rate, text_follows_picture, text_predicts_score
+from aesr1.evaluation.reasons import distinct_texts, text_follows_picture, text_predicts_score
 from aesr1.evaluation.run import EvalConfig, evaluate_models
 from aesr1.evaluation.tables import to_results
 from aesr1.images.load import open_image
@@ -92,7 +92,6 @@ def texts(folder: Path) -> dict[str, object]:
     return {
         "n": len(read),
         "distinct texts": distinct_texts(reasonings),
-        "template rate": template_rate(reasonings),
         "R² of measures from words, own picture": fit.own.value,
         "R² with another picture's words": fit.shuffled.value,
         "difference": [fit.difference.value, fit.difference.low, fit.difference.high],

@@ -10,16 +10,10 @@ from numpy.typing import NDArray
 
 from aesr1.errors import AesError
 from aesr1.evaluation.reasons import (
-    dimension_coverage,
     distinct_ngrams,
     distinct_texts,
-    leak_rate,
-    sentences,
-    template_rate,
     text_follows_picture,
     text_predicts_score,
-    tone,
-    words,
 )
 
 
@@ -33,11 +27,6 @@ def describing_texts(n: int, seed: int = 0) -> tuple[list[str], NDArray[np.float
     return texts, facts + rng.normal(0, 0.3, size=(n, 2))
 
 
-def test_words_and_sentences_are_split() -> None:
-    assert words("It’s 3 o'clock: Señor!") == ["it's", "o'clock", "señor"]
-    assert sentences("Fine light.  Poor\ncolour! Yes?\n\n") == ["fine light", "poor", "colour", "yes"]
-
-
 def test_texts_that_differ_only_in_case_or_space_count_once() -> None:
     assert distinct_texts(["A fine picture.", "a  fine picture. ", "A poor one."]) == pytest.approx(2 / 3)
 
@@ -47,63 +36,6 @@ def test_distinct_ngrams_are_counted_within_texts() -> None:
     assert distinct_ngrams(texts, size=1) == pytest.approx(3 / 7)
     assert distinct_ngrams(texts, size=2) == pytest.approx(3 / 5)  # ab ba ab, ab bc
     assert distinct_ngrams(["a"], size=2) == 0.0
-
-
-def test_template_rate_counts_sentences_that_many_images_share() -> None:
-    texts = ["Nice light. One.", "Nice light! Two.", "Three. Three.", "Four."]
-    assert template_rate(texts) == pytest.approx(2 / 7)  # "three" appears twice, but in one image
-    assert template_rate(texts, common=0.5) == 0.0
-    assert template_rate(["", " "]) == 0.0
-
-
-def test_coverage_counts_the_named_dimensions() -> None:
-    coverage = dimension_coverage(["The light is soft.", "Hard shadows, muted colours."])
-    assert coverage.shares == (1.0, 0.0, 0.0, 0.5, 0.0)
-    assert coverage.mean == pytest.approx(0.3)
-    # Mentions 2/3 and 1/3: (−⅔ ln ⅔ − ⅓ ln ⅓) / ln 5 = .6365 / 1.6094.
-    assert coverage.entropy == pytest.approx(0.3955, abs=1e-4)
-    assert dimension_coverage(["Light, mood, framing, hues and exposure."]).entropy == pytest.approx(1.0)
-    assert dimension_coverage(["Yes."]).entropy == 0.0
-
-
-@pytest.mark.parametrize(
-    ("text", "leaks"),
-    [
-        ("The light is worth 0.72.", True),
-        ("It earns a high rating.", True),
-        ("As given, the picture is fair.", True),
-        ("A score of about a half.", True),
-        ("Seven out of ten.", True),
-        ("We were told that it is poor.", True),
-        ("The celebrated tower stands on the left third.", False),
-        ("A hidden path, as the eye is given rest.", False),
-        ("Frustrating, underrated light.", False),
-    ],
-)
-def test_leaks_of_the_score_are_found(text: str, leaks: bool) -> None:
-    assert leak_rate([text]) == float(leaks)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("The focus is sharp.", (1, 0, 0)),
-        ("The focus is not quite sharp.", (0, 1, 0)),
-        ("Nothing distracts.", (1, 0, 0)),
-        ("It lacks depth.", (0, 1, 0)),
-        ("A dog on a chair.", (0, 0, 1)),
-        ("Lovely but cluttered.", (0, 0, 1)),
-        ("Lovely. Dull. Ugly. A dog.", (0.25, 0.5, 0.25)),
-        ("", (0, 0, 1)),
-    ],
-)
-def test_sentences_count_as_praise_critique_or_neutral(text: str, expected: tuple[float, float, float]) -> None:
-    assert tuple(tone([text])) == pytest.approx(expected)
-
-
-def test_critique_share_ignores_neutral_sentences() -> None:
-    assert tone(["Lovely. Dull.", "Ugly. A dog."]).critique_share == pytest.approx(2 / 3)
-    assert tone(["A dog."]).critique_share is None
 
 
 def test_texts_that_describe_their_photo_fit_it_better_than_another() -> None:
@@ -153,10 +85,6 @@ def test_text_predicts_a_score_that_depends_on_its_words() -> None:
 MEASURES: list[Callable[[list[str]], object]] = [
     distinct_texts,
     lambda texts: distinct_ngrams(texts, size=1),
-    template_rate,
-    dimension_coverage,
-    leak_rate,
-    tone,
 ]
 
 

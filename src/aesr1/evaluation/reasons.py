@@ -1,4 +1,4 @@
-"""Measures of rationales: variety, dimensions, leaks, tone, agreement with picture and score. Pure functions.
+"""Measures of rationales: variety, and agreement of the words with picture and score. Pure functions.
 
 English only. Texts are the reasoning without tags. No judge model is used: lexicons and ridge regressions on words are
 crude, but they treat every model the same.
@@ -13,35 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aesr1.critique_text import DIMENSIONS, common_sentences, dimensions_of, find_leak, sentences, stance_of, words
+from aesr1.critique_text import words
 from aesr1.errors import AesError
 from aesr1.metrics import Column, Grid, Interval, bootstrap, srcc
 
 RIDGES = np.logspace(-1, 6, 15)
 MOST_WORDS = 2000
 """The penalties to choose from, and the number of most frequent words that are features."""
-
-
-class Coverage(NamedTuple):
-    """Which of AesCoT's dimensions the texts name."""
-
-    shares: tuple[float, ...]  # share of texts that name each of DIMENSIONS
-    mean: float  # of the shares
-    entropy: float  # of mentions over dimensions: 0 only one … 1 all equally often
-
-
-class Tone(NamedTuple):
-    """Shares of all sentences; they sum to 1."""
-
-    praise: float
-    critique: float
-    neutral: float
-
-    @property
-    def critique_share(self) -> float | None:
-        """Critique / (critique + praise); None if all sentences are neutral."""
-        not_neutral = self.praise + self.critique
-        return self.critique / not_neutral if not_neutral else None
 
 
 class PictureFit(NamedTuple):
@@ -67,40 +45,6 @@ def distinct_ngrams(reasonings: Sequence[str], *, size: int) -> float:
     listed = [words(text) for text in reasonings]
     ngrams = [tuple(each[i : i + size]) for each in listed for i in range(len(each) - size + 1)]
     return len(set(ngrams)) / len(ngrams) if ngrams else 0.0
-
-
-def template_rate(reasonings: Sequence[str], *, common: float = 0.05) -> float:
-    """Share of sentences that appear in the texts of more than `common` of the images, and of at least two."""
-    _require(reasonings)
-    templates = common_sentences(reasonings, common=common)
-    is_template = [sentence in templates for text in reasonings for sentence in sentences(text)]
-    return sum(is_template) / len(is_template) if is_template else 0.0
-
-
-def dimension_coverage(reasonings: Sequence[str]) -> Coverage:
-    """Which dimensions the texts name, by the beginnings of words. Not a goal: people name only some of them."""
-    _require(reasonings)
-    named = np.array([[name in dimensions_of(text) for name in DIMENSIONS] for text in reasonings])
-    shares = named.mean(axis=0)
-    mentions = shares[shares > 0] / shares.sum() if shares.any() else np.ones(1)
-    entropy = -float((mentions * np.log(mentions)).sum()) / np.log(len(DIMENSIONS))
-    return Coverage(tuple(shares.tolist()), float(shares.mean()), float(abs(entropy)))
-
-
-def leak_rate(reasonings: Sequence[str]) -> float:
-    """Share of texts with a numeral, or that mention a rating or that a score was given (`find_leak`)."""
-    _require(reasonings)
-    return sum(find_leak(text) is not None for text in reasonings) / len(reasonings)
-
-
-def tone(reasonings: Sequence[str]) -> Tone:
-    """Shares of praise, critique and neutral: sentences with more words of PRAISE than FAULTS, fewer, or as many.
-
-    A negation up to three words before a word reverses it ("not quite sharp", "nothing distracts").
-    """
-    _require(reasonings)
-    signs = [stance_of(sentence) for text in reasonings for sentence in sentences(text)] or [0]
-    return Tone(*(signs.count(sign) / len(signs) for sign in (1, -1, 0)))
 
 
 def text_follows_picture(

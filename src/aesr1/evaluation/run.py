@@ -12,7 +12,7 @@ from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
 from aesr1.evaluation.compare import by_domain
 from aesr1.evaluation.datasets import Study, compare_datasets
-from aesr1.evaluation.reasons import dimension_coverage, distinct_ngrams, distinct_texts, leak_rate, template_rate, tone
+from aesr1.evaluation.describe import describe, measure_pictures
 from aesr1.evaluation.tables import to_markdown, to_results
 from aesr1.images.prefetch import prefetch_pool
 from aesr1.model.load import load
@@ -48,11 +48,14 @@ def evaluate_models(config: EvalConfig) -> Study:
     require_same_settings(config.output, config)
     with prefetch_pool(len(ratings)) as pool:
         predictions = {name: _predictions(config, name, model, ratings, pool) for name, model in config.models}
+        explained = [row.image for rows in predictions.values() for row in rows if row.reasoning]
+        pictures = measure_pictures(explained, pool)
     study = compare_datasets(ratings, predictions, in_domain=config.in_domain)
+    reasons = {name: describe(ratings, rows, pictures) for name, rows in predictions.items()}
     results = to_results(study)
-    for name, rows_of_one in predictions.items():
-        results[name]["rationales"] = describe([row.reasoning for row in rows_of_one if row.reasoning])
-    write_text(config.output / "results.md", to_markdown(study) + "\n")
+    for name, found in reasons.items():
+        results[name]["rationales"] = found and found.to_results()
+    write_text(config.output / "results.md", to_markdown(study, reasons) + "\n")
     write_run(config.output, "eval", config, started=started)
     write_json(config.output / "results.json", results)
     return study
@@ -73,21 +76,6 @@ def chosen_ratings(config: EvalConfig) -> list[Rating]:
         split = config.split or ("test" if any(row.split == "test" for row in sets[name]) else "val")
         chosen += ratings_of_split(sets[name], split, where=f"{where} ({name})" if len(sets) > 1 else where)
     return chosen
-
-
-def describe(reasonings: Sequence[str]) -> dict[str, float | None] | None:
-    """Measures of all rationales of one model; None if it wrote none."""
-    if not reasonings:
-        return None
-    return {
-        "n": len(reasonings),
-        "distinct_texts": distinct_texts(reasonings),
-        "distinct_bigrams": distinct_ngrams(reasonings, size=2),
-        "template_rate": template_rate(reasonings),
-        "dimensions_covered": dimension_coverage(reasonings).mean,
-        "critique_share": tone(reasonings).critique_share,
-        "leak_rate": leak_rate(reasonings),
-    }
 
 
 def _predictions(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from aesr1 import metrics
 from aesr1.evaluation.compare import COMPARED, Agreement, Comparison
 from aesr1.evaluation.datasets import Study
+from aesr1.evaluation.describe import TITLES as REASON_TITLES
+from aesr1.evaluation.describe import Reasons
 from aesr1.metrics import METRICS, Interval, Metric
 
 NAMES = tuple(metric.name for metric in METRICS)
@@ -57,8 +59,8 @@ def _entries(comparison: Comparison) -> dict[str, dict[str, Any]]:
     return results
 
 
-def to_markdown(study: Study) -> str:
-    """Tables of the metrics and the gains, and a note on the intervals."""
+def to_markdown(study: Study, reasons: Mapping[str, Reasons | None] | None = None) -> str:
+    """Tables of the metrics, the gains and what the reasons are like, and a note on the intervals."""
     sections = _sections(study)
     tables = [_metrics_table(sections)]
     if any(each.n_scored < each.n for _, comparison in sections for each in comparison.evaluations):
@@ -68,7 +70,7 @@ def to_markdown(study: Study) -> str:
         tables.append("Differences over the images that both scored; bold where the interval excludes 0:")
         tables.append(_differences_table(sections))
     notes = [f"{cell(each.name)}: {each.scored.note}." for each in study.means["all"].evaluations if each.scored.note]
-    return "\n\n".join([*tables, *notes, _small_print(study)]) + "\n"
+    return "\n\n".join([*tables, *notes, *_reasons_parts(reasons or {}), _small_print(study)]) + "\n"
 
 
 Sections = Sequence[tuple[Sequence[str], Comparison]]
@@ -114,6 +116,19 @@ def _differences_table(sections: Sections) -> str:
             values = [_value(gain, bold=gain is not None and gain.excludes_zero, sign="+") for gain in gains]
             rows.append([*label, f"{cell(pair.first)} → {cell(pair.second)}", f"{pair.gain.n:,}", *values])
     return table([*_label_head(sections), "", "images", *(TITLES[name] for name in COMPARED)], rows)
+
+
+def _reasons_parts(reasons: Mapping[str, Reasons | None]) -> list[str]:
+    known = {name: found for name, found in reasons.items() if found is not None}
+    if not known:
+        return []
+    rows = [
+        [cell(name), f"{found.n:,}", f"{found.distinct_texts:.3f}", f"{found.distinct_bigrams:.3f}"]
+        + [_value(found.measures[measure]) for measure in REASON_TITLES]
+        for name, found in known.items()
+    ]
+    head = ["", "texts", "different texts", "different word pairs", *REASON_TITLES.values()]
+    return ["What the reasons are like (docs/evaluation.md says how each is measured):", table(head, rows)]
 
 
 def _label_head(sections: Sections) -> list[str]:
