@@ -166,6 +166,21 @@ def test_a_run_begun_with_other_settings_is_not_resumed(uninterrupted, fluent_mo
         train.main(rapo_arguments(scene_folder, fluent_model, tmp_path / "rapo", "--sigma", "0.2"))
 
 
+def test_a_run_that_was_killed_after_its_last_step_takes_no_further_step(
+    uninterrupted, fluent_model, scene_folder, tmp_path
+):
+    """Here the last step lies within a pass over the data, so that there are pictures left."""
+    shutil.copytree(uninterrupted, tmp_path / "rapo")
+    for name in ("aesr1.json", "model.safetensors"):
+        (tmp_path / "rapo" / name).unlink()
+    resumed = train.main(rapo_arguments(scene_folder, fluent_model, tmp_path / "rapo"))
+    assert not (resumed / "checkpoint-5").exists()
+    before, after = weights(uninterrupted), weights(resumed)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    steps = [json.loads(line)["step"] for line in (resumed / "figures.jsonl").open() if '"loss"' in line]
+    assert steps == [1, 2, 3, 4]
+
+
 def test_a_finished_run_is_not_overwritten(uninterrupted, fluent_model, scene_folder):
     with pytest.raises(AesError, match="finished run"):
         train.main(rapo_arguments(scene_folder, fluent_model, uninterrupted))

@@ -78,6 +78,19 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]  # transformers' callb
             stamp_checkpoint(folder, stage=self.stage)
 
 
+class LengthReachedError(Exception):
+    """A resumed run has already taken all of its steps."""
+
+
+class EndAtLength(TrainerCallback):  # type: ignore[misc]
+    """Ends a resumed run that has no step left: transformers asks after a step whether it was the last."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """LengthReachedError where nothing is left; the weights of the checkpoint are loaded by now."""
+        if state.global_step >= state.max_steps:
+            raise LengthReachedError
+
+
 @dataclass
 class RunLog(TrainerCallback):  # type: ignore[misc]
     """Writes every row of the log to figures.jsonl, raises alarms, and ends a run whose loss is NaN.

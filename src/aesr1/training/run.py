@@ -15,7 +15,7 @@ from aesr1.model.load import Vlm, load, load_config
 from aesr1.model.lora_checkpoint import is_lora_checkpoint
 from aesr1.model.out_of_memory import explain_out_of_memory
 from aesr1.outputs import write_run
-from aesr1.training.callbacks import MODEL_CARD, ProgressBar, RunLog
+from aesr1.training.callbacks import MODEL_CARD, EndAtLength, LengthReachedError, ProgressBar, RunLog
 from aesr1.training.launch import SHARD_ALL, Launch
 from aesr1.training.memory_advice import (
     advice_for_host_loading,
@@ -70,10 +70,13 @@ def train(trainer: Any, progress: ProgressBar, *, resume: str | None) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(RunLog(Path(trainer.args.output_dir)))
+    trainer.add_callback(EndAtLength())
     host = None if trainer.args.device.type == "cpu" else advice_for_host_step(trainer.args)
     try:
         with explain_out_of_memory("training", advice_for_step(trainer.args), host_fix=host):
             trainer.train(resume_from_checkpoint=resume)
+    except LengthReachedError:
+        pass
     except RuntimeError as error:
         if "probability tensor" not in str(error):
             raise
