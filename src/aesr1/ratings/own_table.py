@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from aesr1.errors import AesError
 from aesr1.images.find import stored_path
 from aesr1.outputs import staged_output, write_run
-from aesr1.ratings.label_files import (
+from aesr1.ratings.label_files import image_path, mean_and_std
+from aesr1.records import SPLITS, Rating, write_rows
+from aesr1.text_tables import (
     check_scale,
     header_of,
-    image_path,
-    mean_and_std,
     parse_count,
     parse_number,
     parse_std,
@@ -27,7 +27,6 @@ from aesr1.ratings.label_files import (
     require_unique,
     separator_of,
 )
-from aesr1.records import SPLITS, Rating, write_rows
 
 IMAGE_NAMES = ("image", "image_name", "filename", "file", "path", "name")
 MEAN_NAMES = ("mean", "score", "mos", "rating")

@@ -6,17 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.ratings.label_files import (
-    RESEARCH,
-    DataSet,
-    find_file,
-    image_path,
-    parse_score,
-    read_lines,
-    require_file,
-    require_unique,
-)
+from aesr1.ratings.label_files import RESEARCH, DataSet, find_file, image_path, require_file
 from aesr1.records import Rating
+from aesr1.text_tables import parse_score, read_lines, require_unique
 
 DATA_SET = DataSet(
     name="aadb",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from aesr1.ratings.label_files import DataSet, find_file, image_path, is_utf8, parse_score, read_table, require_file
+from aesr1.ratings.label_files import DataSet, find_file, image_path, require_file
 from aesr1.ratings.split import draw_splits
 from aesr1.records import Rating
+from aesr1.text_tables import is_utf8, parse_score, read_table
 
 DATA_SET = DataSet(
     name="apddv2",

@@ -7,20 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.ratings.label_files import (
-    RESEARCH,
-    DataSet,
-    check_encoding,
-    find_file,
-    header_of,
-    mean_and_std,
-    parse_count,
-    read_lines,
-    read_table,
-    require_file,
-    require_unique,
-)
+from aesr1.ratings.label_files import RESEARCH, DataSet, find_file, mean_and_std, require_file
 from aesr1.records import Rating
+from aesr1.text_tables import check_encoding, header_of, parse_count, read_lines, read_table, require_unique
 
 DATA_SET = DataSet(
     name="ava",

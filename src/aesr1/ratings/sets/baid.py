@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aesr1.ratings.label_files import DataSet, image_path, parse_score, read_table, require_file
+from aesr1.ratings.label_files import DataSet, image_path, require_file
 from aesr1.records import Rating
+from aesr1.text_tables import parse_score, read_table
 
 DATA_SET = DataSet(
     name="baid",

@@ -7,19 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.ratings.label_files import (
-    DataSet,
-    find_file,
-    image_path,
-    mean_and_std,
-    parse_count,
-    parse_score,
-    read_lines,
-    read_table,
-    require_file,
-    require_unique,
-)
+from aesr1.ratings.label_files import DataSet, find_file, image_path, mean_and_std, require_file
 from aesr1.records import Rating
+from aesr1.text_tables import parse_count, parse_score, read_lines, read_table, require_unique
 
 DATA_SET = DataSet(
     name="flickr-aes",

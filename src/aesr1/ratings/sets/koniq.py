@@ -7,18 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.ratings.label_files import (
-    DataSet,
-    find_file,
-    image_path,
-    mean_and_std,
-    parse_number,
-    parse_score,
-    read_table,
-    require_file,
-)
+from aesr1.ratings.label_files import DataSet, find_file, image_path, mean_and_std, require_file
 from aesr1.ratings.split import draw_splits
 from aesr1.records import Rating
+from aesr1.text_tables import parse_number, parse_score, read_table
 
 DATA_SET = DataSet(
     name="koniq-10k",

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.ratings.label_files import DataSet, image_path, parse_score, read_lines, read_table, require_file
+from aesr1.ratings.label_files import DataSet, image_path, require_file
 from aesr1.records import Rating
+from aesr1.text_tables import parse_score, read_lines, read_table
 
 DATA_SET = DataSet(
     name="lapis",

@@ -6,19 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aesr1.errors import AesError, install
-from aesr1.ratings.label_files import (
-    RESEARCH,
-    DataSet,
-    Line,
-    check_columns,
-    image_path,
-    parse_score,
-    read_table,
-    require_file,
-    require_unique,
-)
+from aesr1.ratings.label_files import RESEARCH, DataSet, image_path, require_file
 from aesr1.ratings.split import draw_splits
 from aesr1.records import Rating
+from aesr1.text_tables import Line, check_columns, parse_score, read_table, require_unique
 
 DATA_SET = DataSet(
     name="spaq",
