@@ -69,15 +69,30 @@ def rapo(context: typer.Context) -> None:
     _print_once(main(context.args))
 
 
+def _named(texts: list[str] | None) -> list[tuple[str, str]]:
+    """NAME=TARGET or TARGET, as name (maybe empty) and target."""
+    return [(name, target) for name, _, target in (text.rpartition("=") for text in texts or ())]
+
+
 @app.command("eval")
 def evaluate(
     ratings_files: Annotated[
         list[Path], typer.Argument(metavar="RATINGS...", help="ratings.jsonl of one data set or several, or folders.")
     ],
-    model: Annotated[
-        list[str], typer.Option(help="MODEL or NAME=MODEL. Repeat it to compare models, each with the one before.")
-    ],
     output: Output,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="MODEL or NAME=MODEL. Repeat it to compare models, each with the one before."),
+    ] = None,
+    predictions: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="FILE or NAME=FILE (.csv, .tsv, .jsonl) of scores that another program made; before the models."
+        ),
+    ] = None,
+    scale: Annotated[
+        tuple[float, float], typer.Option(metavar="LOW HIGH", help="Scale of the scores in --predictions.")
+    ] = (0.0, 1.0),
     split: Annotated[
         str | None, typer.Option(help="Split to evaluate on. Default: test if there is one, else val.")
     ] = None,
@@ -102,12 +117,13 @@ def evaluate(
     from aesr1.evaluation.run import EvalConfig, evaluate_models
     from aesr1.model.predict import PredictSettings
 
-    named = tuple((name or Path(folder).name, folder) for name, _, folder in (text.rpartition("=") for text in model))
     evaluate_models(
         EvalConfig(
             tuple(ratings_files),
-            named,
+            tuple((name or Path(target).name, target) for name, target in _named(model)),
             output,
+            given=tuple((name or Path(target).stem, Path(target)) for name, target in _named(predictions)),
+            scale=scale,
             split=split,
             domains=tuple(domain or ()),
             in_domain=tuple(in_domain or ()),
