@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from aesr1 import metrics
 from aesr1.errors import AesError
 from aesr1.metrics import (
     METRICS,
@@ -19,7 +20,6 @@ from aesr1.metrics import (
     mae,
     mean_bootstrap,
     pair_accuracy,
-    pair_draws,
     paired_bootstrap,
     plcc,
     plcc_logistic,
@@ -209,9 +209,21 @@ def test_both_models_use_the_same_resampled_images() -> None:
     assert paired_bootstrap(plcc, predicted, predicted, human) == Interval(0.0, 0.0, 0.0)
 
 
-def test_pair_metrics_of_many_images_use_fewer_draws() -> None:
-    assert [pair_draws(n, 2000) for n in (10, 5000, 10_000, 20_000)] == [2000, 2000, 500, 250]
-    assert pair_draws(20_000, 100) == 100
+@pytest.mark.parametrize("metric", [krcc, pair_accuracy])
+def test_pair_metrics_of_many_images_keep_value_and_interval(metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond MOST_PAIRED images the interval is approximated; here both ways on the same images, with ties."""
+    rng = np.random.default_rng(0)
+    human = np.round(rng.random(3_000), 2)
+    poor, good = (np.round(human + rng.normal(0, noise, 3_000), 2) for noise in (0.5, 0.3))
+    exact = bootstrap(metric, good, human, draws=300), paired_bootstrap(metric, poor, good, human, draws=300)
+    monkeypatch.setattr(metrics, "MOST_PAIRED", 1_000)
+    near = bootstrap(metric, good, human, draws=300), paired_bootstrap(metric, poor, good, human, draws=300)
+    for one, other in zip(exact, near, strict=True):
+        assert other.value == pytest.approx(one.value, abs=1e-12)
+        width = one.high - one.low
+        assert (other.low, other.high) == pytest.approx((one.low, one.high), abs=0.04 * width)
+    constant = bootstrap(metric, np.full(3_000, 0.5), human, draws=20)
+    assert constant.value == constant.low == constant.high == (0.0 if metric is krcc else 0.5)
 
 
 def test_wilson_interval_equals_values_calculated_by_hand() -> None:

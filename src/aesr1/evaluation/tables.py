@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from aesr1 import metrics
 from aesr1.evaluation.compare import COMPARED, Agreement, Comparison
 from aesr1.evaluation.datasets import Study
 from aesr1.evaluation.describe import TITLES as REASON_TITLES
@@ -167,8 +166,8 @@ def _small_print(study: Study) -> str:
     readings = " or ".join(sorted({each.decoding for each in comparison.evaluations}))
     text = (
         f"Scores read by {readings}. {sum(counts):,} images; [95 % intervals] from {draws:,} bootstrap draws over "
-        f"images (KRCC, pair accuracy: {metrics.pair_draws(max(counts), draws):,}), seed {comparison.seed}; of the "
-        "readable share, Wilson's. The logistic curve is fitted to these images."
+        f"images, seed {comparison.seed}; of the readable share, Wilson's. The logistic curve is fitted to these "
+        "images."
     )
     if several:
         text += " A mean counts each data set once; its interval takes the sets as given."
