@@ -210,7 +210,7 @@ def _resampled(metric: Metric, predicted: Column, human: Column, draws: int, see
     rng, step = np.random.default_rng(seed), max(1, _CHUNK // len(human))
     sizes = [min(step, draws - start) for start in range(0, draws, step)]
     values: list[Column] = []
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(sizes), THREADS):
             chunks = [
                 rng.integers(len(human), size=(size, len(human)), dtype=np.int32)

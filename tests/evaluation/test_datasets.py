@@ -11,7 +11,7 @@ import pytest
 
 from aesr1.errors import AesError
 from aesr1.evaluation.datasets import compare_datasets
-from aesr1.evaluation.earlier import join_results
+from aesr1.evaluation.join_results import join_results
 from aesr1.evaluation.run import EvalConfig, chosen_ratings
 from aesr1.evaluation.tables import to_markdown, to_results
 from aesr1.metrics import plcc, srcc

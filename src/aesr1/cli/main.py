@@ -122,7 +122,7 @@ def evaluate(
             tuple(ratings_files),
             tuple((name or Path(target).name, target) for name, target in _named(model)),
             output,
-            given=tuple((name or Path(target).stem, Path(target)) for name, target in _named(predictions)),
+            prediction_files=tuple((name or Path(target).stem, Path(target)) for name, target in _named(predictions)),
             scale=scale,
             split=split,
             domains=tuple(domain or ()),
@@ -146,7 +146,7 @@ def results(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Output folders of aesr1 eval.")],
 ) -> None:
     """Print one table of earlier evaluations: a row for each model, a column for each data set, PLCC/SRCC."""
-    from aesr1.evaluation.earlier import join_results
+    from aesr1.evaluation.join_results import join_results
 
     print(join_results(runs), end="")
 

@@ -86,7 +86,7 @@ def evaluate(
             f"the predictions of {name} come from {len(sources)} models: {', '.join(sources)}",
             fix="score again, into one new file for each model",
         )
-    sets = _columns(ratings, predictions, name)
+    sets = {domain: (_scores(rows[domain]), _human(rated)) for domain, rated in by_domain(ratings).items()}
     scored = {
         domain: tuple(column[np.isfinite(scores)] for column in (scores, human))
         for domain, (scores, human) in sets.items()
@@ -149,7 +149,7 @@ def _columns(
 ) -> dict[str, tuple[Column, Column]]:
     """(n,) scores, NaN where there is none, and (n,) human scores of each data set."""
     return {
-        domain: (_scores(_join(rated, predictions, name)), np.array([rating.score for rating in rated]))
+        domain: (_scores(_join(rated, predictions, name)), _human(rated))
         for domain, rated in by_domain(ratings).items()
     }
 
@@ -180,6 +180,10 @@ def _by_image(rows: Sequence[Row], where: str) -> dict[str, Row]:
             fix="keep one row for each image",
         )
     return dict(zip(images, rows, strict=True))
+
+
+def _human(rated: Sequence[Rating]) -> Column:
+    return np.array([rating.score for rating in rated], dtype=np.float64)
 
 
 def _scores(rows: Sequence[Prediction]) -> Column:

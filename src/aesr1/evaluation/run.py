@@ -13,7 +13,7 @@ from aesr1.errors import AesError
 from aesr1.evaluation.compare import by_domain
 from aesr1.evaluation.datasets import Study, compare_datasets
 from aesr1.evaluation.describe import describe, measure_pictures
-from aesr1.evaluation.given import read_given
+from aesr1.evaluation.read_predictions import read_predictions
 from aesr1.evaluation.tables import to_markdown, to_results
 from aesr1.images.prefetch import prefetch_pool
 from aesr1.model.load import load
@@ -30,8 +30,8 @@ class EvalConfig:
     ratings: tuple[Path, ...]  # of one data set or several
     models: tuple[tuple[str, str], ...]  # (name in the table, folder or hub id)
     output: Path
-    given: tuple[tuple[str, Path], ...] = ()  # (name in the table, file of scores that somebody else made)
-    scale: tuple[float, float] = (0.0, 1.0)  # of the scores in `given`
+    prediction_files: tuple[tuple[str, Path], ...] = ()  # (name in the table, scores that another program made)
+    scale: tuple[float, float] = (0.0, 1.0)  # of the scores in those files
     split: str | None = None  # default: of each data set test if it exists, else val
     domains: tuple[str, ...] = ()  # data sets to evaluate on; default: all
     in_domain: tuple[str, ...] = ()  # data sets that the models were trained on: their mean stands apart
@@ -45,12 +45,14 @@ def evaluate_models(config: EvalConfig) -> Study:
     """Score the split with each model (`predictions-NAME.jsonl`, resumable), then write results.md and results.json."""
     started = time.time()
     ratings = chosen_ratings(config)
-    names = [name for name, _ in (*config.given, *config.models)]
+    names = [name for name, _ in (*config.prediction_files, *config.models)]
     if not names:
         raise AesError("there is nothing to evaluate", fix="name a --model, or a file of scores with --predictions")
     if len(set(names)) != len(names):
         raise AesError(f"two models have the same name: {', '.join(names)}", fix="name them: --model NAME=FOLDER")
-    predictions = {name: read_given(file, ratings, name=name, scale=config.scale) for name, file in config.given}
+    predictions = {
+        name: read_predictions(file, ratings, name=name, scale=config.scale) for name, file in config.prediction_files
+    }
     require_same_settings(config.output, config)
     with prefetch_pool(len(ratings)) as pool:
         predictions |= {name: _predictions(config, name, model, ratings, pool) for name, model in config.models}

@@ -1,4 +1,4 @@
-"""Scores that somebody else made, in a table or as rows of `aesr1 score`, for the pictures that are rated."""
+"""Scores that another program made, in a table or as rows of `aesr1 score`, for the pictures that are rated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCORE_NAMES = ("score", "prediction", "predicted", "pred", "mos", "mean")
 REASONING_NAMES = ("reasoning", "rationale", "critique", "text")
 
 
-def read_given(
+def read_predictions(
     file: Path, ratings: Sequence[Rating], *, name: str, scale: tuple[float, float] = (0.0, 1.0)
 ) -> list[Prediction]:
     """One prediction for each rated picture, in the order of the ratings; without a score where the file has none.

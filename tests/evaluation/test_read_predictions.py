@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from aesr1.cli.main import app
 from aesr1.errors import AesError
-from aesr1.evaluation.given import read_given
+from aesr1.evaluation.read_predictions import read_predictions
 from aesr1.records import Prediction, Rating, write_rows
 
 
@@ -42,7 +42,7 @@ def written(folder: Path, name: str, text: str) -> Path:
 )
 def test_scores_are_found_and_mapped_from_their_scale(tmp_path: Path, name: str, text: str) -> None:
     ratings = rated(tmp_path)
-    rows = read_given(written(tmp_path, name, text), ratings, name="nima", scale=(1, 10))
+    rows = read_predictions(written(tmp_path, name, text), ratings, name="nima", scale=(1, 10))
     assert [row.image for row in rows] == [rating.image for rating in ratings]
     assert [row.score for row in rows] == pytest.approx([0.0, 0.5, None, 1.0])
     assert {row.readable for row in rows} == {None} and "scale 1 to 10" in rows[0].decoding
@@ -50,7 +50,7 @@ def test_scores_are_found_and_mapped_from_their_scale(tmp_path: Path, name: str,
 
 def test_reasons_come_along(tmp_path: Path) -> None:
     text = "image,score,critique\n0.jpg,.2,Dull light.\n1.jpg,.4,\n"
-    rows = read_given(written(tmp_path, "a.csv", text), rated(tmp_path, 2), name="a")
+    rows = read_predictions(written(tmp_path, "a.csv", text), rated(tmp_path, 2), name="a")
     assert [(row.reasoning, row.readable) for row in rows] == [("Dull light.", True), (None, None)]
 
 
@@ -58,7 +58,7 @@ def test_rows_of_aesr1_score_are_taken_as_they_are(tmp_path: Path) -> None:
     ratings = rated(tmp_path, 2)
     row = Prediction(ratings[0].image, 0.7, 0.1, True, "Fine.", "a reply", "org/model", "abc", "expectation")
     write_rows(tmp_path / "scores.jsonl", [row])
-    first, second = read_given(tmp_path / "scores.jsonl", ratings, name="a")
+    first, second = read_predictions(tmp_path / "scores.jsonl", ratings, name="a")
     assert first == row
     assert (second.image, second.score, second.reply, second.model) == (ratings[1].image, None, "", "org/model")
 
@@ -67,7 +67,7 @@ def test_pictures_that_are_not_rated_are_left_out_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = "image,score\n0.jpg,.1\nother.jpg,.2\nmore.jpg,.3\n"
-    rows = read_given(written(tmp_path, "a.csv", text), rated(tmp_path, 1), name="nima")
+    rows = read_predictions(written(tmp_path, "a.csv", text), rated(tmp_path, 1), name="nima")
     assert [row.score for row in rows] == [0.1]
     assert "nima: 2 of 3 scored pictures are not rated here and are left out" in capsys.readouterr().err
 
@@ -75,8 +75,8 @@ def test_pictures_that_are_not_rated_are_left_out_and_counted(
 def test_a_name_that_two_rated_pictures_share_is_not_guessed(tmp_path: Path) -> None:
     ratings = [Rating(str(tmp_path / folder / "0.jpg"), 0.5, "ava", "test") for folder in ("a", "b")]
     with pytest.raises(AesError, match=r"none of the 1 pictures of .* is rated, first: 0\.jpg"):
-        read_given(written(tmp_path, "a.csv", "image,score\n0.jpg,.1\n"), ratings, name="nima")
-    rows = read_given(written(tmp_path, "a.csv", "image,score\nb/0.jpg,.1\n"), ratings, name="nima")
+        read_predictions(written(tmp_path, "a.csv", "image,score\n0.jpg,.1\n"), ratings, name="nima")
+    rows = read_predictions(written(tmp_path, "a.csv", "image,score\nb/0.jpg,.1\n"), ratings, name="nima")
     assert [row.score for row in rows] == [None, 0.1]
 
 
@@ -97,14 +97,16 @@ def test_a_name_that_two_rated_pictures_share_is_not_guessed(tmp_path: Path) -> 
 )
 def test_bad_files_are_refused_in_words(tmp_path: Path, name: str, text: str, reason: str) -> None:
     with pytest.raises(AesError, match=reason):
-        read_given(written(tmp_path, name, text), rated(tmp_path), name="nima")
+        read_predictions(written(tmp_path, name, text), rated(tmp_path), name="nima")
 
 
 def test_a_missing_file_and_a_turned_scale_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AesError, match="there is no file"):
-        read_given(tmp_path / "none.csv", rated(tmp_path), name="nima")
+        read_predictions(tmp_path / "none.csv", rated(tmp_path), name="nima")
     with pytest.raises(AesError, match=r"the scale runs from 10.* to 1"):
-        read_given(written(tmp_path, "a.csv", "image,score\n0.jpg,2\n"), rated(tmp_path), name="nima", scale=(10, 1))
+        read_predictions(
+            written(tmp_path, "a.csv", "image,score\n0.jpg,2\n"), rated(tmp_path), name="nima", scale=(10, 1)
+        )
 
 
 def test_the_command_judges_two_files_without_a_model(tmp_path: Path) -> None:
