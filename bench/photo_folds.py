@@ -3,9 +3,9 @@
     python bench/photo_folds.py OASIS/ratings.csv -o DIR [--seeds 0 1 2] [--parts fold-0 … people things] [--jobs 2]
 
 A part is what is held out: a fifth of the themes (fold-0 to fold-4), all persons and animals (people), or all scenes
-and objects (things). For each, `scripts/build_photo_model.py` runs on the rest, from the first lesson on; a run that
-was stopped goes on. For each seed, the folds together and each category part: agreement with people, gains, and
-what the reasons say.
+and objects (things). For each, `scripts/build_photo_model.py` runs on the rest, from the first lesson on; views and
+rationales, which know one picture each, are made once for a seed. A run that was stopped goes on. For each seed, the
+folds together and each category part: agreement with people, gains, and what the reasons say.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from aesr1.evaluation.reasons import text_follows_picture
 from aesr1.images.load import open_image
 from aesr1.images.measure import as_vector, measure
 from aesr1.metrics import Interval, bootstrap, mae, paired_bootstrap, plcc, srcc
-from aesr1.records import Prediction, read_rows
+from aesr1.records import Prediction, Rating, Rationale, read_rows, write_rows
 from photo_ridge import PENALTIES, mean_features, ridge
 from photo_table import FOLDS, PhotoTable, read_table
 
@@ -46,22 +47,44 @@ def held_out(table: PhotoTable) -> dict[str, NDArray[np.bool_]]:
     return parts | {name: np.isin(table.of("category"), kinds) for name, kinds in CATEGORIES.items()}
 
 
-def build(table: PhotoTable, images: Path, out: NDArray[np.bool_], folder: Path, seed: int, threads: int) -> None:
-    """Train on all photographs but those of `out`, and score those."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "ratings.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(table.rows[0]))
-        writer.writeheader()
-        writer.writerows(row | {"split": "val" if held else "train"} for row, held in zip(table.rows, out, strict=True))
+def build(images: Path, folder: Path, seed: int, threads: int, *options: str) -> None:
+    """Run the script that makes the photo model, its log in `folder`."""
     command = [sys.executable, BUILD, folder / "ratings.csv", "--images", images, "-o", folder, "--seed", seed]
     with (folder / "log.txt").open("a") as log:
         subprocess.run(
-            [*map(str, command), "--no-export"],
+            [*map(str, command), *options],
             stdout=log,
             stderr=log,
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
             check=True,
         )
+
+
+def write_table(table: PhotoTable, out: NDArray[np.bool_], folder: Path) -> None:
+    """The table with the held-out photographs as the split val."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "ratings.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(table.rows[0]))
+        writer.writeheader()
+        writer.writerows(row | {"split": "val" if held else "train"} for row, held in zip(table.rows, out, strict=True))
+
+
+def write_part(whole: Path, out: NDArray[np.bool_], folder: Path) -> None:
+    """The views and rationales of the photographs that are not held out, from those of all photographs."""
+    if (folder / "rationales" / "rationales.jsonl").exists():
+        return
+    views = read_rows(whole / "views" / "ratings.jsonl", Rating)
+    of_picture = len(views) // len(out)
+    shown = [each for each, held in zip(views, np.repeat(out, of_picture), strict=True) if not held]
+    hidden = [replace(views[number * of_picture], split="val") for number in np.flatnonzero(out)]
+    seen = {each.image for each in shown}
+    rationales = [
+        each for each in read_rows(whole / "rationales" / "rationales.jsonl", Rationale) if each.image in seen
+    ]
+    for name in ("views", "rationales"):
+        (folder / name).mkdir(exist_ok=True)
+    write_rows(folder / "views" / "ratings.jsonl", [*shown, *hidden])
+    write_rows(folder / "rationales" / "rationales.jsonl", rationales)
 
 
 def predictions(
@@ -151,12 +174,17 @@ def main() -> None:
     parts = held_out(table)
     folders = {seed: given.output / f"seed-{seed}" for seed in given.seeds}
     threads = max(1, (os.cpu_count() or 1) // given.jobs)
+    nobody = np.zeros(len(table.rows), dtype=np.bool_)
     with ThreadPoolExecutor(given.jobs) as pool:
-        runs = [
-            pool.submit(build, table, given.table.parent, parts[part], folder / part, seed, threads)
-            for seed, folder in folders.items()
-            for part in given.parts
-        ]
+        for seed, folder in folders.items():
+            write_table(table, nobody, folder / "all")
+            build(given.table.parent, folder / "all", seed, threads, "--data-only")
+        runs = []
+        for seed, folder in folders.items():
+            for part in given.parts:
+                write_table(table, parts[part], folder / part)
+                write_part(folder / "all", parts[part], folder / part)
+                runs.append(pool.submit(build, given.table.parent, folder / part, seed, threads, "--no-export"))
         for run in runs:
             run.result()
     features = mean_features(table.paths)

@@ -24,6 +24,7 @@ from tiny_model import save_half
 
 SCRIPTS = Path(__file__).parent
 RECIPES = SCRIPTS.parent / "recipes"
+AESR1 = (sys.executable, "-m", "aesr1")
 VIEWS, VOTES = 4, 4
 ALL = 1_000_000
 """As many rationales as there are."""
@@ -36,25 +37,30 @@ def run(result: Path, *command: object) -> None:
         subprocess.run(list(map(str, command)), check=True)
 
 
-def train(table: Path, images: Path, output: Path, *, seed: int) -> None:
-    """All stages up to RAPO: `output` gets photo_backbone/, ratings/, views/, rationales/, cold-start/ and rapo/."""
-    aesr1 = (sys.executable, "-m", "aesr1")
+def write_data(table: Path, images: Path, output: Path, *, seed: int) -> None:
+    """Ratings, views and rationales: `output` gets ratings/, views/ and rationales/."""
     ratings, views = output / "ratings" / "ratings.jsonl", output / "views" / "ratings.jsonl"
-    backbone, rationales = output / "photo_backbone", output / "rationales" / "rationales.jsonl"
-    cold, rapo = output / "cold-start", output / "rapo"
+    rationales = output / "rationales" / "rationales.jsonl"
     seeded, pictures = ("--seed", seed), ("--images", images)
-    lesson = SCRIPTS / "pretrain_photo_backbone.py"
-    run(backbone / "aesr1.json", sys.executable, lesson, table, *pictures, "-o", backbone, *seeded)
-    run(ratings, *aesr1, "ratings", "import", "csv", table, *pictures, "-o", ratings.parent, "--scale", 1, 7)
-    run(views, *aesr1, "ratings", "views", ratings, "-o", views.parent, "--views", VIEWS, *seeded)
+    run(ratings, *AESR1, "ratings", "import", "csv", table, *pictures, "-o", ratings.parent, "--scale", 1, 7)
+    run(views, *AESR1, "ratings", "views", ratings, "-o", views.parent, "--views", VIEWS, *seeded)
     drawn = ("--votes", VOTES, "--n", ALL, *seeded)
-    run(rationales, *aesr1, "cot", "build", views, "-o", rationales.parent, *drawn)
-    quiet = (*seeded, "--report_to", "none")
+    run(rationales, *AESR1, "cot", "build", views, "-o", rationales.parent, *drawn)
+
+
+def train(table: Path, images: Path, output: Path, *, seed: int) -> None:
+    """Lesson, cold start and RAPO: `output` gets photo_backbone/, cold-start/ and rapo/."""
+    backbone, cold, rapo = (output / name for name in ("photo_backbone", "cold-start", "rapo"))
+    lesson = (SCRIPTS / "pretrain_photo_backbone.py", table, "--images", images, "-o", backbone, "--seed", seed)
+    run(backbone / "aesr1.json", sys.executable, *lesson)
+    ratings, rationales = output / "ratings" / "ratings.jsonl", output / "rationales" / "rationales.jsonl"
+    quiet = ("--seed", seed, "--report_to", "none")
     recipe = ("--config", RECIPES / "photos-cold-start.yaml", "--model", backbone)
     files = ("--rationales", rationales, "--ratings", ratings, "--output_dir", cold)
-    run(cold / "aesr1.json", *aesr1, "sft", *recipe, *files, *quiet)
+    run(cold / "aesr1.json", *AESR1, "sft", *recipe, *files, *quiet)
     recipe = ("--config", RECIPES / "photos-rapo.yaml", "--model", cold)
-    run(rapo / "aesr1.json", *aesr1, "rapo", *recipe, "--ratings", views, "--output_dir", rapo, *quiet)
+    files = ("--ratings", output / "views" / "ratings.jsonl", "--output_dir", rapo)
+    run(rapo / "aesr1.json", *AESR1, "rapo", *recipe, *files, *quiet)
 
 
 def judge(output: Path) -> None:
@@ -62,7 +68,7 @@ def judge(output: Path) -> None:
     models = [f"--model={name}={output / name}" for name in ("cold-start", "rapo")]
     for reading, options in (("expectation", ()), ("fast", ("--fast",))):
         judged = output / "judged" / reading
-        command = (sys.executable, "-m", "aesr1", "eval", output / "ratings" / "ratings.jsonl", "--split", "val")
+        command = (*AESR1, "eval", output / "ratings" / "ratings.jsonl", "--split", "val")
         run(judged / "results.json", *command, *options, *models, "-o", judged)
 
 
@@ -86,10 +92,15 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="folder of the pictures; default: the folder of the table")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data-only", action="store_true", help="ratings, views and rationales, and no training")
     parser.add_argument("--no-export", action="store_true", help="leave out DIR/photo")
     given = parser.parse_args()
     output: Path = given.output
-    train(given.table, given.images or given.table.parent, output, seed=given.seed)
+    images = given.images or given.table.parent
+    write_data(given.table, images, output, seed=given.seed)
+    if given.data_only:
+        return
+    train(given.table, images, output, seed=given.seed)
     judge(output)
     if not given.no_export and not (output / "photo" / "aesr1.json").exists():
         export(output / "rapo", read_rows(output / "ratings" / "ratings.jsonl", Rating), output / "photo")

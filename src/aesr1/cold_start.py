@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from trl import SFTConfig, SFTTrainer
 
-from aesr1.contract import Judgement, render_reply
+from aesr1.contract import ANSWER_OPEN, Judgement, render_reply
 from aesr1.errors import AesError
 from aesr1.model.load import load_config
 from aesr1.model.out_of_memory import explain_out_of_memory
@@ -66,6 +67,13 @@ class ColdStartConfig(ValidationSettings):
         default="",
         metadata={"help": "ratings.jsonl with held-out images, to validate on and to count readable replies about."},
     )
+    score_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "Weight of a token of the answer in the loss; a token of the reasoning has 1. The score is a few "
+            "tokens among many: a small model, or a short cold start, learns to write before it learns to judge."
+        },
+    )
 
 
 REPLY_TOKENS = 512
@@ -91,6 +99,8 @@ def cold_start(config: ColdStartConfig, model: ModelSettings, training: SFTConfi
             callbacks=[progress],
             peft_config=lora_config(vlm.model, rank=model.lora_rank, alpha=model.lora_alpha),
         )
+    if config.score_weight != 1:
+        weigh_scores(trainer.model, vlm.processor.tokenizer, config.score_weight)
     if data.validation and config.validate_every:
         trainer.add_callback(Validation(trainer, vlm, data.validation, config, max_new_tokens=REPLY_TOKENS))
     images = [row.image for row in data.validation or data.rationales]
@@ -111,6 +121,8 @@ def _checked_data(config: ColdStartConfig, model: ModelSettings, training: SFTCo
     """Read the rationales and check all that can be checked before a model loads. AesError."""
     check_loggers(training.report_to)
     check_trainer(training, launch, dtype=model.dtype, lora_rank=model.lora_rank)
+    if config.score_weight != 1 and training.loss_type == "dft":
+        raise AesError("score_weight has no meaning in the loss dft", fix="leave out score_weight, or loss_type")
     rationales = read_rows(Path(config.rationales), Rationale)
     if not rationales:
         raise AesError(f"{config.rationales} holds no rationales", fix="build them with `aesr1 cot build`")
@@ -138,6 +150,31 @@ def _check_length(model: ModelSettings, max_length: int, rationales: Sequence[Ra
 
 class ColdStartTrainer(ResumableTrainer, SFTTrainer):  # type: ignore[misc]  # TRL is untyped
     """SFTTrainer that resumes from the weights of its checkpoint."""
+
+
+def weigh_scores(model: Any, tokenizer: Any, weight: float) -> None:
+    """Let the log-probabilities of the answers' tokens count `weight` times in TRL's loss while the model trains."""
+
+    def weighed(module: Any, _: tuple[Any, ...], given: dict[str, Any], outputs: Any) -> Any:
+        if module.training and given.get("labels") is not None and "log_probs" in outputs:
+            answers = answer_tokens(given["labels"], tokenizer)[:, 1:]
+            outputs.log_probs = outputs.log_probs * torch.where(answers, weight, 1.0)
+        return outputs
+
+    model.register_forward_hook(weighed, with_kwargs=True)
+
+
+def answer_tokens(labels: torch.Tensor, tokenizer: Any) -> torch.Tensor:
+    """(B, L) labels, -100 where there is no loss → (B, L) bool: the tokens after each reply's opening answer tag."""
+    found = torch.zeros_like(labels, dtype=torch.bool)
+    for row, marks in zip(labels, found, strict=True):
+        places = (row != -100).nonzero()[:, 0]
+        reply = row[places].tolist()
+        start = len(reply)
+        while start and ANSWER_OPEN in tokenizer.decode(reply[:start]):
+            start -= 1
+        marks[places[start + 1 :]] = True
+    return found
 
 
 def _rows(rationales: Sequence[Rationale]) -> list[dict[str, Any]]:

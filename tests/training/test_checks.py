@@ -36,6 +36,8 @@ BOTH = [
     (["--report_to", "diary"], "not a logger", "choose from"),
 ]
 SFT = [
+    (["--score_weight", "-1"], "score_weight is -1", "give 0 or more"),
+    (["--score_weight", "5", "--loss_type", "dft"], "no meaning in the loss dft", "leave out score_weight"),
     (["--packing", "true"], "packing is set, and TRL cannot pack", "leave packing out"),
     (["--padding_free", "true"], "padding_free is set", "leave padding_free out"),
     (["--max_length", "16"], "max_length 16 would cut rows short: a picture takes 16 tokens", "leave max_length out"),

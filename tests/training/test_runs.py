@@ -76,6 +76,44 @@ def test_the_cold_start_teaches_the_form(fluent_model, scene_folder):
     assert all(row.readable for row in rows)
 
 
+def test_the_score_has_the_weight_that_was_asked_for(random_model, rationales, tmp_path):
+    """The first loss by TRL and by hand: Σ weight · −log p over tokens / number of tokens."""
+    from aesr1.contract import PROMPT, Judgement, render_reply
+    from aesr1.images.load import open_image
+    from aesr1.model.load import load
+
+    rows = read_rows(rationales, Rationale)[:2]
+    write_rows(tmp_path / "r.jsonl", rows)
+    losses = {}
+    for weight in (1.0, 5.0):
+        data = ["--rationales", str(tmp_path / "r.jsonl"), "--model", str(random_model), "--max_steps", "1"]
+        more = ["--score_weight", str(weight), "--logging_steps", "1", "--per_device_train_batch_size", "2"]
+        folder = cold_start.main([*data, *more, "--output_dir", str(tmp_path / str(weight)), *CPU])
+        figures = map(json.loads, (folder / "figures.jsonl").open())
+        losses[weight] = next(row["loss"] for row in figures if "loss" in row)
+
+    vlm = load(str(random_model), device="cpu", max_pixels=4096)
+    text, answer, tokens = 0.0, 0.0, 0
+    for row in rows:
+        before = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PROMPT}]}]
+        prompt = vlm.processor.apply_chat_template(before, add_generation_prompt=True, tokenize=False)
+        written = render_reply(Judgement(row.score, row.reasoning))
+        head = prompt + written[: written.index("<answer>") + len("<answer>")]
+        picture = open_image(row.image, max_pixels=4096)
+        sizes = [
+            vlm.processor(text=[each], images=[picture], return_tensors="pt")["input_ids"].shape[1]
+            for each in (prompt, head)
+        ]
+        whole = vlm.processor(text=[prompt + written + "<|im_end|>\n"], images=[picture], return_tensors="pt")
+        with torch.no_grad():
+            log_probs = vlm.model(**whole).logits[0, :-1].log_softmax(-1)
+        loss = -log_probs.gather(1, whole["input_ids"][0, 1:, None])[:, 0]
+        text, answer = text + loss[sizes[0] - 1 : sizes[1] - 1].sum(), answer + loss[sizes[1] - 1 :].sum()
+        tokens += len(loss) - sizes[0] + 1
+    for weight, loss in losses.items():
+        assert loss == pytest.approx(float((text + weight * answer) / tokens), rel=1e-4)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(fluent_model, scene_folder, tmp_path_factory):
     return train.main(rapo_arguments(scene_folder, fluent_model, tmp_path_factory.mktemp("runs") / "rapo"))

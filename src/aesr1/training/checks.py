@@ -35,6 +35,7 @@ MINIMUM: dict[str, float] = {
     "picture_dropout": 0,
     "dynamic_sampling_rounds": 0,
     "save_steps": 0,
+    "score_weight": 0,
     "steps_per_generation": 1,
     "validate_batch": 1,
     "validate_every": 0,
