@@ -12,28 +12,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from aesr1.images.load import open_image
 from aesr1.metrics import mae, plcc, srcc
-from aesr1.model.load import PHOTO_BACKBONE, load
+from aesr1.model.image_classes import load_classifier
 from photo_table import FOLDS, read_table
 
 PENALTIES = (300, 1_000, 3_000)
 BATCH = 4
 
 
-@torch.inference_mode()
 def mean_features(images: Sequence[str]) -> NDArray[np.float64]:
     """(n, channels): the mean over the tower's map."""
-    vlm = load(PHOTO_BACKBONE, device="cpu", for_scoring=True)
-    seen = []
-    for start in range(0, len(images), BATCH):
-        pictures = [open_image(image) for image in images[start : start + BATCH]]
-        pixels = vlm.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
-        seen.append(vlm.model.model.vision_tower(pixels).last_hidden_state.mean((2, 3)).double().numpy())
-    return np.concatenate(seen)
+    classifier = load_classifier()
+    starts = range(0, len(images), BATCH)
+    return np.concatenate(
+        [classifier.mean_features([open_image(image) for image in images[i : i + BATCH]]) for i in starts]
+    )
 
 
 def ridge(

@@ -93,6 +93,12 @@ def evaluate(
     scale: Annotated[
         tuple[float, float], typer.Option(metavar="LOW HIGH", help="Scale of the scores in --predictions.")
     ] = (0.0, 1.0),
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines", help="Also the mean of the split train, and regressions learnt from it; before all others."
+        ),
+    ] = False,
     split: Annotated[
         str | None, typer.Option(help="Split to evaluate on. Default: test if there is one, else val.")
     ] = None,
@@ -124,6 +130,7 @@ def evaluate(
             output,
             prediction_files=tuple((name or Path(target).stem, Path(target)) for name, target in _named(predictions)),
             scale=scale,
+            baselines=baselines,
             split=split,
             domains=tuple(domain or ()),
             in_domain=tuple(in_domain or ()),
@@ -144,11 +151,14 @@ def evaluate(
 @app.command()
 def results(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Output folders of aesr1 eval.")],
+    published: Annotated[
+        str | None, typer.Option(metavar="1-4", help="Beside this table of the paper, with the differences to it.")
+    ] = None,
 ) -> None:
     """Print one table of earlier evaluations: a row for each model, a column for each data set, PLCC/SRCC."""
     from aesr1.evaluation.join_results import join_results
 
-    print(join_results(runs), end="")
+    print(join_results(runs, published=published), end="")
 
 
 @app.command()

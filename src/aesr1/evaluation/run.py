@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
+from aesr1.evaluation.baselines import BASELINES, baseline_predictions
 from aesr1.evaluation.compare import by_domain
 from aesr1.evaluation.datasets import Study, compare_datasets
 from aesr1.evaluation.describe import describe, measure_pictures
@@ -34,6 +35,7 @@ class EvalConfig:
     scale: tuple[float, float] = (0.0, 1.0)  # of the scores in those files
     split: str | None = None  # default: of each data set test if it exists, else val
     domains: tuple[str, ...] = ()  # data sets to evaluate on; default: all
+    baselines: bool = False  # also score by regressions that are learnt from the split train
     in_domain: tuple[str, ...] = ()  # data sets that the models were trained on: their mean stands apart
     max_pixels: int = MAX_PIXELS
     predict_settings: PredictSettings = field(
@@ -45,16 +47,23 @@ def evaluate_models(config: EvalConfig) -> Study:
     """Score the split with each model (`predictions-NAME.jsonl`, resumable), then write results.md and results.json."""
     started = time.time()
     ratings = chosen_ratings(config)
-    names = [name for name, _ in (*config.prediction_files, *config.models)]
+    names = [
+        *(BASELINES if config.baselines else ()),
+        *(name for name, _ in (*config.prediction_files, *config.models)),
+    ]
     if not names:
-        raise AesError("there is nothing to evaluate", fix="name a --model, or a file of scores with --predictions")
+        raise AesError(
+            "there is nothing to evaluate",
+            fix="name a --model, or a file of scores with --predictions, or take --baselines",
+        )
     if len(set(names)) != len(names):
         raise AesError(f"two models have the same name: {', '.join(names)}", fix="name them: --model NAME=FOLDER")
-    predictions = {
+    given = {
         name: read_predictions(file, ratings, name=name, scale=config.scale) for name, file in config.prediction_files
     }
     require_same_settings(config.output, config)
     with prefetch_pool(len(ratings)) as pool:
+        predictions = (baseline_predictions(_of_train(config), ratings, pool) if config.baselines else {}) | given
         predictions |= {name: _predictions(config, name, model, ratings, pool) for name, model in config.models}
         explained = [row.image for rows in predictions.values() for row in rows if row.reasoning]
         pictures = measure_pictures(explained, pool)
@@ -71,9 +80,8 @@ def evaluate_models(config: EvalConfig) -> Study:
 
 def chosen_ratings(config: EvalConfig) -> list[Rating]:
     """The ratings to evaluate on. AesError on a data set or a split that the files do not have."""
-    files = [ratings_file(path) for path in config.ratings]
-    where = ", ".join(map(str, files))
-    sets = by_domain([row for file in files for row in read_rows(file, Rating)])
+    where = ", ".join(str(ratings_file(path)) for path in config.ratings)
+    sets = by_domain(_all_ratings(config))
     unknown = [name for name in config.domains if name not in sets]
     if unknown:
         raise AesError(
@@ -84,6 +92,14 @@ def chosen_ratings(config: EvalConfig) -> list[Rating]:
         split = config.split or ("test" if any(row.split == "test" for row in sets[name]) else "val")
         chosen += ratings_of_split(sets[name], split, where=f"{where} ({name})" if len(sets) > 1 else where)
     return chosen
+
+
+def _all_ratings(config: EvalConfig) -> list[Rating]:
+    return [row for path in config.ratings for row in read_rows(ratings_file(path), Rating)]
+
+
+def _of_train(config: EvalConfig) -> list[Rating]:
+    return [row for row in _all_ratings(config) if row.split == "train"]
 
 
 def _predictions(

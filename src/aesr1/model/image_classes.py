@@ -35,16 +35,26 @@ class ImageClassifier:
         self.tower, self.image_processor = tower, image_processor
         self.weights = {name: tensor.float() for name, tensor in weights.items()}
 
-    @torch.inference_mode()
     def see(self, pictures: Sequence[Image.Image]) -> SeenClasses:
         """Classify opened pictures."""
+        return self.of_features(self._features(pictures))
+
+    def mean_features(self, pictures: Sequence[Image.Image]) -> NDArray[np.float64]:
+        """(n, channels): the mean of the tower's map, of opened pictures."""
+        return self._means(self._features(pictures)).double().numpy()
+
+    @torch.inference_mode()
+    def _features(self, pictures: Sequence[Image.Image]) -> Any:
         pixels = self.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
-        return self.of_features(self.tower(pixels).last_hidden_state)
+        return self.tower(pixels).last_hidden_state
+
+    def _means(self, features: torch.Tensor) -> torch.Tensor:
+        """(n, channels) of ImageNet's tower; transformers' has a few more, which are 0."""
+        return features.float().mean((2, 3))[:, : self.weights["weight"].shape[1]]
 
     def of_features(self, features: torch.Tensor) -> SeenClasses:
         """The same from the tower's map of features: (n, channels, rows, columns)."""
-        weights = self.weights
-        means = features.float().mean((2, 3))[:, : weights["weight"].shape[1]]
+        weights, means = self.weights, self._means(features)
         classes = torch.softmax(means @ weights["weight"].T + weights["bias"], dim=-1)
         return SeenClasses(classes.numpy(), (means @ weights["person_weight"] + weights["person_bias"]).numpy())
 
