@@ -17,8 +17,8 @@ from urllib.request import getproxies
 import openai
 from openai.types.chat import ChatCompletion
 
-from aesr1.aescot.rate_limit import RateLimit, backoff, retry_after
-from aesr1.aescot.settings import EndpointConfig
+from aesr1.endpoint.rate_limit import RateLimit, backoff, retry_after
+from aesr1.endpoint.settings import EndpointConfig
 from aesr1.errors import AesError
 
 PROBE_SECONDS = 5.0
@@ -92,7 +92,7 @@ class EndpointClient:
         except (OSError, TimeoutError) as error:
             reason = getattr(error, "strerror", None) or "no answer"
             raise AesError(
-                f"nothing listens at {self.config.url}: {reason}", fix="start the server, or correct --teacher"
+                f"nothing listens at {self.config.url}: {reason}", fix="start the server, or correct the address"
             ) from error
         writer.close()
 
@@ -154,7 +154,7 @@ class EndpointClient:
         return self._without_key(failure) if failure else None, self._without_key(trouble)
 
     def _without_key(self, text: str) -> str:
-        """A server's message without the key, which some repeat: the message goes into raw.jsonl."""
+        """A server's message without the key, which some repeat: the message goes into a file."""
         return text if self._key == PLACEHOLDER_KEY else text.replace(self._key, "***")
 
 
@@ -212,7 +212,7 @@ def _final(status: int, message: str, config: EndpointConfig) -> str | None:
     if status == 404:
         raise AesError(
             f"{config.url} has no model {config.model}, or the address is wrong (HTTP 404)",
-            fix="check --teacher, which ends in /v1, and --model",
+            fix="check the address, which ends in /v1, and the name of the model",
         ) from None
     if status == 402 or "insufficient_quota" in message.lower():
         raise AesError(
