@@ -98,7 +98,7 @@ def evaluate(
         name=name,
         model=every[0].model,
         revision=every[0].revision,
-        decoding=every[0].decoding,
+        decoding=" or ".join(sorted({row.decoding for row in every})),
         n=len(every),
         n_scored=agreement.n,
         n_readable=readable,
