@@ -11,7 +11,7 @@ from judge_server import JudgeServer, refused, said
 from serving import running
 
 from aesr1.app.chat_request import ServeConfig
-from aesr1.contract import PROMPT
+from aesr1.contract import ANSWER_OPEN, PROMPT
 from aesr1.endpoint import rate_limit
 from aesr1.endpoint.client import Token
 from aesr1.endpoint.settings import EndpointConfig
@@ -120,6 +120,11 @@ def test_tokens_that_do_not_begin_with_the_score_give_no_expectation(at: list[tu
     assert expect_written_score(tokens(*at), 0.73) is None
 
 
+def test_a_written_token_of_unknown_probability_leaves_the_written_score() -> None:
+    unknown = [Token(ANSWER_OPEN, 1.0, {}), *(Token(text, 0.0, {}) for text in ("0", ".", "73"))]
+    assert expect_written_score(unknown, 0.73) is None
+
+
 def test_words_are_asked_for_as_the_next_token_after_the_stem(evaluated) -> None:
     with JudgeServer(lambda *_: said(" the", [(" the", LEVELS)])) as server:
         rows = evaluated(f"{server.url}#judge", "q-realign")
@@ -147,7 +152,7 @@ def test_a_published_prompt_comes_with_its_system_message_its_sampling_and_its_o
     assert (body["seed"], body["max_tokens"], body["model"]) == (0, 1024, "judge") and "logprobs" not in body
 
 
-def test_under_the_contract_the_score_is_the_expectation_where_the_server_lists_tokens(evaluated) -> None:
+def test_under_the_contract_the_score_is_the_expectation_where_the_server_lists_tokens(evaluated, tmp_path) -> None:
     with JudgeServer(lambda number, _: said(REPLY, [*WRITTEN, *DIGITS] if number % 2 else None)) as server:
         rows = evaluated(server.url)
     ways = {row.decoding.partition("), ")[2].partition(";")[0]: (row.score, row.score_std is None) for row in rows}
@@ -156,6 +161,8 @@ def test_under_the_contract_the_score_is_the_expectation_where_the_server_lists_
         "the written score": (0.73, True),
     }
     assert {(row.readable, row.reasoning) for row in rows} == {(True, "Soft light.")}
+    assert "), expectation over the written score; " in (table := (tmp_path / "out" / "results.md").read_text())
+    assert " or profile aesr1 " in table and "), the written score; " in table
     body = server.requests[0]
     assert body["messages"][0]["content"][1]["text"] == PROMPT
     assert (body["temperature"], body["max_tokens"], body["top_logprobs"]) == (0, 512, 20)
@@ -235,7 +242,7 @@ def test_fields_that_a_server_does_not_know_are_left_out_and_named(evaluated, ca
 
     with JudgeServer(strict) as server:
         rows = evaluated(server.url)
-    assert {row.score for row in rows} == {0.73} and all("the written score;" in row.decoding for row in rows)
+    assert {row.score for row in rows} == {0.73} and all("), the written score;" in row.decoding for row in rows)
     assert capsys.readouterr().err.count("does not take top_k") == 1
     assert server.answered == 8
 

@@ -97,7 +97,8 @@ class Profile:
 
     def describe(self, seed: int, reading: str | None = None) -> str:
         """How scores are read. It is in every row, so that a changed profile is another way."""
-        decides = {name: value for name, value in asdict(self).items() if name not in ("model", "source", "licence")}
+        notes = ("model", "measures", "source", "licence")
+        decides = {name: value for name, value in asdict(self).items() if name not in notes}
         digest = hashlib.blake2b(json.dumps(decides).encode(), digest_size=4).hexdigest()
         way = f"profile {self.name} ({digest}), {reading or READINGS[self.reading]}"
         if self.reading == "words":

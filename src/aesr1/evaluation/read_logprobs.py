@@ -32,7 +32,7 @@ def expect_words(probabilities: Mapping[str, float], words: Sequence[str], value
         words = [word.strip() for word in words]
     listed = [(probabilities[word], value) for word, value in zip(words, values, strict=True) if word in probabilities]
     found = sum(p for p, _ in listed)
-    if not found:
+    if not found > 0:
         return (
             f"the server lists none of the words; it lists {', '.join(map(repr, list(probabilities)[:5])) or 'nothing'}"
         )
@@ -55,7 +55,7 @@ def expect_written_score(tokens: Sequence[Token], written: float) -> Expected | 
         return None
     start = text.index(ANSWER_OPEN) + len(ANSWER_OPEN)
     length, reached, prefix = 0, 1.0, ""
-    parts: list[tuple[float, float, float]] = []
+    parts: list[tuple[float, float, float]] = []  # of the mixture: weight, mean, mean of the squares
     for token in tokens:
         length += len(token.text)
         begin = length - len(token.text)
@@ -72,7 +72,8 @@ def expect_written_score(tokens: Sequence[Token], written: float) -> Expected | 
                 parts.append((reached * probability, math.fsum(ends) / len(ends), squares))
         reached *= token.probability
         prefix = (prefix + token.text).lstrip()
-    return _moments([*parts, (reached, written, written**2)])
+    parts.append((reached, written, written**2))
+    return _moments(parts) if math.fsum(weight for weight, _, _ in parts) > 0 else None
 
 
 def _moments(parts: Sequence[tuple[float, float, float]]) -> Expected:
