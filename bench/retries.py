@@ -18,8 +18,8 @@ import openai
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from faults import Faults
 
-from aesr1.aescot.endpoint import EndpointClient
-from aesr1.aescot.settings import EndpointConfig
+from aesr1.endpoint.client import EndpointClient
+from aesr1.endpoint.settings import EndpointConfig
 
 REQUESTS, IN_FLIGHT, RETRIES, LATENCY = 400, 64, 8, 0.2
 

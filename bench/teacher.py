@@ -21,10 +21,11 @@ from pathlib import Path
 import openai
 
 from aesr1.aescot.build import build, open_build
-from aesr1.aescot.endpoint import EndpointClient
-from aesr1.aescot.settings import CotConfig, EndpointConfig, FilterSettings, Teacher
+from aesr1.aescot.settings import CotConfig, FilterSettings, Teacher
 from aesr1.aescot.teacher import open_attempts
 from aesr1.contract import level_of
+from aesr1.endpoint.client import EndpointClient
+from aesr1.endpoint.settings import EndpointConfig
 from aesr1.records import Draft, Rating, iterate_rows, write_rows
 from aesr1.tiny.album import AlbumConfig, make_album
 

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from faults import Faults, completion, critique
 
-from aesr1.aescot import endpoint
-from aesr1.aescot import rate_limit as pace
 from aesr1.aescot.build import build, read_batch, write_batch
 from aesr1.aescot.export import export
 from aesr1.aescot.prompts import template
 from aesr1.aescot.select import refilter
-from aesr1.aescot.settings import SCORER, TEACHER, CotConfig, EndpointConfig, FilterSettings, Teacher
+from aesr1.aescot.settings import SCORER, TEACHER, CotConfig, FilterSettings, Teacher
 from aesr1.aescot.teacher import critique_of
 from aesr1.contract import LEVELS, PROMPT, Judgement, parse_reply, render_reply
+from aesr1.endpoint import client, rate_limit
+from aesr1.endpoint.settings import EndpointConfig
 from aesr1.errors import AesError
 from aesr1.records import Appender, Draft, Rationale, read_rows
 
@@ -32,7 +32,7 @@ LOOSE = FilterSettings(near=1.0, template=1.0)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Waits of hundredths of a second."""
-    monkeypatch.setattr(pace, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(rate_limit, "FIRST_WAIT", 0.02)
 
 
 @pytest.fixture
@@ -348,7 +348,7 @@ def test_a_file_that_is_no_batch_is_refused(settings, tmp_path):
 
 @pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": [{"index": 0}]}, completion("")])
 def test_an_empty_answer_of_a_batch_is_a_refusal(body):
-    assert endpoint.parse_completion(body).failure.startswith("refused: ")
+    assert client.parse_completion(body).failure.startswith("refused: ")
 
 
 def test_a_template_of_ones_own_is_named_by_its_text(settings, tmp_path):

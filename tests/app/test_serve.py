@@ -15,33 +15,19 @@ from urllib.parse import quote
 import httpx2 as httpx
 import openai
 import pytest
-import uvicorn
 from PIL import Image
+from serving import running
 
 import aesr1
 from aesr1.app import batching as module
 from aesr1.app.batching import Batcher
 from aesr1.app.chat_request import ReplyRequest, ServeConfig
-from aesr1.app.serve import create_app, serve, uvicorn_config
+from aesr1.app.serve import serve
 from aesr1.contract import PROMPT, VERSION, parse_reply
 from aesr1.errors import AesError
 from aesr1.images.load import open_image
 from aesr1.model.generate import generate
 from aesr1.model.load import load
-
-
-@contextmanager
-def running(config):
-    """A server on a free port, in a thread; its address."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn_config(create_app(config), config))
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aesr1.aescot.prompts import data_url
 from aesr1.errors import AesError
 from aesr1.html_page import JPEG_QUALITY, InlineThumbnail, inline_thumbnail
+from aesr1.images.data_url import data_url
 from aesr1.images.find import find_images, read_list
 from aesr1.images.load import open_image
 from aesr1.images.strip import bytes_without_metadata

@@ -1,23 +1,18 @@
-"""The prompts of teacher and judges, and pictures as data URLs."""
+"""The prompts of teacher and judges, and requests with them."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from aesr1.aescot.settings import JUDGES, SCORER, TEACHER
 from aesr1.contract import PROMPT
 from aesr1.errors import AesError
 
 SEES_THE_PICTURE = ("fact",)
-JPEG_QUALITY = 90
 
 
 @cache
@@ -41,13 +36,6 @@ def version(name: str) -> str:
     if not name.endswith(".txt"):
         return name
     return f"{Path(name).stem}-{hashlib.blake2b(template(name).encode(), digest_size=4).hexdigest()}"
-
-
-def data_url(picture: Image.Image) -> str:
-    """A picture as JPEG in a data URL, as chat requests carry it."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def teacher_messages(url: str, score: float, *, name: str = TEACHER) -> list[dict[str, Any]]:

@@ -106,10 +106,10 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
 
 
 def _resumed(scorer: Scorer, paths: Sequence[Path], output: Path, pool: Executor | None) -> Iterator[Prediction]:
-    from aesr1.model.predict import completed_rows, with_identity
+    from aesr1.model.predict import completed_rows, origin_of, with_identity
 
     with Appender(output) as rows, progress_bar("score", total=len(paths)) as progress:
-        done = completed_rows(rows, scorer.vlm, scorer.settings, list(map(str, paths)))
+        done = completed_rows(rows, [origin_of(scorer.vlm, scorer.settings)], list(map(str, paths)))
         todo = [path for path in paths if str(path) not in done]
         progress.advance(len(paths) - len(todo))
         for prediction in scorer.stream(todo, pool=pool):

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from aesr1.aescot.settings import EMBEDDED, CotConfig, EndpointConfig, FilterSettings, Teacher
+from aesr1.aescot.settings import EMBEDDED, CotConfig, FilterSettings, Teacher
 from aesr1.cli.options import Json, Output, Page, options_from
+from aesr1.endpoint.settings import EndpointConfig
 from aesr1.errors import AesError
 from aesr1.terminal import print_result, say
 

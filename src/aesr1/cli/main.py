@@ -82,7 +82,17 @@ def evaluate(
     output: Output,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="MODEL or NAME=MODEL. Repeat it to compare models, each with the one before."),
+        typer.Option(
+            help="MODEL or NAME=MODEL: a folder, a hub id, or a server as http://HOST/v1#MODEL. Repeat it to compare "
+            "models, each with the one before."
+        ),
+    ] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="PROFILE or NAME=PROFILE: how all models, or this one, are asked: the name of a profile "
+            "(docs/evaluation.md), or a .toml file. Default: the contract's prompt."
+        ),
     ] = None,
     predictions: Annotated[
         list[str] | None,
@@ -126,7 +136,7 @@ def evaluate(
     evaluate_models(
         EvalConfig(
             tuple(ratings_files),
-            tuple((name or Path(target).name, target) for name, target in _named(model)),
+            tuple((name or Path(target).name.rpartition("#")[2], target) for name, target in _named(model)),
             output,
             prediction_files=tuple((name or Path(target).stem, Path(target)) for name, target in _named(predictions)),
             scale=scale,
@@ -134,6 +144,7 @@ def evaluate(
             split=split,
             domains=tuple(domain or ()),
             in_domain=tuple(in_domain or ()),
+            profiles=tuple(_named(profile)),
             max_pixels=max_pixels,
             predict_settings=PredictSettings(
                 batch_size=batch_size,

@@ -38,7 +38,7 @@ class Evaluation:
     name: str
     model: str
     revision: str
-    decoding: str  # how the scores were read
+    decoding: str  # how the scores were read; several ways are joined by "or"
     n: int
     n_scored: int
     n_readable: int
@@ -94,11 +94,12 @@ def evaluate(
     filled = {domain: (_filled(scores), human) for domain, (scores, human) in sets.items()}
     agreement = _agreement(scored, draws, seed)
     readable = sum(bool(row.readable) for row in every)
+    ways = {row.decoding for row in every if row.score is not None} or {every[0].decoding}
     return Evaluation(
         name=name,
         model=every[0].model,
         revision=every[0].revision,
-        decoding=every[0].decoding,
+        decoding=" or ".join(sorted(ways)),
         n=len(every),
         n_scored=agreement.n,
         n_readable=readable,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from aesr1.contract import MAX_PIXELS
@@ -14,14 +14,17 @@ from aesr1.evaluation.baselines import BASELINES, baseline_predictions
 from aesr1.evaluation.compare import by_domain
 from aesr1.evaluation.datasets import Study, compare_datasets
 from aesr1.evaluation.describe import describe, measure_pictures
+from aesr1.evaluation.endpoint_judge import is_address
+from aesr1.evaluation.judge import judge_of
+from aesr1.evaluation.profile import AESR1, Profile, load_profile
 from aesr1.evaluation.read_predictions import read_predictions
 from aesr1.evaluation.tables import to_markdown, to_results
 from aesr1.images.prefetch import prefetch_pool
-from aesr1.model.load import load
-from aesr1.model.predict import PredictSettings, completed_rows, predict, with_identity
+from aesr1.model.predict import PredictSettings, completed_rows, with_identity
 from aesr1.outputs import require_same_settings, write_json, write_run, write_text
 from aesr1.progress import progress_bar
 from aesr1.records import Appender, Prediction, Rating, ratings_file, ratings_of_split, read_rows
+from aesr1.terminal import say
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class EvalConfig:
     """Which ratings and models. Each model is compared with the one before it."""
 
     ratings: tuple[Path, ...]  # of one data set or several
-    models: tuple[tuple[str, str], ...]  # (name in the table, folder or hub id)
+    models: tuple[tuple[str, str], ...]  # (name in the table, folder, hub id, or the address of a server)
     output: Path
     prediction_files: tuple[tuple[str, Path], ...] = ()  # (name in the table, scores that another program made)
     scale: tuple[float, float] = (0.0, 1.0)  # of the scores in those files
@@ -37,7 +40,8 @@ class EvalConfig:
     domains: tuple[str, ...] = ()  # data sets to evaluate on; default: all
     baselines: bool = False  # also score by regressions that are learnt from the split train
     in_domain: tuple[str, ...] = ()  # data sets that the models were trained on: their mean stands apart
-    max_pixels: int = MAX_PIXELS
+    profiles: tuple[tuple[str, str], ...] = ()  # (name of a model or "" for all, profile); default: the contract's
+    max_pixels: int = MAX_PIXELS  # under the contract; a profile has its own
     predict_settings: PredictSettings = field(
         default_factory=PredictSettings
     )  # the paper's: samples=1, temperature 0.6
@@ -58,13 +62,16 @@ def evaluate_models(config: EvalConfig) -> Study:
         )
     if len(set(names)) != len(names):
         raise AesError(f"two models have the same name: {', '.join(names)}", fix="name them: --model NAME=FOLDER")
+    profiles = chosen_profiles(config)
     given = {
         name: read_predictions(file, ratings, name=name, scale=config.scale) for name, file in config.prediction_files
     }
     require_same_settings(config.output, config)
     with prefetch_pool(len(ratings)) as pool:
         predictions = (baseline_predictions(_of_train(config), ratings, pool) if config.baselines else {}) | given
-        predictions |= {name: _predictions(config, name, model, ratings, pool) for name, model in config.models}
+        for name, model in config.models:
+            predictions[name] = _predictions(config, name, model, profiles[name], ratings, pool)
+            _warn_of_no_score(name, profiles[name], predictions[name])
         explained = [row.image for rows in predictions.values() for row in rows if row.reasoning]
         pictures = measure_pictures(explained, pool)
     study = compare_datasets(ratings, predictions, in_domain=config.in_domain)
@@ -102,18 +109,53 @@ def _of_train(config: EvalConfig) -> list[Rating]:
     return [row for row in _all_ratings(config) if row.split == "train"]
 
 
+def chosen_profiles(config: EvalConfig) -> dict[str, Profile]:
+    """The profile of each model. AesError on one that does not exist or is broken, and on a name that is no model's."""
+    settings, names = config.predict_settings, [name for name, _ in config.models]
+    chosen = dict.fromkeys(names, AESR1.name)
+    for name, profile in sorted(config.profiles, key=lambda pair: bool(pair[0])):  # those for all come first
+        if name and name not in names:
+            raise AesError(
+                f"there is no model {name} to ask by profile {profile}", fix=f"name one of {', '.join(names)}"
+            )
+        chosen |= dict.fromkeys([name] if name else names, profile)
+    profiles = {name: load_profile(profile) for name, profile in chosen.items()}
+    for name, model in config.models:
+        ours = profiles[name].reading == "contract"
+        if (settings.samples or settings.fast) and (is_address(model) or not ours):
+            raise AesError(
+                f"{name} is asked by profile {profiles[name].name}{' at a server' if is_address(model) else ''}, "
+                "which has no fast and no samples",
+                fix="evaluate it in a folder of its own, without --fast and --samples",
+            )
+        if ours:
+            profiles[name] = replace(
+                profiles[name], max_pixels=config.max_pixels, max_new_tokens=settings.max_new_tokens
+            )
+    return profiles
+
+
 def _predictions(
-    config: EvalConfig, name: str, model: str, ratings: Sequence[Rating], pool: Executor | None
+    config: EvalConfig, name: str, model: str, profile: Profile, ratings: Sequence[Rating], pool: Executor | None
 ) -> list[Prediction]:
     images = list(dict.fromkeys(rating.image for rating in ratings))  # two data sets may rate one picture
-    vlm = load(model, max_pixels=config.max_pixels, for_scoring=True)
+    judge = judge_of(model, profile, config.predict_settings)
     path = config.output / f"predictions-{name}.jsonl"
     with Appender(path) as rows, progress_bar(f"eval {name}", total=len(images)) as progress:
-        done = completed_rows(rows, vlm, config.predict_settings, images)
-        todo = [image for image in images if image not in done]
+        done = completed_rows(rows, judge.origins, images, is_final=judge.is_final)
         progress.advance(len(done))
-        for prediction in predict(vlm, todo, config.predict_settings, pool=pool):
+
+        def write(prediction: Prediction) -> None:
             done[prediction.image] = with_identity(prediction)
             rows.append(done[prediction.image])
             progress.advance(1)
+
+        judge.ask([image for image in images if image not in done], write, pool)
     return [done[image] for image in images]
+
+
+def _warn_of_no_score(name: str, profile: Profile, rows: Sequence[Prediction]) -> None:
+    if all(row.score is None for row in rows):
+        first = next((row.reply for row in rows if row.reply), None)
+        what = f"the first error: {rows[0].error}" if first is None else f"the first reply: {first[:300]!r}"
+        say(f"{name}: 0 of {len(rows):,} pictures have a score by profile {profile.name}; {what}")

@@ -26,31 +26,36 @@ def chat_prompt(vlm: Vlm, prompt: str) -> str:
 def model_inputs(vlm: Vlm, images: Sequence[Image.Image], answers: Sequence[str], prompt: str) -> Any:
     """Left-padded model inputs: the prompt about each image, followed by the beginning of an answer."""
     question = chat_prompt(vlm, prompt)
-    inputs = vlm.processor(
-        text=[question + answer for answer in answers],
-        images=[[image] for image in images],
-        return_tensors="pt",
-        padding=True,
-    )
+    return text_inputs(vlm, images, [question + answer for answer in answers])
+
+
+def text_inputs(vlm: Vlm, images: Sequence[Image.Image], texts: Sequence[str]) -> Any:
+    """Left-padded model inputs: texts in the model's chat template, each about one image."""
+    inputs = vlm.processor(text=list(texts), images=[[image] for image in images], return_tensors="pt", padding=True)
     return inputs.to(vlm.model.device, dtype=vlm.model.dtype)
 
 
 @dataclass(frozen=True)
 class PicturePrefill:
-    """Pictures and prompt after the prefill. Any number of replies and scores can start from here."""
+    """Pictures and question after the prefill. Any number of replies and scores can start from here."""
 
     images: tuple[Image.Image, ...]
-    prompt: str
+    question: str  # in the model's chat template, up to the start of the answer
     inputs: Any
     start: Prefill | None  # None: the cache of this family cannot be repeated; it reads again for every reply
 
 
-@torch.inference_mode()
 def prefill_pictures(vlm: Vlm, images: Sequence[Image.Image], *, prompt: str = PROMPT) -> PicturePrefill:
     """Run the prefill of the prompt about each image, once."""
-    inputs = model_inputs(vlm, images, [""] * len(images), prompt)
+    return prefill_question(vlm, images, chat_prompt(vlm, prompt))
+
+
+@torch.inference_mode()
+def prefill_question(vlm: Vlm, images: Sequence[Image.Image], question: str) -> PicturePrefill:
+    """As `prefill_pictures`, of a question that is in the model's chat template already."""
+    inputs = text_inputs(vlm, images, [question] * len(images))
     start = prefill(vlm.model, inputs) if can_repeat_cache(vlm.model) else None
-    return PicturePrefill(tuple(images), prompt, inputs, start)
+    return PicturePrefill(tuple(images), question, inputs, start)
 
 
 @torch.inference_mode()
@@ -60,12 +65,14 @@ def generate_replies(
     *,
     samples: int = 1,
     temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
     max_new_tokens: int = 512,
     seed: int = 0,
 ) -> list[list[str]]:
     """`samples` raw replies about each of n pictures: n lists of K texts.
 
-    Temperature 0 is greedy and deterministic (then K must be 1); above 0 the sampling is seeded.
+    Temperature 0 is greedy and deterministic (then K must be 1); above 0 the sampling is seeded. top_k 0: all tokens.
     """
     if samples > 1 and not temperature > 0:
         raise AesError(
@@ -73,7 +80,7 @@ def generate_replies(
         )
     options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if temperature > 0:
-        options = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+        options = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
     config = GenerationConfig(
         **options,
         repetition_penalty=1.0,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from itertools import islice, tee
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -78,22 +78,43 @@ def predict(
     A batch holds pictures of similar length, from a few batches; `pool` opens that many early.
     """
     settings = settings or PredictSettings()
-    window = BATCHES_SORTED_TOGETHER * settings.batch_size
+
+    def failed(error: str) -> Prediction:
+        return _prediction(vlm, settings, error=error)
+
+    def score_batch(pictures: Sequence[Image.Image]) -> list[Prediction]:
+        return _score_batch(vlm, pictures, settings)
+
+    return predict_batches(vlm, images, score_batch, failed, batch_size=settings.batch_size, pool=pool)
+
+
+def predict_batches(
+    vlm: Vlm,
+    images: Iterable[ImageSource],
+    score_batch: Callable[[Sequence[Image.Image]], Sequence[Prediction]],
+    failed: Callable[[str], Prediction],
+    *,
+    batch_size: int,
+    pool: Executor | None = None,
+) -> Iterator[Prediction]:
+    """One row an image, in order, by a function that scores a batch and one for a picture that cannot be read.
+
+    Neither needs to name the picture.
+    """
+    window = BATCHES_SORTED_TOGETHER * batch_size
     for_names, for_pixels = tee(images)
     opened = prefetch_images(for_pixels, max_pixels=vlm.max_pixels, pool=pool, depth=max(window, MIN_PREFETCHED))
     while pictures := list(islice(opened, window)):
         paths = [_path_of(image) for image in islice(for_names, len(pictures))]
         rows = {
-            index: replace(
-                _prediction(vlm, settings, error=picture.problem.removeprefix(f"{paths[index]} ")), image=paths[index]
-            )
+            index: replace(failed(picture.problem.removeprefix(f"{paths[index]} ")), image=paths[index])
             for index, picture in enumerate(pictures)
             if isinstance(picture, AesError)
         }
         next_index = 0
-        for batch in _batches(vlm, pictures, settings.batch_size):
+        for batch in _batches(vlm, pictures, batch_size):
             indices, readable = zip(*batch, strict=True)
-            for index, row in zip(indices, _score_batch(vlm, readable, settings), strict=True):
+            for index, row in zip(indices, score_batch(readable), strict=True):
                 rows[index] = replace(row, image=paths[index])
             while next_index in rows:
                 yield rows[next_index]
@@ -180,22 +201,44 @@ def _prediction(
     )
 
 
-def completed_rows(file: Appender, vlm: Vlm, settings: PredictSettings, images: Sequence[str]) -> dict[str, Prediction]:
+class Origin(NamedTuple):
+    """Where rows come from. Numbers of two origins must not be mixed."""
+
+    model: str
+    revision: str
+    decoding: str
+
+
+def origin_of(vlm: Vlm, settings: PredictSettings) -> Origin:
+    """The origin of the rows of `predict`."""
+    return Origin(vlm.name, vlm.revision, settings.describe(vlm.max_pixels))
+
+
+def has_no_error(row: Prediction) -> bool:
+    return row.error is None
+
+
+def completed_rows(
+    file: Appender,
+    origins: Sequence[Origin],
+    images: Sequence[str],
+    *,
+    is_final: Callable[[Prediction], bool] = has_no_error,
+) -> dict[str, Prediction]:
     """The rows of an interrupted run by image, of these images.
 
-    A picture that was changed since, or whose row failed, loses its row, to be scored again. A picture whose content
-    was scored under another path gets a copy of that row. AesError where the file was written by another model or in
-    another way: two kinds of scores must not mix.
+    A picture that was changed since, or whose row is not final, loses its row, to be scored again. A picture whose
+    content was scored under another path gets a copy of that row. AesError where the file was written by another model
+    or in another way than those of `origins`.
     """
     rows = read_rows(file.path, Prediction)
-    current = (vlm.name, vlm.revision, settings.describe(vlm.max_pixels))
-    others = sorted({(row.model, row.revision, row.decoding) for row in rows} - {current})
+    others = sorted({(row.model, row.revision, row.decoding) for row in rows} - set(origins))
     if others:
         raise AesError(
-            f"{file.path} was written by {', '.join(others[0])}; now it is {', '.join(current)}",
+            f"{file.path} was written by {', '.join(others[0])}; now it is {', '.join(origins[0])}",
             fix="choose another file",
         )
-    kept = {row.image: row for row in rows if row.error is None}
+    kept = {row.image: row for row in rows if is_final(row)}
     by_content = {row.content: row for row in kept.values() if row.content}
     done: dict[str, Prediction] = {}
     for image in images:

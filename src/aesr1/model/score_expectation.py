@@ -11,7 +11,7 @@ from PIL import Image
 
 from aesr1.contract import ANSWER_OPEN, PROMPT, SCORE_TEXTS
 from aesr1.errors import AesError
-from aesr1.model.generate import PicturePrefill, chat_prompt, model_inputs
+from aesr1.model.generate import PicturePrefill, chat_prompt, text_inputs
 from aesr1.model.kv_cache import Prefill, extend, prefill
 from aesr1.model.load import Vlm
 
@@ -32,18 +32,23 @@ def expect_scores(
     Every answer with two decimals, 0.00–1.00, is weighted by the product of its tokens' probabilities: one
     prefill, then one short forward pass over the tree of digits.
     """
+    question = chat_prompt(vlm, prompt)
+    return _expect_after_texts(vlm, images, [question + prefix for prefix in prefixes])
+
+
+def _expect_after_texts(vlm: Vlm, images: Sequence[Image.Image], texts: Sequence[str]) -> list[Expectation]:
     tree = _score_tree(vlm.processor.tokenizer)
-    return _expectations(vlm.model, prefill(vlm.model, model_inputs(vlm, images, prefixes, prompt)), tree)
+    return _expectations(vlm.model, prefill(vlm.model, text_inputs(vlm, images, texts)), tree)
 
 
 @torch.inference_mode()
 def expect_scores_after(vlm: Vlm, prefilled: PicturePrefill, prefixes: Sequence[str]) -> list[Expectation]:
     """As `expect_scores`, after a prefill: K prefixes for each picture, in picture order."""
     replies = len(prefixes) // len(prefilled.images)
-    tokens = _prefix_tokens(vlm, chat_prompt(vlm, prefilled.prompt), prefixes)
+    tokens = _prefix_tokens(vlm, prefilled.question, prefixes)
     if prefilled.start is None or tokens is None:
         images = [image for image in prefilled.images for _ in range(replies)]
-        return expect_scores(vlm, images, prefixes, prompt=prefilled.prompt)
+        return _expect_after_texts(vlm, images, [prefilled.question + prefix for prefix in prefixes])
     tree = _score_tree(vlm.processor.tokenizer)
     lengths = [len(ids) for ids in tokens]
     by_row: dict[int, Expectation] = {}

@@ -7,7 +7,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from aesr1.aescot.rate_limit import RateLimit, backoff, retry_after
+from aesr1.endpoint.rate_limit import RateLimit, backoff, retry_after
 
 
 def starts(pace: RateLimit, count: int, *, first=lambda: None) -> list[float]:

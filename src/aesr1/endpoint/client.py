@@ -7,7 +7,10 @@ and they give up where a server asks for a wait of more than two minutes.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -17,9 +20,10 @@ from urllib.request import getproxies
 import openai
 from openai.types.chat import ChatCompletion
 
-from aesr1.aescot.rate_limit import RateLimit, backoff, retry_after
-from aesr1.aescot.settings import EndpointConfig
+from aesr1.endpoint.rate_limit import RateLimit, backoff, retry_after
+from aesr1.endpoint.settings import KEY_VARIABLE, EndpointConfig
 from aesr1.errors import AesError
+from aesr1.terminal import say
 
 PROBE_SECONDS = 5.0
 PLACEHOLDER_KEY = "none"  # sent to servers that need no key
@@ -28,10 +32,25 @@ CONTENT_FILTER_CODES = (
     *("moderation", "flagged"),
 )
 """Error codes of content filters."""
+OPTIONAL_FIELDS = (
+    *("top_p", "top_k", "repetition_penalty", "seed", "logprobs", "top_logprobs"),
+    "add_generation_prompt",
+)
+"""Fields of a request that are left out where the server does not know them."""
 OVERLOAD_STATUS = (429, 503, 529)
 """HTTP status codes of an overloaded server."""
+ABSENT = -9999.0
+"""vLLM's log-probability of a token that it does not know."""
 MALFORMED_ANSWER = (ValueError, AttributeError, TypeError, LookupError, RecursionError)
 """What reading a malformed answer may raise."""
+
+
+class Token(NamedTuple):
+    """A token of an answer."""
+
+    text: str
+    probability: float
+    probabilities: Mapping[str, float]  # the server's list of the most probable tokens here
 
 
 class Answer(NamedTuple):
@@ -44,6 +63,7 @@ class Answer(NamedTuple):
     tokens_in: int
     tokens_out: int
     finish: str | None = None  # "length": the text was cut off
+    tokens: tuple[Token, ...] | None = None  # None where the server gives no log-probabilities
 
 
 @dataclass
@@ -68,6 +88,7 @@ class EndpointClient:
             raise AesError(
                 f"{config.key_variable} holds no key", fix="a key is plain letters and digits; export it again"
             )
+        self._left_out: set[str] = set()  # optional fields that this server does not know
         self._limit = "max_tokens"  # newer OpenAI models need max_completion_tokens
         self._client = openai.AsyncOpenAI(
             base_url=config.url,
@@ -92,7 +113,7 @@ class EndpointClient:
         except (OSError, TimeoutError) as error:
             reason = getattr(error, "strerror", None) or "no answer"
             raise AesError(
-                f"nothing listens at {self.config.url}: {reason}", fix="start the server, or correct --teacher"
+                f"nothing listens at {self.config.url}: {reason}", fix="start the server, or correct the address"
             ) from error
         writer.close()
 
@@ -101,20 +122,24 @@ class EndpointClient:
     ) -> None:
         await self._client.close()
 
-    async def ask(self, messages: list[dict[str, Any]]) -> Answer:
-        """One answer, with retries. AesError where no request can succeed (key, model, address)."""
+    async def ask(self, messages: list[dict[str, Any]], fields: Mapping[str, Any] | None = None) -> Answer:
+        """One answer, with retries. AesError where no request can succeed (key, model, address).
+
+        fields: further fields of the request; those of OPTIONAL_FIELDS that the server does not know are left out.
+        """
         used = _Used()
         trouble = "was never sent"
         for attempt in range(self.config.retries + 1):
             async with self.pace.turn():
                 requested_wait: float | None = None
+                sent = {name: value for name, value in (fields or {}).items() if name not in self._left_out}
                 try:
                     async with asyncio.timeout(self.config.timeout):
                         reply = await self._client.chat.completions.create(
                             model=self.config.model,
                             messages=messages,  # type: ignore[arg-type]  # plain dictionaries of the right shape
                             temperature=self.config.temperature,
-                            extra_body={self._limit: self.config.max_tokens},
+                            extra_body={self._limit: self.config.max_tokens, **sent},
                         )
                     answer = _read(reply, used)
                     if answer is not None:
@@ -126,7 +151,8 @@ class EndpointClient:
                 except openai.APIStatusError as error:
                     if "max_completion_tokens" in str(error.message) and self._limit == "max_tokens":
                         self._limit = "max_completion_tokens"
-                        requested_wait = 0.0
+                        continue
+                    if error.status_code in (400, 422) and self._leaves_out(str(error.message), sent):
                         continue
                     failure = _final(error.status_code, f"{error.code or ''} {error.message}", self.config)
                     if failure is not None:
@@ -141,6 +167,15 @@ class EndpointClient:
                 await asyncio.sleep(max(requested_wait or 0.0, backoff(attempt)))
         return used.failed(f"unreachable: {trouble}, {self.config.retries + 1} tries")
 
+    def _leaves_out(self, message: str, sent: Mapping[str, Any]) -> bool:
+        """Whether the server refused a request for an optional field, which is then left out of all requests."""
+        names = {name for name in OPTIONAL_FIELDS if name in sent and re.search(rf"\b{name}\b", message)}
+        if new := names - self._left_out:
+            what = self._without_key(f"does not take {', '.join(sorted(new))}, and is asked without: {message[:120]}")
+            say(f"{self.config.url} {what}")
+        self._left_out |= names
+        return bool(names)
+
     def _complaint(self, reply: Any) -> tuple[str | None, str]:
         """A final failure, or None and the reason to try again. Some services send their errors with HTTP 200."""
         error = getattr(reply, "error", None)
@@ -154,8 +189,28 @@ class EndpointClient:
         return self._without_key(failure) if failure else None, self._without_key(trouble)
 
     def _without_key(self, text: str) -> str:
-        """A server's message without the key, which some repeat: the message goes into raw.jsonl."""
+        """A server's message without the key, which some repeat: the message goes into a file."""
         return text if self._key == PLACEHOLDER_KEY else text.replace(self._key, "***")
+
+
+def only_model(url: str, *, key_variable: str = KEY_VARIABLE) -> str:
+    """The name of the one model of a server. AesError where there are several, and where it does not answer."""
+    key = os.environ.get(key_variable, "").strip() or PLACEHOLDER_KEY
+    try:
+        with openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=4 * PROBE_SECONDS) as client:
+            names = [model.id for model in client.models.list()]
+    except (openai.APIError, *MALFORMED_ANSWER) as error:
+        reason = str(error)[:120].replace(key, "***")
+        raise AesError(
+            f"{url} does not list its models: {reason}",
+            fix="check that the server runs, and that the address ends in /v1; or name the model: URL#MODEL",
+        ) from error
+    if len(names) != 1:
+        raise AesError(
+            f"{url} has {len(names)} models: {', '.join(names)[:200]}",
+            fix="name one: URL#MODEL, as the server calls it",
+        )
+    return names[0]
 
 
 def is_content_filter(message: str) -> bool:
@@ -189,9 +244,25 @@ def _read(reply: Any, used: _Used) -> Answer | None:
     text = choice.message.content
     if isinstance(text, list):  # some servers answer in parts
         text = "".join(part["text"] for part in text if part.get("type") == "text")
-    if not isinstance(text, str) or not text.strip():
+    tokens = _read_tokens(choice)
+    if not isinstance(text, str) or not (text.strip() or tokens):
         return None
-    return Answer(text.strip(), None, used.tokens_in, used.tokens_out, choice.finish_reason)
+    return Answer(text.strip(), None, used.tokens_in, used.tokens_out, choice.finish_reason, tokens)
+
+
+def _read_tokens(choice: Any) -> tuple[Token, ...] | None:
+    """The tokens of an answer with the probabilities that the server lists; None where it lists none."""
+    listed = getattr(getattr(choice, "logprobs", None), "content", None)
+    if not isinstance(listed, list) or not listed:
+        return None
+    return tuple(
+        Token(
+            entry.token,
+            math.exp(entry.logprob),
+            {each.token: math.exp(each.logprob) for each in entry.top_logprobs or () if each.logprob > ABSENT},
+        )
+        for entry in listed
+    )
 
 
 def _tokens(usage: Any, name: str) -> int:
@@ -212,7 +283,7 @@ def _final(status: int, message: str, config: EndpointConfig) -> str | None:
     if status == 404:
         raise AesError(
             f"{config.url} has no model {config.model}, or the address is wrong (HTTP 404)",
-            fix="check --teacher, which ends in /v1, and --model",
+            fix="check the address, which ends in /v1, and the name of the model",
         ) from None
     if status == 402 or "insufficient_quota" in message.lower():
         raise AesError(

@@ -1,0 +1,54 @@
+"""Any judge: a local model under the contract or by a profile, or a model behind a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from typing import NamedTuple
+
+from aesr1.evaluation.endpoint_judge import ask_endpoint, endpoint_judge, is_address
+from aesr1.evaluation.local_judge import judge_locally
+from aesr1.evaluation.profile import Profile
+from aesr1.model.load import load
+from aesr1.model.predict import Origin, PredictSettings, has_no_error, origin_of, predict
+from aesr1.records import Prediction
+
+
+class Judge(NamedTuple):
+    """How rows are got, and which rows of an interrupted run stay."""
+
+    origins: Sequence[Origin]
+    ask: Callable[
+        [Sequence[str], Callable[[Prediction], None], Executor | None], None
+    ]  # pictures, what to do with a row
+    is_final: Callable[[Prediction], bool]
+
+
+def judge_of(model: str, profile: Profile, settings: PredictSettings) -> Judge:
+    """The judge for a folder, a hub id or an address. AesError where it cannot be loaded or found.
+
+    Of a server batch_size is the number of requests in flight.
+    """
+    if is_address(model):
+        judge = endpoint_judge(model, profile, in_flight=settings.batch_size, seed=settings.seed)
+        return Judge(judge.origins, partial(ask_endpoint, judge), was_answered)
+    vlm = load(model, max_pixels=profile.max_pixels, for_scoring=True)
+
+    def ask_by_contract(images: Sequence[str], write: Callable[[Prediction], None], pool: Executor | None) -> None:
+        for row in predict(vlm, images, settings, pool=pool):
+            write(row)
+
+    def ask_by_profile(images: Sequence[str], write: Callable[[Prediction], None], pool: Executor | None) -> None:
+        batch_size, seed = settings.batch_size, settings.seed
+        for row in judge_locally(vlm, images, profile, batch_size=batch_size, seed=seed, pool=pool):
+            write(row)
+
+    if profile.reading == "contract":
+        return Judge([origin_of(vlm, settings)], ask_by_contract, has_no_error)
+    return Judge([Origin(vlm.name, vlm.revision, profile.describe(settings.seed))], ask_by_profile, was_answered)
+
+
+def was_answered(row: Prediction) -> bool:
+    """Whether there is a reply, also one that cannot be read: asking again would bring the same."""
+    return row.error is None or bool(row.reply)

@@ -1,0 +1,27 @@
+"""Our own server on a free port, in a thread."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from aesr1.app.chat_request import ServeConfig
+from aesr1.app.serve import create_app, uvicorn_config
+
+
+@contextmanager
+def running(config: ServeConfig) -> Iterator[str]:
+    """Serve for the block; yields the address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn_config(create_app(config), config))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
