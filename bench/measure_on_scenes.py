@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from aesr1.aescot.measured_facts import SCENES, facts_of
-from aesr1.aescot.phrases import PictureFacts
+from aesr1.facts.measured_facts import SCENES, PictureFacts, facts_of
 from aesr1.images.measure import MEASURE_NAMES, as_vector, measure
 from aesr1.tiny.scenes import draw_scene, sample_scene
 from pretrain_backbone import scene_facts

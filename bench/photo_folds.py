@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from aesr1.aescot.filters import claims_of
-from aesr1.aescot.measured_facts import measure_facts
 from aesr1.aescot.subjects import KINDS, PERSON, SUBJECTS
 from aesr1.evaluation.reasons import text_follows_picture
+from aesr1.facts.claims import claims_of
+from aesr1.facts.measured_facts import measure_facts
 from aesr1.images.load import open_image
 from aesr1.images.measure import as_vector, measure
 from aesr1.metrics import Interval, bootstrap, mae, paired_bootstrap, plcc, srcc

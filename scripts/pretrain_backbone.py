@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aesr1.aescot.phrases import PLACE, PictureFacts, write_critique, write_description
+from aesr1.aescot.phrases import PLACE, write_critique, write_description
 from aesr1.errors import AesError
+from aesr1.facts.measured_facts import PictureFacts
 from aesr1.outputs import require_same_settings
 from aesr1.tiny.scenes import Scene, facts
 from backbone_scenes import Pool, draw_pool

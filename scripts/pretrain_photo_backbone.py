@@ -25,11 +25,10 @@ import torch
 from safetensors.torch import save_file
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention as Features
 
-from aesr1.aescot.measured_facts import measure_facts
 from aesr1.aescot.photo_phrases import criticise_photo, describe_photo
-from aesr1.aescot.phrases import PictureFacts
 from aesr1.aescot.subjects import name_subject
 from aesr1.errors import AesError
+from aesr1.facts.measured_facts import PictureFacts, measure_facts
 from aesr1.images.load import open_image
 from aesr1.model.image_classes import CLASSES_FILE, ImageClassifier
 from aesr1.outputs import require_same_settings

@@ -120,6 +120,16 @@ def mean_bootstrap(
     return _interval(float(np.mean(values)), np.mean([each[:fewest] for each in drawn], axis=0), level)
 
 
+def share_bootstrap(parts: Scores, whole: Scores, *, draws: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Σ parts / Σ whole of two (n,), with its percentile interval; the n are resampled. AesError where Σ whole is 0."""
+    part, of = (np.asarray(column, dtype=np.float64) for column in (parts, whole))
+    if not of.sum() > 0:
+        raise AesError("there is nothing to have a share of", fix="give at least one row that counts")
+    times = np.random.default_rng(seed).multinomial(len(of), np.full(len(of), 1 / len(of)), size=draws)
+    sums = times @ of
+    return _interval(float(part.sum() / of.sum()), (times @ part)[sums > 0] / sums[sums > 0], level)
+
+
 def wilson(successes: int, total: int, *, level: float = 0.95) -> Interval:
     """A share with Wilson's score interval. AesError on total 0."""
     if not 0 <= successes <= total or total == 0:

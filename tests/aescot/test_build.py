@@ -7,10 +7,11 @@ import pytest
 from aesr1.aescot.build import build
 from aesr1.aescot.embedded_critic import embedded
 from aesr1.aescot.filters import Critique, align, fact, judged, leak, refusal_of, refusals_among
-from aesr1.aescot.phrases import PictureFacts, write_critique, write_description
+from aesr1.aescot.phrases import write_critique, write_description
 from aesr1.aescot.settings import CotConfig, FilterSettings
 from aesr1.contract import LEVELS, Judgement, parse_reply, render_reply
 from aesr1.errors import AesError
+from aesr1.facts.measured_facts import PictureFacts
 from aesr1.records import Draft, Rating, Rationale, read_rows
 
 PLAIN = PictureFacts(

@@ -11,14 +11,16 @@ from PIL import Image
 
 from aesr1.aescot.build import drawn_score
 from aesr1.aescot.embedded_critic import embedded
-from aesr1.aescot.filters import Critique, claims_of, refusal_of
+from aesr1.aescot.filters import Critique, refusal_of
 from aesr1.aescot.photo_phrases import PLACE, criticise_photo, describe_photo, word_for
-from aesr1.aescot.phrases import VERDICT, PictureFacts
+from aesr1.aescot.phrases import VERDICT
 from aesr1.aescot.settings import CotConfig, Teacher
 from aesr1.aescot.subjects import PERSON, SUBJECTS, name_subject
 from aesr1.critique_text import DIMENSIONS, dimensions_of
 from aesr1.endpoint.settings import EndpointConfig
 from aesr1.errors import AesError
+from aesr1.facts.claims import claims_of
+from aesr1.facts.measured_facts import PictureFacts
 from aesr1.records import Rating
 
 

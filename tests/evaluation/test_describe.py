@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,16 @@ from PIL import Image
 from aesr1.evaluation.datasets import compare_datasets
 from aesr1.evaluation.describe import TITLES, Reasons, describe, measure_pictures
 from aesr1.evaluation.tables import to_markdown
+from aesr1.images.measure import Measurements, measure
 from aesr1.records import Prediction, Rating
 
 PRAISE = ("The {light} light is beautiful", "Colours harmonise", "The {frame} frame is elegant", "The mood is charming")
 BLAME = ("The {light} light is dull", "Colours clash", "The {frame} frame is cluttered", "The mood is bland")
 N = 240
+PLAIN = measure(Image.new("RGB", (64, 64), (128, 128, 128)))
 
 
-def critics(seed: int = 0) -> tuple[list[Rating], list[Prediction], dict[str, np.ndarray]]:
+def critics(seed: int = 0) -> tuple[list[Rating], list[Prediction], dict[str, Measurements]]:
     """People like light pictures; the critic says what light there is, and praises or blames."""
     rng = np.random.default_rng(seed)
     ratings, rows, pictures = [], [], {}
@@ -34,7 +37,9 @@ def critics(seed: int = 0) -> tuple[list[Rating], list[Prediction], dict[str, np
         image = f"/photos/{i}.jpg"
         ratings.append(Rating(image, human, "ava" if i % 2 else "para", "test"))
         rows.append(prediction(image, text, float(np.clip(human + rng.normal(0, 0.05), 0, 1))))
-        pictures[image] = np.array([light + rng.normal(0, 0.2), frame + rng.normal(0, 0.2)])
+        pictures[image] = replace(
+            PLAIN, exposure=0.6 * (light + rng.normal(0, 0.2) - 1), clutter=0.25 * (1 + frame + rng.normal(0, 0.2))
+        )
     return ratings, rows, pictures
 
 
@@ -143,7 +148,7 @@ def test_pictures_are_measured_and_broken_ones_left_out(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     found = measure_pictures([*images, str(tmp_path / "broken.png"), images[0]], None)
     assert list(found) == images
-    assert found[images[0]].shape == found[images[1]].shape and not np.allclose(found[images[0]], found[images[1]])
+    assert found[images[0]].exposure < 0 < found[images[1]].exposure
 
 
 def test_the_table_of_reasons_names_every_measure() -> None:
@@ -151,4 +156,5 @@ def test_the_table_of_reasons_names_every_measure() -> None:
     reasons = {"a|b": describe(ratings, rows, pictures, draws=50), "fast": None}
     text = to_markdown(compare_datasets(ratings, {"a|b": rows}, draws=20), reasons)
     assert all(title in text for title in TITLES.values()) and "| a\\|b | 240 |" in text
+    assert "| contrast |" not in text and "| all claims |" in text and "| clash |" in text
     assert "What the reasons are like" not in to_markdown(compare_datasets(ratings, {"a": rows}, draws=20), {"a": None})

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from aesr1.aescot.measured_facts import PHOTOGRAPHS, SCENES, facts_of
 from aesr1.errors import AesError
+from aesr1.facts.measured_facts import PHOTOGRAPHS, SCENES, facts_of
 from aesr1.images.measure import MEASURE_NAMES, Measurements, as_vector, measure
 from aesr1.tiny.scenes import Scene, draw_scene
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aesr1.aescot.filters import NOT_ASKED, Critique, refusal_of
-from aesr1.aescot.measured_facts import measure_facts
 from aesr1.aescot.prompts import teacher_messages, version
 from aesr1.aescot.teacher import TeacherPlan, critique_of, open_attempts
 from aesr1.contract import LEVELS, level_of
 from aesr1.endpoint.client import is_content_filter, parse_completion
 from aesr1.errors import AesError
+from aesr1.facts.measured_facts import measure_facts
 from aesr1.images.data_url import data_url
 from aesr1.images.load import open_image
 from aesr1.outputs import staged_output

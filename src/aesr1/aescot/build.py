@@ -17,7 +17,6 @@ from PIL import Image
 from aesr1.aescot.batch_files import AnswersRead, RequestsWritten, read_answers, write_requests
 from aesr1.aescot.embedded_critic import Critic, embedded
 from aesr1.aescot.filters import NOT_ASKED, Critique, refusal_of
-from aesr1.aescot.measured_facts import measure_facts
 from aesr1.aescot.prompts import version
 from aesr1.aescot.select import RESULTS, CotSummary, apply_filters, select_rationales, summarise, write_selection
 from aesr1.aescot.settings import CotConfig, FilterSettings
@@ -25,6 +24,7 @@ from aesr1.aescot.subjects import name_subject
 from aesr1.aescot.teacher import TeacherPlan, ask_teacher, tokens_of_a_request
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
+from aesr1.facts.measured_facts import measure_facts
 from aesr1.images.load import open_image
 from aesr1.outputs import require_same_settings, write_run
 from aesr1.progress import progress_bar

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from aesr1.aescot.photo_phrases import criticise_photo
-from aesr1.aescot.phrases import PictureFacts, verdict_of, write_critique
+from aesr1.aescot.phrases import verdict_of, write_critique
+from aesr1.facts.measured_facts import PictureFacts
 
 Critic = Callable[[Image.Image, float, PictureFacts, np.random.Generator], str]
 """picture, human score 0–1 (a secret), findings of the picture, randomness of the attempt → critique."""

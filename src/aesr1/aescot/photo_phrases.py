@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from aesr1.aescot.phrases import PictureFacts
 from aesr1.aescot.subjects import KIND_OF
 from aesr1.contract import level_of
+from aesr1.facts.measured_facts import PictureFacts
 
 PLACE = {
     "left": ("{} stands left of centre", "{} sits in the left third", "the eye goes to {} on the left"),

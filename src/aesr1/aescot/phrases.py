@@ -5,30 +5,10 @@ The caller decides where the facts come from (a measured photograph, a known sce
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from aesr1.contract import level_of
-
-
-@dataclass(frozen=True)
-class PictureFacts:
-    """What a picture shows, in steps that a person can name."""
-
-    place: str  # of the subject: left, middle, right, edge
-    tilt: int  # 0 level, 1 a little, 2 badly
-    clutter: int  # 0 none, 1 some, 2 much
-    exposure: int  # −2 very dark … 0 right … 2 very bright
-    contrast: int  # 0 flat, 1 soft, 2 strong
-    saturation: int  # 0 pale, 1 natural, 2 vivid
-    clash: int  # 0 the colours agree, 1 uneasy, 2 clash
-    focus: int  # 0 sharp, 1 soft, 2 blurred
-    grain: int  # 0 clean, 1 some, 2 heavy
-    warmth: str  # of the colours: warm, neutral, cool
-    photograph: bool = False  # else a drawn scene
-    subject: str | None = None  # "the dog", where it is known
-
+from aesr1.facts.measured_facts import PictureFacts
 
 PLACE = {
     "left": ("the subject stands left of centre", "the eye rests on the left third", "the weight lies to the left"),

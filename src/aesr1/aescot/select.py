@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aesr1.aescot.filters import NOT_ASKED, PAPER_FILTERS, REASONS, Critique, refusal_of, refusals_among
-from aesr1.aescot.measured_facts import measure_facts
-from aesr1.aescot.phrases import PictureFacts
 from aesr1.aescot.settings import FilterSettings
 from aesr1.contract import LEVELS, Judgement, level_of, render_reply
 from aesr1.errors import AesError
+from aesr1.facts.measured_facts import PictureFacts, measure_facts
 from aesr1.images.load import open_image
 from aesr1.outputs import staged_output, write_json, write_run
 from aesr1.progress import progress_bar

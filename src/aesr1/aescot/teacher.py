@@ -15,13 +15,12 @@ from typing import NamedTuple
 
 from aesr1.aescot.filters import FINAL, NOT_ASKED, Critique, refusal_of
 from aesr1.aescot.ledger import Ledger
-from aesr1.aescot.measured_facts import measure_facts
-from aesr1.aescot.phrases import PictureFacts
 from aesr1.aescot.prompts import SEES_THE_PICTURE, judge_messages, teacher_messages, template, version
 from aesr1.aescot.settings import JUDGES, FilterSettings, Teacher
 from aesr1.contract import LEVELS, level_of, parse_reply
 from aesr1.endpoint.client import Answer, EndpointClient
 from aesr1.errors import AesError
+from aesr1.facts.measured_facts import PictureFacts, measure_facts
 from aesr1.images.data_url import data_url
 from aesr1.images.load import open_image
 from aesr1.progress import RunningBar, progress_bar

@@ -12,10 +12,12 @@ import numpy as np
 from aesr1 import metrics
 from aesr1.critique_text import DIMENSIONS, common_sentences, dimensions_of, find_leak, sentences, stance_of
 from aesr1.errors import AesError
+from aesr1.evaluation.claim_precision import ClaimPrecision, claim_precision
 from aesr1.evaluation.reasons import distinct_ngrams, distinct_texts, text_follows_picture, text_predicts_score
+from aesr1.facts.measured_facts import facts_in
 from aesr1.images.load import open_image
-from aesr1.images.measure import as_vector, measure
-from aesr1.metrics import Column, Interval, mean_bootstrap, srcc
+from aesr1.images.measure import Measurements, as_vector, measure
+from aesr1.metrics import Column, Interval, mean_bootstrap, share_bootstrap, srcc
 from aesr1.records import Prediction, Rating
 
 MOST_PICTURES = 300
@@ -44,17 +46,19 @@ class Reasons:
     distinct_texts: float
     distinct_bigrams: float
     measures: Mapping[str, Interval | None]  # by the names of TITLES; None where there is too little to measure
+    claims: Mapping[str, ClaimPrecision]  # by what they are about
 
     def to_results(self) -> dict[str, Any]:
         """The entry in results.json."""
         named = {name: value and asdict(value) for name, value in self.measures.items()}
-        return {"n": self.n, "distinct_texts": self.distinct_texts, "distinct_bigrams": self.distinct_bigrams, **named}
+        counts = {"n": self.n, "distinct_texts": self.distinct_texts, "distinct_bigrams": self.distinct_bigrams}
+        return {**counts, **named, "claims": {kind: asdict(value) for kind, value in self.claims.items()}}
 
 
 def describe(
     ratings: Sequence[Rating],
     predictions: Sequence[Prediction],
-    pictures: Mapping[str, Column],
+    pictures: Mapping[str, Measurements],
     *,
     draws: int = 2000,
     seed: int = 0,
@@ -78,7 +82,7 @@ def describe(
     named = np.array([len(dimensions_of(text)) / len(DIMENSIONS) for text in texts])
 
     def share(parts: Column, whole: Column) -> Interval | None:
-        return _share(parts, whole, draws, seed)
+        return share_bootstrap(parts, whole, draws=draws, seed=seed) if whole.any() else None
 
     def correlation(measured: Column) -> Interval | None:
         """SRCC with people, within each data set."""
@@ -94,7 +98,11 @@ def describe(
     ]
     own = _within_sets([rating for _, rating, _ in scored], [score for _, _, score in scored])
     people = _within_sets([rating for rating, _ in rated], [rating.score for rating, _ in rated])
-    seen = [(text, pictures[row.image]) for text, (_, row) in zip(texts, rated, strict=True) if row.image in pictures]
+    seen = [
+        (text, pictures[rating.image], rating.domain)
+        for text, (rating, _) in zip(texts, rated, strict=True)
+        if rating.image in pictures
+    ]
     leaks = sum(find_leak(text) is not None for text in texts)
     return Reasons(
         n=len(texts),
@@ -107,13 +115,21 @@ def describe(
             "tone_follows_people": correlation((praise - critique) / lengths),
             "text_follows_people": _predicted(texts, people, draws, seed),
             "text_follows_score": _predicted([text for text, _, _ in scored], own, draws, seed),
-            "text_follows_picture": _picture_fit(seen, draws, seed),
+            "text_follows_picture": _picture_fit(
+                [text for text, *_ in seen], [as_vector(measured) for _, measured, _ in seen], draws, seed
+            ),
             "leak_rate": metrics.wilson(leaks, len(texts)),
         },
+        claims=claim_precision(
+            [text for text, *_ in seen],
+            [facts_in(measured, domain=domain) for _, measured, domain in seen],
+            draws=draws,
+            seed=seed,
+        ),
     )
 
 
-def measure_pictures(images: Sequence[str], pool: Executor | None, *, seed: int = 0) -> dict[str, Column]:
+def measure_pictures(images: Sequence[str], pool: Executor | None, *, seed: int = 0) -> dict[str, Measurements]:
     """What is measured in up to MOST_PICTURES of these pictures, drawn with a seed; broken ones are left out."""
     different = list(dict.fromkeys(images))
     order = np.random.default_rng(seed).permutation(len(different))[:MOST_PICTURES]
@@ -122,21 +138,11 @@ def measure_pictures(images: Sequence[str], pool: Executor | None, *, seed: int 
     return {image: values for image, values in zip(chosen, found, strict=True) if values is not None}
 
 
-def _measured(image: str) -> Column | None:
+def _measured(image: str) -> Measurements | None:
     try:
-        return as_vector(measure(open_image(image)))
+        return measure(open_image(image))
     except AesError:
         return None
-
-
-def _share(parts: Column, whole: Column, draws: int, seed: int) -> Interval | None:
-    """Σ parts / Σ whole over texts, (n,) each; texts are resampled. None where the whole is 0."""
-    if not whole.any():
-        return None
-    times = np.random.default_rng(seed).multinomial(len(whole), np.full(len(whole), 1 / len(whole)), size=draws)
-    sums = times @ whole
-    low, high = np.quantile((times @ parts)[sums > 0] / sums[sums > 0], [0.025, 0.975])
-    return Interval(float(parts.sum() / whole.sum()), float(low), float(high))
 
 
 def _within_sets(ratings: Sequence[Rating], scores: Sequence[float]) -> Column:
@@ -154,10 +160,7 @@ def _predicted(texts: Sequence[str], scores: Column, draws: int, seed: int) -> I
     return text_predicts_score(texts, scores, seed=seed, draws=draws)
 
 
-def _picture_fit(seen: Sequence[tuple[str, Column]], draws: int, seed: int) -> Interval | None:
-    if len(seen) < FEWEST_TEXTS:
+def _picture_fit(texts: Sequence[str], measured: Sequence[Column], draws: int, seed: int) -> Interval | None:
+    if len(texts) < FEWEST_TEXTS or not np.ptp(measured, axis=0).any():
         return None
-    measurements = np.array([values for _, values in seen])
-    if not np.ptp(measurements, axis=0).any():
-        return None
-    return text_follows_picture([text for text, _ in seen], measurements, seed=seed, draws=draws).difference
+    return text_follows_picture(texts, np.array(measured), seed=seed, draws=draws).difference

@@ -69,7 +69,7 @@ def text_follows_picture(
     n, columns = pictures.shape
     rng = np.random.default_rng(seed)
     part = _parts(n, folds, rng)
-    orders = [np.arange(n), *(_derangement(n, rng) for _ in range(shuffles))]
+    orders = [np.arange(n), *(derangement(n, rng) for _ in range(shuffles))]
     targets = np.concatenate([pictures[order] for order in orders], axis=1)
     deviation, centre = _out_of_fold(_word_features(reasonings), targets, part)
     residual = ((targets - centre - deviation) ** 2).reshape(n, len(orders), columns)
@@ -125,7 +125,7 @@ def _parts(rows: int, folds: int, rng: np.random.Generator) -> NDArray[np.int64]
     return rng.permutation(np.arange(rows) % folds)
 
 
-def _derangement(rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def derangement(rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """(n,) a permutation without fixed points."""
     cycle = rng.permutation(rows)
     order = np.empty_like(cycle)

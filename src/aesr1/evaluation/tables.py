@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from aesr1.evaluation.claim_precision import ClaimPrecision
 from aesr1.evaluation.compare import COMPARED, Agreement, Comparison
 from aesr1.evaluation.datasets import Study
 from aesr1.evaluation.describe import TITLES as REASON_TITLES
@@ -127,7 +128,19 @@ def _reasons_parts(reasons: Mapping[str, Reasons | None]) -> list[str]:
         for name, found in known.items()
     ]
     head = ["", "texts", "different texts", "different word pairs", *REASON_TITLES.values()]
-    return ["What the reasons are like (docs/evaluation.md says how each is measured):", table(head, rows)]
+    parts = ["What the reasons are like (docs/evaluation.md says how each is measured):", table(head, rows)]
+    kinds = list(dict.fromkeys(kind for found in known.values() for kind in found.claims))
+    if kinds:
+        lines = [[kind, *(_claims(found.claims.get(kind)) for found in known.values())] for kind in kinds]
+        parts.append("Claims that measuring can check: right, in brackets about another picture; contradicted; number:")
+        parts.append(table(["", *map(cell, known)], lines))
+    return parts
+
+
+def _claims(found: ClaimPrecision | None) -> str:
+    if found is None:
+        return "—"
+    return f"{_value(found.right)} ({found.chance:.3f}); {_value(found.contradicted)}; {found.n:,}"
 
 
 def _label_head(sections: Sections) -> list[str]:

@@ -10,9 +10,26 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from aesr1.aescot.phrases import PictureFacts
 from aesr1.images.measure import Measurements, measure
 from aesr1.tiny.scenes import DOMAIN as DRAWN
+
+
+@dataclass(frozen=True)
+class PictureFacts:
+    """What a picture shows, in steps that a person can name."""
+
+    place: str  # of the subject: left, middle, right, edge
+    tilt: int  # 0 level, 1 a little, 2 badly
+    clutter: int  # 0 none, 1 some, 2 much
+    exposure: int  # −2 very dark … 0 right … 2 very bright
+    contrast: int  # 0 flat, 1 soft, 2 strong
+    saturation: int  # 0 pale, 1 natural, 2 vivid
+    clash: int  # 0 the colours agree, 1 uneasy, 2 clash
+    focus: int  # 0 sharp, 1 soft, 2 blurred
+    grain: int  # 0 clean, 1 some, 2 heavy
+    warmth: str  # of the colours: warm, neutral, cool
+    photograph: bool = False  # else a drawn scene
+    subject: str | None = None  # "the dog", where it is known
 
 
 @dataclass(frozen=True)
@@ -82,7 +99,11 @@ def facts_of(measurements: Measurements, *, thresholds: Thresholds = PHOTOGRAPHS
 
 def measure_facts(picture: Image.Image, *, domain: str) -> PictureFacts:
     """Measure a picture and return its facts, with the thresholds of its kind. AesError where it is too small."""
-    measured = measure(picture)
+    return facts_in(measure(picture), domain=domain)
+
+
+def facts_in(measured: Measurements, *, domain: str) -> PictureFacts:
+    """The facts in a picture's measurements, with the thresholds of its kind."""
     if domain == DRAWN:
         return facts_of(measured, thresholds=SCENES)
     return replace(facts_of(measured, thresholds=PHOTOGRAPHS), photograph=True)
