@@ -12,9 +12,11 @@ from aesr1 import metrics
 from aesr1.errors import AesError
 from aesr1.metrics import (
     METRICS,
+    PAIRS_BY_DIFFICULTY,
     Interval,
     Metric,
     bootstrap,
+    calibration_error,
     krcc,
     logistic_fit,
     mae,
@@ -87,6 +89,20 @@ def test_pair_metrics_are_right_with_more_images_than_one_block() -> None:
     tau = stats.kendalltau(predicted, human).statistic
     assert krcc(predicted, human) == pytest.approx(tau)
     assert pair_accuracy(predicted, human) == pytest.approx((1 + tau) / 2)
+
+
+def test_pairs_are_counted_by_how_far_apart_people_rate_them() -> None:
+    human, predicted = [0.0, 0.05, 0.2, 0.6], [0.5, 0.4, 0.6, 0.55]
+    values = {name: metric(predicted, human) for name, metric in PAIRS_BY_DIFFICULTY.items()}
+    assert values == pytest.approx({"up to 0.1": 0.0, "0.1 to 0.25": 1.0, "above 0.25": 2 / 3})
+
+
+def test_calibration_compares_means_within_bins_of_equal_count() -> None:
+    assert calibration_error([0.2, 0.4, 0.6, 0.8], [0.1, 0.2, 0.5, 0.6]) == pytest.approx(0.15)  # one bin
+    low, high = np.linspace(0.1, 0.4, 10), np.linspace(0.6, 0.9, 10)
+    human = [*(low + 0.1), *(high - 0.05)]  # two bins: 0.1 and 0.05
+    assert calibration_error([*low, *high], human) == pytest.approx(0.075)
+    assert calibration_error([0.5] * 20, [0.3] * 10 + [0.7] * 10) == pytest.approx(0.0)  # equal scores share a bin
 
 
 def test_a_constant_predictor_has_correlation_zero_and_pair_accuracy_one_half() -> None:

@@ -312,17 +312,39 @@ def _krcc(indices: Indices, predicted: Column, human: Column) -> Column:
     return np.where(untied > 0, values, np.nan)
 
 
-def _pair_accuracy(indices: Indices, predicted: Column, human: Column, *, margin: float = 0.0) -> Column:
+def _pair_accuracy(
+    indices: Indices, predicted: Column, human: Column, *, margin: float = 0.0, limit: float = math.inf
+) -> Column:
     """Share of pairs of images that are ordered as people order them; a predicted tie counts half.
 
-    Pairs whose human scores differ by `margin` or less are left out. AesError if none is left.
+    Pairs whose human scores differ by `margin` or less, or by more than `limit`, are left out. AesError if none is
+    left.
     """
     if margin and np.ptp(human) <= margin:
         raise AesError(f"no two human scores differ by more than {margin}", fix="choose a smaller margin")
-    pairs = _agreement(indices, human, human, margin) if margin else _untied_pairs(indices, human)
+
+    def signs(scores: Column) -> Column:
+        """Twice the pairs that the scores order as people do, minus those in the opposite order."""
+        farther = _agreement_of_all(indices, scores, human, limit) if limit < np.ptp(human) else 0.0
+        return _agreement(indices, scores, human, margin) - farther
+
+    pairs = signs(human) if margin or limit < math.inf else _untied_pairs(indices, human)
     share: Column = np.full(len(pairs), np.nan)
-    np.divide(_agreement(indices, predicted, human, margin), pairs, out=share, where=pairs > 0)
+    np.divide(signs(predicted), pairs, out=share, where=pairs > 0)
     return 0.5 + share / 2
+
+
+def _calibration_error(indices: Indices, predicted: Column, human: Column) -> Column:
+    """Mean of |mean predicted − mean human| over bins of equal count by predicted score, on the scale of the inputs.
+
+    Ten bins, fewer for fewer than 100 images; equal predictions share a bin. Chance alone gives a little more than 0.
+    """
+    bins, images = min(10, max(1, len(human) // 10)), indices.shape[1]
+    bin_of = ((_drawn_ranks(indices, predicted) - 0.5) * bins / images).astype(np.int64)
+    cells = bin_of + np.arange(len(indices))[:, None] * bins
+    gaps = np.bincount(cells.ravel(), (predicted - human)[indices].ravel(), minlength=len(indices) * bins)
+    errors: Column = np.abs(gaps.reshape(len(indices), bins)).sum(axis=1) / images
+    return errors
 
 
 def _agreement(indices: Indices, predicted: Column, human: Column, margin: float = 0.0) -> Column:
@@ -397,7 +419,16 @@ krcc = Metric("krcc", "KRCC ↑", _krcc)
 pair_accuracy = Metric("pair_accuracy", "pair accuracy ↑", _pair_accuracy)
 mae = Metric("mae", "MAE ↓", _mae, higher_is_better=False, compared=True, ordered=False)
 rmse = Metric("rmse", "RMSE ↓", _rmse, higher_is_better=False, ordered=False)
+calibration_error = Metric(
+    "calibration_error", "calibration error ↓", _calibration_error, higher_is_better=False, ordered=False
+)
 plcc_logistic = Metric("plcc_logistic", "PLCC, logistic ↑", _plcc, mapped=logistic_fit)
 
-METRICS = (plcc, srcc, krcc, pair_accuracy, mae, rmse, plcc_logistic)
+METRICS = (plcc, srcc, krcc, pair_accuracy, mae, rmse, calibration_error, plcc_logistic)
 """Every metric, in the order of the tables. A new metric is a function (indices, predicted, human) and an entry."""
+
+PAIR_GAPS = {"up to 0.1": (0.0, 0.1), "0.1 to 0.25": (0.1, 0.25), "above 0.25": (0.25, math.inf)}
+"""Difficulties of pairs: how far apart people rate the two, on the 0–1 scale (above, up to)."""
+PAIRS_BY_DIFFICULTY = {
+    name: Metric(name, name, partial(_pair_accuracy, margin=low, limit=high)) for name, (low, high) in PAIR_GAPS.items()
+}

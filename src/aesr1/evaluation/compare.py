@@ -14,9 +14,11 @@ import numpy as np
 
 from aesr1 import metrics
 from aesr1.errors import AesError
-from aesr1.metrics import METRICS, Column, Interval, Metric, RaterCeiling
+from aesr1.metrics import METRICS, PAIR_GAPS, PAIRS_BY_DIFFICULTY, Column, Interval, Metric, RaterCeiling
 from aesr1.records import Prediction, Rating
 
+MOST_PAIRED = 2_000
+"""Images of a set whose pairs are counted by difficulty, drawn with a seed."""
 COMPARED = tuple(metric.name for metric in METRICS if metric.compared)
 
 Row = TypeVar("Row", Rating, Prediction)
@@ -45,6 +47,7 @@ class Evaluation:
     parse_rate: Interval | None  # share of readable replies, Wilson's interval; None without replies
     scored: Agreement  # over images with a score
     imputed: Agreement  # over all images; a missing score becomes the mean of the others
+    pairs: Agreement  # accuracy of pairs by difficulty, over up to MOST_PAIRED images of each set with a score
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ def evaluate(
         parse_rate=metrics.wilson(readable, len(every)) if any(row.reply for row in every) else None,
         scored=agreement,
         imputed=agreement if agreement.n == len(every) else _agreement(filled, draws, seed),
+        pairs=_by_difficulty(scored, draws, seed),
     )
 
 
@@ -198,6 +202,21 @@ def _filled(scores: Column) -> Column:
         return known
     # Rounding may move the mean of equal numbers; then filled-in scores would not be tied with them.
     return np.where(np.isfinite(scores), scores, np.clip(known.mean(), known.min(), known.max()))
+
+
+def _by_difficulty(sets: Mapping[str, Sequence[Column]], draws: int, seed: int) -> Agreement:
+    """PAIRS_BY_DIFFICULTY over data sets of (scores, human), (n,) each; None where a set has no such pair."""
+    drawn = []
+    for columns in sets.values():
+        chosen = np.random.default_rng(seed).permutation(len(columns[0]))[:MOST_PAIRED]
+        drawn.append([column[chosen] for column in columns])
+    gaps = [np.abs(np.subtract.outer(human, human)) for _, human in drawn]
+    values: dict[str, Interval | None] = {}
+    for name, metric in PAIRS_BY_DIFFICULTY.items():
+        low, high = PAIR_GAPS[name]
+        some = all(((gap > low) & (gap <= high)).any() for gap in gaps)
+        values[name] = metrics.mean_bootstrap(metric, drawn, draws=draws, seed=seed) if some else None
+    return Agreement(sum(len(human) for _, human in drawn), values)
 
 
 def _agreement(sets: Mapping[str, Sequence[Column]], draws: int, seed: int) -> Agreement:

@@ -11,7 +11,7 @@ from aesr1.evaluation.compare import COMPARED, Agreement, Comparison
 from aesr1.evaluation.datasets import Study
 from aesr1.evaluation.describe import TITLES as REASON_TITLES
 from aesr1.evaluation.describe import Reasons
-from aesr1.metrics import METRICS, Interval, Metric
+from aesr1.metrics import METRICS, PAIR_GAPS, Interval, Metric
 
 NAMES = tuple(metric.name for metric in METRICS)
 TITLES = {metric.name: metric.title for metric in METRICS}
@@ -52,6 +52,7 @@ def _entries(comparison: Comparison) -> dict[str, dict[str, Any]]:
             "decoding": each.decoding,
             "note": each.scored.note,
             "imputed": _by_metric(each.imputed, NAMES),
+            "pair_accuracy_by_difficulty": {"n": each.pairs.n, **_by_metric(each.pairs, PAIR_GAPS)},
             "against": against,
             "rater_ceiling": ceiling,
             "bootstrap": {"draws": comparison.draws, "seed": comparison.seed},
@@ -66,6 +67,8 @@ def to_markdown(study: Study, reasons: Mapping[str, Reasons | None] | None = Non
     if any(each.n_scored < each.n for _, comparison in sections for each in comparison.evaluations):
         tables.append("With each missing score filled in with the mean of the model's other scores:")
         tables.append(_imputed_table(sections))
+    tables.append("Pairs that are ordered as people order them, by how far apart people rate the two (0–1):")
+    tables.append(_pairs_table(sections))
     if study.means["all"].differences:
         tables.append("Differences over the images that both scored; bold where the interval excludes 0:")
         tables.append(_differences_table(sections))
@@ -106,6 +109,15 @@ def _imputed_table(sections: Sections) -> str:
         for each in comparison.evaluations
     ]
     return table([*_label_head(sections), "", *TITLES.values()], rows)
+
+
+def _pairs_table(sections: Sections) -> str:
+    rows = [
+        [*label, cell(each.name), f"{each.pairs.n:,}", *(_value(each.pairs.values.get(name)) for name in PAIR_GAPS)]
+        for label, comparison in sections
+        for each in comparison.evaluations
+    ]
+    return table([*_label_head(sections), "", "images", *PAIR_GAPS], rows)
 
 
 def _differences_table(sections: Sections) -> str:
