@@ -84,18 +84,21 @@ def build_model(processor: Any, tower: Any, *, seed: int, width: int = 192, laye
 
 
 @torch.no_grad()
-def standardise_projector(model: Any, features: torch.Tensor) -> None:
-    """Begin the projector with features of mean 0 and variance 1, as ridge regression does.
+def begin_with_components(model: Any, features: torch.Tensor) -> None:
+    """Begin the projector with the principal components in which pictures differ, each of mean 0 and variance 1.
 
-    features (n, channels, 9, 9). What all pictures share is most of a raw feature: a first layer at random hears little
-    else, and learns for two hundred steps before it sees a picture.
+    features (n, channels, 9, 9), of which a few channels may always be 0. The components are of the pictures' mean
+    features. A first layer at random would keep little of what orders photographs (bench/photo_ridge.py).
     """
     projector = model.model.multi_modal_projector
     first, second = projector.linear_1, projector.linear_2
-    tokens = features.float().transpose(0, 1).flatten(1)
-    spread = tokens.std(1)
+    tokens = features.float().flatten(2)  # (n, channels, 81)
+    centre, spread = tokens.mean((0, 2)), tokens.std((0, 2))
     spread[spread == 0] = torch.inf  # a channel that is always 0 gets weight 0
-    first.weight.normal_(std=first.in_features**-0.5).div_(spread)
-    first.bias.copy_(-(first.weight @ tokens.mean(1)))
+    pictures = (tokens.mean(2) - centre) / spread
+    components = torch.linalg.eigh(pictures.T @ pictures).eigenvectors[:, -first.out_features :]
+    seen = torch.einsum("ncp,cw->npw", (tokens - centre[:, None]) / spread[:, None], components)
+    first.weight.copy_((components / seen.std((0, 1))).T / spread)
+    first.bias.copy_(-(first.weight @ centre))
     second.weight.normal_(std=second.in_features**-0.5)
     second.bias.zero_()

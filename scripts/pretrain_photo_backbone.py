@@ -34,7 +34,7 @@ from aesr1.model.image_classes import CLASSES_FILE, ImageClassifier
 from aesr1.outputs import require_same_settings
 from aesr1.training.vision_tower import drop_features, keep_batch_norm
 from aesr1.worker_processes import worker_pool
-from photo_model import build_image_processor, build_model, build_processor, standardise_projector
+from photo_model import begin_with_components, build_image_processor, build_model, build_processor
 from photo_tower import build_tower, package_weights
 from tiny_model import save_half
 
@@ -132,7 +132,7 @@ def pretrain(images: list[str], persons: list[bool], config: PretrainConfig, out
     facts = [replace(fact, subject=subject) for fact, subject in zip(facts, subjects, strict=True)]
     processor = build_processor(corpus(facts, rng), prompts=(DESCRIBE_PROMPT,))
     model = build_model(processor, model_tower, seed=config.seed)
-    standardise_projector(model, features)
+    begin_with_components(model, features)
     model.model.vision_tower.requires_grad_(False)
     # its lesson is about light and order: a trained projector keeps what that needs, and loses what is in the picture
     model.model.multi_modal_projector.requires_grad_(False)

@@ -140,7 +140,7 @@ def test_only_real_gains_are_bold_in_markdown() -> None:
     assert "**+" in row["cold start → RAPO"] and "**-" in row["cold start → RAPO"]
     assert "**" not in row["backbone → cold start"]
     widths = {line.count("|") for line in lines if line.startswith("| ")}
-    assert widths == {11, 6}
+    assert widths == {12, 6}
     assert "200 images" in lines[-1] and "300 bootstrap draws" in lines[-1] and "seed 0" in lines[-1]
 
 
