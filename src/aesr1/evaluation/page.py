@@ -46,9 +46,9 @@ SHAPES = (
     "m-3 0h6m-3-3v6",  # plus
 )
 """Marks of the data sets, each around its point."""
-COLOURS = ("#0072b2", "#c04a00", "#00785a", "#a3457f", "#8a6100", "#24221f", "#2a7fb8")
-"""Of the data sets; told apart by people who are colour-blind (after Okabe and Ito), dark enough on white. With the
-shapes 42 data sets have marks of their own."""
+COLOURS = ("#0072b2", "#c04a00", "#00785a", "#a3457f", "#24221f")
+"""Of the data sets, after Okabe and Ito, but dark enough on white. No two of the first six data sets share a shape, so
+that nothing rests on colour; no two of the first thirty share both."""
 
 
 class Pair(NamedTuple):
