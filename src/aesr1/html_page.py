@@ -1,4 +1,4 @@
-"""What all HTML pages share: the base template, pictures inlined as JPEG, names of pictures, writing."""
+"""What all HTML pages share: the base template, pictures inlined as JPEG, names of pictures, long texts, writing."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from aesr1.errors import AesError
 from aesr1.images.load import open_image
 
 JPEG_QUALITY = 82
+LEAD_LETTERS = 700
+"""Reasons up to this length are shown in full; the rest of longer ones is folded."""
 HEAD_BYTES = 1024
 """The line that names the generator is in the first bytes of a page."""
 
@@ -50,6 +52,16 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
     """Each path relative to the deepest folder that holds all of them."""
     folder = os.path.commonpath([str(Path(path).parent) for path in paths]) if paths else ""
     return {path: os.path.relpath(path, folder) for path in paths}
+
+
+def fold(text: str) -> tuple[str, str]:
+    """The beginning of a text, cut between words if it is long, and the rest."""
+    text = text.strip()
+    if len(text) <= LEAD_LETTERS:
+        return text, ""
+    cut = text.rfind(" ", LEAD_LETTERS // 2, LEAD_LETTERS)
+    cut = LEAD_LETTERS if cut < 0 else cut
+    return text[:cut], text[cut:].strip()
 
 
 def distinct(values: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from aesr1.contract import LEVEL_BOUNDS, LEVELS, level_of
 from aesr1.errors import AesError
-from aesr1.html_page import InlineThumbnail, distinct, inline_thumbnail, is_page, render_page, short_names
+from aesr1.html_page import InlineThumbnail, distinct, fold, inline_thumbnail, is_page, render_page, short_names
 from aesr1.outputs import replaced_file
 from aesr1.records import Prediction, Rating, read_rows
 
@@ -23,8 +23,6 @@ GENERATOR = "aesr1 report"
 TEMPLATE = Path(__file__).parent / "templates" / "report.html.j2"
 NO_LEVEL = "none"
 BINS = 20
-LEAD_LETTERS = 700
-"""Reasons up to this length are shown in full; the rest of longer ones is folded."""
 FULL_PAGE = 600
 """A page with fewer pictures than this embeds them larger, up to the same number of pixels in all."""
 LARGEST_GROWTH = 4.0
@@ -186,7 +184,7 @@ def _cards(
         if not picture.source:
             missing.append(name)
         problem = row.error.replace(row.image, name) if row.error else None
-        lead, rest = _fold(row.reasoning or "")
+        lead, rest = fold(row.reasoning or "")
         human = people.get(row.image)
         yield PredictionCard(
             number=number,
@@ -200,16 +198,6 @@ def _cards(
             lead=lead,
             rest=rest,
         )
-
-
-def _fold(text: str) -> tuple[str, str]:
-    """The beginning of a text, cut between words if it is long, and the rest."""
-    text = text.strip()
-    if len(text) <= LEAD_LETTERS:
-        return text, ""
-    cut = text.rfind(" ", LEAD_LETTERS // 2, LEAD_LETTERS)
-    cut = LEAD_LETTERS if cut < 0 else cut
-    return text[:cut], text[cut:].strip()
 
 
 def _side(thumbnail_pixels: int, pictures: int) -> int:

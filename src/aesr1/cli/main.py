@@ -128,7 +128,8 @@ def evaluate(
 ) -> None:
     """Score held-out images and compare with people: PLCC, SRCC, KRCC, MAE, pair accuracy, with intervals.
 
-    Several data sets get a row each and the mean over sets; they are never put together.
+    Several data sets get a row each and the mean over sets; they are never put together. The output folder also gets
+    results.html, a page with plots and pictures.
     """
     from aesr1.evaluation.run import EvalConfig, evaluate_models
     from aesr1.model.predict import PredictSettings

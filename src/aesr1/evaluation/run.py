@@ -1,11 +1,11 @@
-"""Evaluates models: scores the held-out images, then writes results.json and results.md."""
+"""Evaluates models: scores the held-out images, then writes results.md, results.html and results.json."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from aesr1.contract import MAX_PIXELS
@@ -16,7 +16,9 @@ from aesr1.evaluation.datasets import Study, compare_datasets
 from aesr1.evaluation.describe import describe, measure_pictures
 from aesr1.evaluation.endpoint_judge import is_address
 from aesr1.evaluation.judge import judge_of
+from aesr1.evaluation.page import write_page
 from aesr1.evaluation.profile import AESR1, Profile, load_profile
+from aesr1.evaluation.provenance import provenance
 from aesr1.evaluation.read_predictions import read_predictions
 from aesr1.evaluation.tables import to_markdown, to_results
 from aesr1.images.prefetch import prefetch_pool
@@ -48,7 +50,7 @@ class EvalConfig:
 
 
 def evaluate_models(config: EvalConfig) -> Study:
-    """Score the split with each model (`predictions-NAME.jsonl`, resumable), then write results.md and results.json."""
+    """Score the split with each model (`predictions-NAME.jsonl`, resumable), then write results.md, .html and .json."""
     started = time.time()
     ratings = chosen_ratings(config)
     names = [
@@ -74,13 +76,16 @@ def evaluate_models(config: EvalConfig) -> Study:
             _warn_of_no_score(name, profiles[name], predictions[name])
         explained = [row.image for rows in predictions.values() for row in rows if row.reasoning]
         pictures = measure_pictures(explained, pool)
-    study = compare_datasets(ratings, predictions, in_domain=config.in_domain)
-    reasons = {name: describe(ratings, rows, pictures) for name, rows in predictions.items()}
+        study = compare_datasets(ratings, predictions, in_domain=config.in_domain)
+        reasons = {name: describe(ratings, rows, pictures) for name, rows in predictions.items()}
+        made_with = provenance(_files(config))
+        page = config.output / "results.html"
+        write_page(page, study, ratings, predictions, reasons, made_with, pool=pool)
     results = to_results(study)
     for name, found in reasons.items():
         results[name]["rationales"] = found and found.to_results()
     write_text(config.output / "results.md", to_markdown(study, reasons) + "\n")
-    write_run(config.output, "eval", config, started=started)
+    write_run(config.output, "eval", config, started=started, **asdict(made_with))
     write_json(config.output / "results.json", results)
     return study
 
@@ -99,6 +104,12 @@ def chosen_ratings(config: EvalConfig) -> list[Rating]:
         split = config.split or ("test" if any(row.split == "test" for row in sets[name]) else "val")
         chosen += ratings_of_split(sets[name], split, where=f"{where} ({name})" if len(sets) > 1 else where)
     return chosen
+
+
+def _files(config: EvalConfig) -> list[Path]:
+    """The files of ratings and of predictions that the results come from."""
+    own = [config.output / f"predictions-{name}.jsonl" for name, _ in config.models]
+    return [*map(ratings_file, config.ratings), *(file for _, file in config.prediction_files), *own]
 
 
 def _all_ratings(config: EvalConfig) -> list[Rating]:

@@ -1,12 +1,11 @@
-"""Comparisons as tables in Markdown and as the content of results.json. Pure functions."""
+"""Comparisons as tables, in Markdown, and as the content of results.json. Pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
-from aesr1.evaluation.claim_precision import ClaimPrecision
 from aesr1.evaluation.compare import COMPARED, Agreement, Comparison
 from aesr1.evaluation.datasets import Study
 from aesr1.evaluation.describe import TITLES as REASON_TITLES
@@ -15,6 +14,26 @@ from aesr1.metrics import METRICS, PAIR_GAPS, Interval, Metric
 
 NAMES = tuple(metric.name for metric in METRICS)
 TITLES = {metric.name: metric.title for metric in METRICS}
+
+
+class Value(NamedTuple):
+    """A number and its interval in a cell, as text."""
+
+    text: str
+    interval: str = ""
+    bold: bool = False
+
+
+Row = Sequence[str | Value]
+
+
+class Table(NamedTuple):
+    """What a table shows, for Markdown and for a page; the texts of its cells are not escaped."""
+
+    title: str  # the sentence above; the first table has none
+    head: Sequence[str]
+    rows: Sequence[Row]
+    labels: int  # so many first cells of a row say what it is about
 
 
 def to_results(study: Study) -> dict[str, dict[str, Any]]:
@@ -62,18 +81,26 @@ def _entries(comparison: Comparison) -> dict[str, dict[str, Any]]:
 
 def to_markdown(study: Study, reasons: Mapping[str, Reasons | None] | None = None) -> str:
     """Tables of the metrics, the gains and what the reasons are like, and a note on the intervals."""
+    parts = [_markdown(each) for each in tables(study)]
+    parts += [cell(note) for note in notes(study)]
+    parts += [_markdown(each) for each in (reasons_table(reasons or {}), claims_table(reasons or {})) if each]
+    return "\n\n".join([*parts, small_print(study)]) + "\n"
+
+
+def tables(study: Study) -> list[Table]:
+    """The tables of the metrics; where scores are missing, with those filled in; and of the gains."""
     sections = _sections(study)
-    tables = [_metrics_table(sections)]
+    found = [_metrics_table(sections)]
     if any(each.n_scored < each.n for _, comparison in sections for each in comparison.evaluations):
-        tables.append("With each missing score filled in with the mean of the model's other scores:")
-        tables.append(_imputed_table(sections))
-    tables.append("Pairs that are ordered as people order them, by how far apart people rate the two (0–1):")
-    tables.append(_pairs_table(sections))
+        found.append(_imputed_table(sections))
     if study.means["all"].differences:
-        tables.append("Differences over the images that both scored; bold where the interval excludes 0:")
-        tables.append(_differences_table(sections))
-    notes = [f"{cell(each.name)}: {each.scored.note}." for each in study.means["all"].evaluations if each.scored.note]
-    return "\n\n".join([*tables, *notes, *_reasons_parts(reasons or {}), _small_print(study)]) + "\n"
+        found.append(_differences_table(sections))
+    return [*found, _pairs_table(sections)]
+
+
+def notes(study: Study) -> list[str]:
+    """What is odd about the scores of a model."""
+    return [f"{each.name}: {each.scored.note}." for each in study.means["all"].evaluations if each.scored.note]
 
 
 Sections = Sequence[tuple[Sequence[str], Comparison]]
@@ -84,79 +111,83 @@ def _sections(study: Study) -> Sections:
     if len(study.datasets) == 1:
         return [([], comparison) for comparison in study.datasets.values()]
     means = [
-        (["mean" if part == "all" else f"mean {part} ({', '.join(map(cell, comparison.domains))})"], comparison)
+        (["mean" if part == "all" else f"mean {part} ({', '.join(comparison.domains)})"], comparison)
         for part, comparison in study.means.items()
     ]
-    return [*(([cell(name)], comparison) for name, comparison in study.datasets.items()), *means]
+    return [*(([name], comparison) for name, comparison in study.datasets.items()), *means]
 
 
-def _metrics_table(sections: Sections) -> str:
-    rows = []
+def _metrics_table(sections: Sections) -> Table:
+    rows: list[Row] = []
     for label, comparison in sections:
         consecutive = comparison.differences[: len(comparison.evaluations) - 1]
         better = {(each.second, m.name) for each in consecutive for m in METRICS if _is_better(each.gain, m)}
         for each in comparison.evaluations:
             values = [_value(each.scored.values.get(name), bold=(each.name, name) in better) for name in NAMES]
             scored = f"{each.n_scored:,} of {each.n:,}"
-            rows.append([*label, cell(each.name), scored, _value(each.parse_rate), *values])
-    return table([*_label_head(sections), "", "scored", "readable", *TITLES.values()], rows)
+            rows.append([*label, each.name, scored, _value(each.parse_rate), *values])
+    return _table(sections, "", ["scored", "readable", *TITLES.values()], rows)
 
 
-def _imputed_table(sections: Sections) -> str:
-    rows = [
-        [*label, cell(each.name), *(_value(each.imputed.values.get(name)) for name in NAMES)]
+def _imputed_table(sections: Sections) -> Table:
+    title = "With each missing score filled in with the mean of the model's other scores:"
+    rows: list[Row] = [
+        [*label, each.name, *(_value(each.imputed.values.get(name)) for name in NAMES)]
         for label, comparison in sections
         for each in comparison.evaluations
     ]
-    return table([*_label_head(sections), "", *TITLES.values()], rows)
+    return _table(sections, title, list(TITLES.values()), rows)
 
 
-def _pairs_table(sections: Sections) -> str:
-    rows = [
-        [*label, cell(each.name), f"{each.pairs.n:,}", *(_value(each.pairs.values.get(name)) for name in PAIR_GAPS)]
-        for label, comparison in sections
-        for each in comparison.evaluations
-    ]
-    return table([*_label_head(sections), "", "images", *PAIR_GAPS], rows)
-
-
-def _differences_table(sections: Sections) -> str:
-    rows = []
+def _differences_table(sections: Sections) -> Table:
+    title = "Differences over the images that both scored; bold where the interval excludes 0:"
+    rows: list[Row] = []
     for label, comparison in sections:
         for pair in comparison.differences:
             gains = [pair.gain.values.get(name) for name in COMPARED]
             values = [_value(gain, bold=gain is not None and gain.excludes_zero, sign="+") for gain in gains]
-            rows.append([*label, f"{cell(pair.first)} → {cell(pair.second)}", f"{pair.gain.n:,}", *values])
-    return table([*_label_head(sections), "", "images", *(TITLES[name] for name in COMPARED)], rows)
+            rows.append([*label, f"{pair.first} → {pair.second}", f"{pair.gain.n:,}", *values])
+    return _table(sections, title, ["images", *(TITLES[name] for name in COMPARED)], rows)
 
 
-def _reasons_parts(reasons: Mapping[str, Reasons | None]) -> list[str]:
-    known = {name: found for name, found in reasons.items() if found is not None}
-    if not known:
-        return []
-    rows = [
-        [cell(name), f"{found.n:,}", f"{found.distinct_texts:.3f}", f"{found.distinct_bigrams:.3f}"]
+def _pairs_table(sections: Sections) -> Table:
+    title = "Pairs that are ordered as people order them, by how far apart people rate the two (0–1):"
+    rows: list[Row] = [
+        [*label, each.name, f"{each.pairs.n:,}", *(_value(each.pairs.values.get(name)) for name in PAIR_GAPS)]
+        for label, comparison in sections
+        for each in comparison.evaluations
+    ]
+    return _table(sections, title, ["images", *PAIR_GAPS], rows)
+
+
+def _table(sections: Sections, title: str, head: Sequence[str], rows: Sequence[Row]) -> Table:
+    """A table whose rows begin with the data set, where there are several, and the name."""
+    labels = ["data set"] * len(sections[0][0]) + [""]
+    return Table(title, [*labels, *head], rows, len(labels))
+
+
+def reasons_table(reasons: Mapping[str, Reasons | None]) -> Table | None:
+    """What the reasons of each model are like; None where no model gave any."""
+    rows: list[Row] = [
+        [name, f"{found.n:,}", f"{found.distinct_texts:.3f}", f"{found.distinct_bigrams:.3f}"]
         + [_value(found.measures[measure]) for measure in REASON_TITLES]
-        for name, found in known.items()
+        for name, found in reasons.items()
+        if found is not None
     ]
     head = ["", "texts", "different texts", "different word pairs", *REASON_TITLES.values()]
-    parts = ["What the reasons are like (docs/evaluation.md says how each is measured):", table(head, rows)]
-    kinds = list(dict.fromkeys(kind for found in known.values() for kind in found.claims))
-    if kinds:
-        lines = [[kind, *(_claims(found.claims.get(kind)) for found in known.values())] for kind in kinds]
-        parts.append("Claims that measuring can check: right, in brackets about another picture; contradicted; number:")
-        parts.append(table(["", *map(cell, known)], lines))
-    return parts
+    title = "What the reasons are like (docs/evaluation.md says how each is measured):"
+    return Table(title, head, rows, 1) if rows else None
 
 
-def _claims(found: ClaimPrecision | None) -> str:
-    if found is None:
-        return "—"
-    return f"{_value(found.right)} ({found.chance:.3f}); {_value(found.contradicted)}; {found.n:,}"
-
-
-def _label_head(sections: Sections) -> list[str]:
-    return ["data set"] * len(sections[0][0])
+def claims_table(reasons: Mapping[str, Reasons | None]) -> Table | None:
+    """How many claims of each model's reasons are right, by what they are about; None where there are none."""
+    rows: list[Row] = [
+        [name, kind, f"{each.n:,}", _value(each.right), f"{each.chance:.3f}", _value(each.contradicted)]
+        for name, found in reasons.items()
+        for kind, each in (found.claims.items() if found else ())
+    ]
+    head = ["", "about", "claims", "right", "right about another picture", "contradicted"]
+    return Table("Claims of the reasons that measuring can check:", head, rows, 2) if rows else None
 
 
 def _by_metric(agreement: Agreement, names: Iterable[str]) -> dict[str, dict[str, float] | None]:
@@ -177,14 +208,23 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _value(interval: Interval | None, *, bold: bool = False, sign: str = "") -> str:
+def _markdown(shown: Table) -> str:
+    rows = [[cell(each) if isinstance(each, str) else _markdown_value(each) for each in row] for row in shown.rows]
+    return "\n\n".join(part for part in (shown.title, table(shown.head, rows)) if part)
+
+
+def _markdown_value(value: Value) -> str:
+    return " ".join(part for part in (f"**{value.text}**" if value.bold else value.text, value.interval) if part)
+
+
+def _value(interval: Interval | None, *, bold: bool = False, sign: str = "") -> Value:
     if interval is None:
-        return "—"
-    value = f"{interval.value:{sign}.3f}"
-    return f"{f'**{value}**' if bold else value} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+        return Value("—")
+    return Value(f"{interval.value:{sign}.3f}", f"[{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]", bold)
 
 
-def _small_print(study: Study) -> str:
+def small_print(study: Study) -> str:
+    """How scores were read, where the intervals come from, and how far a second panel of people would agree."""
     comparison = study.means["all"]
     counts = [each.evaluations[0].n for each in study.datasets.values()]
     draws, several = comparison.draws, len(counts) > 1
@@ -202,6 +242,7 @@ def _small_print(study: Study) -> str:
         if each.ceiling:
             text += f" A second panel of as many raters{f' of {name}' if several else ''} would reach PLCC "
             text += (
-                f"{_value(each.ceiling.plcc)}, SRCC {_value(each.ceiling.srcc)} ({each.ceiling_n:,} images with votes)."
+                f"{_markdown_value(_value(each.ceiling.plcc))}, SRCC {_markdown_value(_value(each.ceiling.srcc))} "
+                f"({each.ceiling_n:,} images with votes)."
             )
     return text
