@@ -16,6 +16,7 @@ from aesr1.metrics import (
     Interval,
     Metric,
     bootstrap,
+    bootstrap_all,
     calibration_error,
     krcc,
     logistic_fit,
@@ -225,8 +226,8 @@ def test_both_models_use_the_same_resampled_images() -> None:
     assert paired_bootstrap(plcc, predicted, predicted, human) == Interval(0.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("metric", [krcc, pair_accuracy])
-def test_pair_metrics_of_many_images_keep_value_and_interval(metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("metric", [srcc, krcc, pair_accuracy, calibration_error])
+def test_metrics_of_many_images_keep_value_and_interval(metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond MOST_PAIRED images the interval is approximated; here both ways on the same images, with ties."""
     rng = np.random.default_rng(0)
     human = np.round(rng.random(3_000), 2)
@@ -238,8 +239,16 @@ def test_pair_metrics_of_many_images_keep_value_and_interval(metric: Metric, mon
         assert other.value == pytest.approx(one.value, abs=1e-12)
         width = one.high - one.low
         assert (other.low, other.high) == pytest.approx((one.low, one.high), abs=0.04 * width)
-    constant = bootstrap(metric, np.full(3_000, 0.5), human, draws=20)
-    assert constant.value == constant.low == constant.high == (0.0 if metric is krcc else 0.5)
+    if metric.ordered:
+        constant = bootstrap(metric, np.full(3_000, 0.5), human, draws=20)
+        assert constant.value == constant.low == constant.high == (0.5 if metric is pair_accuracy else 0.0)
+
+
+def test_metrics_over_the_same_draws_are_those_of_each_alone() -> None:
+    rng = np.random.default_rng(0)
+    sets = [(rng.random(30), rng.random(30), rng.random(30)), (rng.random(20), rng.random(20), rng.random(20))]
+    together = bootstrap_all(METRICS, sets, draws=50)
+    assert together == {metric.name: mean_bootstrap(metric, sets, draws=50) for metric in METRICS}
 
 
 def test_wilson_interval_equals_values_calculated_by_hand() -> None:

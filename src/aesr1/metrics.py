@@ -24,8 +24,9 @@ Indices = NDArray[np.integer]
 Scores = ArrayLike
 
 MOST_PAIRED, REFERENCES = 5_000, 1_000
-"""Up to so many images all pairs are counted in every draw. Beyond, a draw counts each image's own agreement with so
-many others, which changes an interval by 1 or 2 %; the value itself is exact."""
+"""Up to so many images all pairs are counted, and all ranks taken, in every draw. Beyond, a draw counts each image's
+own agreement with so many others, and ranks change to first order, which changes an interval by 1 or 2 %; the value
+itself is exact."""
 THREADS = min(8, os.cpu_count() or 1)
 _CHUNK, _BLOCK = 8_000_000, 512  # limit memory: numbers in a chunk of draws, columns in a block of pairs
 
@@ -108,16 +109,32 @@ def mean_bootstrap(
     Each set is (predicted, human), or (first, second, human) for the mean of the differences second − first. Images
     are resampled within their set; the sets are taken as given.
     """
-    values, drawn = [], []
+    return bootstrap_all([metric], sets, draws=draws, seed=seed, level=level)[metric.name]
+
+
+def bootstrap_all(
+    metrics: Sequence[Metric],
+    sets: Sequence[Sequence[Scores]],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """`mean_bootstrap` of several metrics by name, all over the same draws: with many images drawing takes longest."""
+    values: list[Column] = []  # of each set: (metrics,)
+    drawn: list[list[Column]] = []  # of each set and metric: (draws,)
     for number, (*columns, human) in enumerate(sets):
         models = [_columns(column, human)[0] for column in columns]
         _, people = _columns(columns[0], human)
-        seeds = [seed, number] if number else seed
-        results = [_resampled(metric, model, people, draws, seeds) for model in models]
-        values.append(metric(models[-1], people) - (metric(models[0], people) if len(models) > 1 else 0.0))
-        drawn.append(results[-1] - results[0] if len(models) > 1 else results[0])
-    fewest = min(map(len, drawn))
-    return _interval(float(np.mean(values)), np.mean([each[:fewest] for each in drawn], axis=0), level)
+        results = _resampled(metrics, models, people, draws, [seed, number] if number else seed)
+        of_model = [[metric(model, people) for metric in metrics] for model in models]
+        values.append(np.array(of_model[-1]) - (np.array(of_model[0]) if len(models) > 1 else 0.0))
+        drawn.append(list(results[-1] - results[0] if len(models) > 1 else results[0]))
+    means = np.mean(values, axis=0)
+    return {
+        metric.name: _interval(float(means[index]), np.mean([each[index] for each in drawn], axis=0), level)
+        for index, metric in enumerate(metrics)
+    }
 
 
 def share_bootstrap(parts: Scores, whole: Scores, *, draws: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
@@ -209,25 +226,33 @@ def _columns(predicted: Scores, human: Scores, *, ordered: bool = False) -> tupl
     return first, people
 
 
-def _resampled(metric: Metric, predicted: Column, human: Column, draws: int, seed: int | list[int]) -> Column:
-    """(draws,) values over resampled images, NaN if all human scores of a draw are the same.
+def _resampled(
+    metrics: Sequence[Metric], models: Sequence[Column], human: Column, draws: int, seed: int | list[int]
+) -> NDArray[np.float64]:
+    """(models, metrics, draws) values over resampled images, NaN if all human scores of a draw are the same.
 
     The same seed and n give the same draws.
     """
     if draws < 1:
         raise AesError(f"no interval from {draws} draws", fix="use at least 1 draw (2,000 are usual)")
-    predicted = metric.mapped(predicted, human) if metric.mapped else predicted
+    scores = [[metric.mapped(model, human) if metric.mapped else model for metric in metrics] for model in models]
     rng, step = np.random.default_rng(seed), max(1, _CHUNK // len(human))
     sizes = [min(step, draws - start) for start in range(0, draws, step)]
-    values: list[Column] = []
+
+    def rows(indices: Indices) -> NDArray[np.float64]:
+        return np.array(
+            [[metric.rows(indices, each, human) for metric, each in zip(metrics, own, strict=True)] for own in scores]
+        )
+
+    values: list[NDArray[np.float64]] = []
     with ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(sizes), THREADS):
             chunks = [
                 rng.integers(len(human), size=(size, len(human)), dtype=np.int32)
                 for size in sizes[start : start + THREADS]
             ]
-            values += pool.map(partial(metric.rows, predicted=predicted, human=human), chunks)
-    return np.concatenate(values)
+            values += pool.map(rows, chunks)
+    return np.concatenate(values, axis=-1)
 
 
 def _interval(value: float, values: Column, level: float) -> Interval:
@@ -263,7 +288,36 @@ def _plcc(indices: Indices, predicted: Column, human: Column) -> Column:
 
 def _srcc(indices: Indices, predicted: Column, human: Column) -> Column:
     """Spearman's rank correlation; ties get their average rank. A constant predictor gets 0."""
-    return _pearson(_drawn_ranks(indices, predicted), _drawn_ranks(indices, human))
+    if indices.shape[1] <= MOST_PAIRED or not np.ptp(predicted) or not np.ptp(human):
+        return _pearson(_drawn_ranks(indices, predicted), _drawn_ranks(indices, human))
+    own, whole = _own_covariances(predicted.tobytes(), human.tobytes())
+    # Σ_i w_i R_i S_i, R and S the ranks under the counts w: near w = 1 its value plus Σ_m (w_m − 1) of its derivative
+    both, first, second = (_tally(indices, len(human)) @ own - own.sum(axis=0) + whole).T
+    values: Column = np.clip(both / np.sqrt(first * second), -1.0, 1.0)
+    return values
+
+
+@lru_cache(maxsize=4)
+def _own_covariances(predicted_bytes: bytes, human_bytes: bytes) -> tuple[Grid, Column]:
+    """(n, 3) derivatives by each image's count, and (3,) values, of the sums of products of the centred ranks.
+
+    The products are of predicted and human, of predicted with itself, and of human with itself.
+    """
+    columns = np.frombuffer(predicted_bytes), np.frombuffer(human_bytes)
+    ranks = [rankdata(column) - (len(column) + 1) / 2 for column in columns]
+
+    def above(column: Column, values: Column) -> Column:
+        """(n,) for each image the sum of `values` over those with a larger score; half of it for equal ones."""
+        levels = _levels(column)
+        of_level = np.bincount(levels, values)
+        sums: Column = (of_level.sum() - of_level.cumsum() + of_level / 2)[levels]
+        return sums
+
+    own, whole = [], []
+    for i, j in ((0, 1), (0, 0), (1, 1)):
+        own.append(ranks[i] * ranks[j] + above(columns[i], ranks[j]) + above(columns[j], ranks[i]))
+        whole.append(ranks[i] @ ranks[j])
+    return np.stack(own, axis=1), np.array(whole)
 
 
 def _mae(indices: Indices, predicted: Column, human: Column) -> Column:
@@ -340,7 +394,9 @@ def _calibration_error(indices: Indices, predicted: Column, human: Column) -> Co
     Ten bins, fewer for fewer than 100 images; equal predictions share a bin. Chance alone gives a little more than 0.
     """
     bins, images = min(10, max(1, len(human) // 10)), indices.shape[1]
-    bin_of = ((_drawn_ranks(indices, predicted) - 0.5) * bins / images).astype(np.int64)
+    many = images > MOST_PAIRED  # then the bins of all images are those of a draw
+    ranks = rankdata(predicted)[indices] if many else _drawn_ranks(indices, predicted)
+    bin_of = ((ranks - 0.5) * bins / images).astype(np.int64)
     cells = bin_of + np.arange(len(indices))[:, None] * bins
     gaps = np.bincount(cells.ravel(), (predicted - human)[indices].ravel(), minlength=len(indices) * bins)
     errors: Column = np.abs(gaps.reshape(len(indices), bins)).sum(axis=1) / images

@@ -235,9 +235,6 @@ def _agreement(sets: Mapping[str, Sequence[Column]], draws: int, seed: int) -> A
             notes.append(
                 f"{where}all scores are {columns[0][0]:.3g}: they order nothing, which counts as a correlation of 0"
             )
-    values: dict[str, Interval | None] = {
-        metric.name: metrics.mean_bootstrap(metric, list(sets.values()), draws=draws, seed=seed)
-        for metric in chosen
-        if metric.compared or not gains
-    }
+    chosen = tuple(metric for metric in chosen if metric.compared or not gains)
+    values = metrics.bootstrap_all(chosen, list(sets.values()), draws=draws, seed=seed)
     return Agreement(n, values, "; ".join(notes) or None)
