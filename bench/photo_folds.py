@@ -32,7 +32,7 @@ from aesr1.images.load import open_image
 from aesr1.images.measure import as_vector, measure
 from aesr1.metrics import Interval, bootstrap, mae, paired_bootstrap, plcc, srcc
 from aesr1.records import Prediction, Rating, Rationale, read_rows, write_rows
-from photo_ridge import PENALTIES, mean_features, ridge
+from photo_ridge import PENALTY, mean_features, ridge
 from photo_table import FOLDS, PhotoTable, read_table
 
 BUILD = Path(__file__).parent.parent / "scripts" / "build_photo_model.py"
@@ -157,7 +157,7 @@ def ridge_of(table: PhotoTable, out: Sequence[NDArray[np.bool_]], features: NDAr
     """(n,) scores by ridge on the features of the photographs that are not held out; NaN for the others."""
     scores = np.full(len(table.rows), np.nan)
     for held in out:
-        scores[held] = ridge(features[~held], table.human[~held], features[held], PENALTIES[1])
+        scores[held] = ridge(features[~held], table.human[~held], features[held], PENALTY)
     return scores
 
 

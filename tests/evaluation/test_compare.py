@@ -173,11 +173,12 @@ def test_results_are_json_of_finite_numbers() -> None:
 @pytest.mark.parametrize(
     ("human", "scores", "note"),
     [
-        ([0.1, 0.2, 0.3], [None, 0.5, None], "fewer than two images have a score"),
-        ([0.1, 0.2, 0.3], [None, None, None], "fewer than two images have a score"),
-        ([0.4], [0.4], "fewer than two images have a score"),
+        ([0.1, 0.2, 0.3], [None, 0.5, None], "fewer than three images have a score"),
+        ([0.1, 0.2, 0.3], [None, None, None], "fewer than three images have a score"),
+        ([0.4], [0.4], "fewer than three images have a score"),
         ([0.5, 0.5, 0.5], [0.1, 0.2, 0.3], "people rated all of these images the same"),
-        ([0.5, 0.5, 0.9], [0.1, 0.2, None], "people rated all of these images the same"),
+        ([0.1, 0.4], [0.3, 0.4], "fewer than three images have a score"),
+        ([0.5, 0.5, 0.5, 0.9], [0.1, 0.2, 0.3, None], "people rated all of these images the same"),
     ],
 )
 def test_metrics_without_a_value_are_null_and_the_note_gives_the_reason(

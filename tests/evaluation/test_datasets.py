@@ -110,7 +110,7 @@ def test_one_data_set_has_no_column_of_data_sets() -> None:
     [
         ([0.5] * 25, None, "aadb: all scores are 0.5: they order nothing"),
         (None, [0.5] * 25, "aadb: people rated all of these images the same"),
-        ([None] * 25, None, "aadb: fewer than two images have a score"),
+        ([None] * 25, None, "aadb: fewer than three images have a score"),
     ],
 )
 def test_a_set_without_a_value_is_named(scores, human, note) -> None:

@@ -205,7 +205,7 @@ def test_a_profile_that_never_parses_ends_with_its_first_reply_and_a_table(
     said = capsys.readouterr().err
     assert "m: 0 of 8 pictures have a score by profile mine; the first reply: " in said
     table = (tmp_path / "out" / "results.md").read_text()
-    assert "| m | 0 of 8 | 0.000" in table and "fewer than two images have a score" in table
+    assert "| m | 0 of 8 | 0.000" in table and "fewer than three images have a score" in table
 
 
 def test_the_same_command_asks_no_picture_twice_also_where_the_reply_was_of_no_use(

@@ -226,8 +226,8 @@ def _agreement(sets: Mapping[str, Sequence[Column]], draws: int, seed: int) -> A
     chosen: tuple[Metric, ...] = METRICS
     for domain, columns in sets.items():
         where = f"{domain}: " if len(sets) > 1 else ""
-        if len(columns[0]) < 2:
-            return Agreement(n, note=f"{where}fewer than two images have a score, so nothing can be measured")
+        if len(columns[0]) < 3:
+            return Agreement(n, note=f"{where}fewer than three images have a score, which says nothing about an order")
         if np.ptp(columns[-1]) == 0:
             notes.append(f"{where}people rated all of these images the same, so there is no order to agree with")
             chosen = tuple(metric for metric in METRICS if not metric.ordered)
