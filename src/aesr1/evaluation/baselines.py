@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from aesr1.evaluation.compare import by_domain
 from aesr1.images.measure import as_vector, measure
 from aesr1.images.prefetch import prefetch_images
 from aesr1.metrics import Column, Grid
+from aesr1.model.image_classes import load_classifier
+from aesr1.model.predict import Origin, empty_row
 from aesr1.progress import progress_bar
 from aesr1.records import Prediction, Rating
 
@@ -74,8 +77,6 @@ def _drawn(rows: Sequence[Rating], seed: int) -> list[Rating]:
 
 def _see(images: Sequence[str], pool: Executor | None) -> dict[str, tuple[Column, Column]]:
     """The measures and the features of each picture that can be opened."""
-    from aesr1.model.image_classes import load_classifier
-
     classifier = load_classifier()
     seen: dict[str, tuple[Column, Column]] = {}
     opened = prefetch_images(images, max_pixels=MAX_PIXELS, pool=pool, depth=AHEAD)
@@ -119,15 +120,6 @@ def _fitted(kind: str, x: Grid, y: Column, of: Grid, seed: int) -> Column:
 
 
 def _row(image: str, score: float | None, name: str) -> Prediction:
-    return Prediction(
-        image=image,
-        score=score,
-        score_std=None,
-        readable=None,
-        reasoning=None,
-        reply="",
-        model=name,
-        revision="learnt from the split train",
-        decoding="baselines",
-        error=None if score is not None else "the picture cannot be opened",
-    )
+    error = None if score is not None else "the picture cannot be opened"
+    origin = Origin(name, "learnt from the split train", "baselines")
+    return replace(empty_row(origin), image=image, score=score, error=error)

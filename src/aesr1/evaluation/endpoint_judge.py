@@ -13,12 +13,12 @@ from aesr1.contract import parse_reply
 from aesr1.endpoint.client import Answer, EndpointClient, only_model
 from aesr1.endpoint.settings import EndpointConfig
 from aesr1.errors import AesError
-from aesr1.evaluation.local_judge import empty_row, row_of_reply
+from aesr1.evaluation.local_judge import row_of_reply
 from aesr1.evaluation.profile import Profile
 from aesr1.evaluation.read_logprobs import expect_words, expect_written_score
 from aesr1.images.data_url import data_url
 from aesr1.images.load import open_image
-from aesr1.model.predict import Origin
+from aesr1.model.predict import Origin, empty_row
 from aesr1.records import Prediction
 
 FEWEST_UNANSWERED = 3

@@ -13,7 +13,7 @@ from aesr1.evaluation.profile import Profile
 from aesr1.evaluation.read_reply import read_reply
 from aesr1.model.generate import generate_replies, prefill_question
 from aesr1.model.load import Vlm
-from aesr1.model.predict import Origin, predict_batches
+from aesr1.model.predict import Origin, empty_row, predict_batches
 from aesr1.model.word_probabilities import word_probabilities
 from aesr1.records import Prediction
 
@@ -63,13 +63,6 @@ def judge_locally(
         lambda error: replace(empty, error=error),
         batch_size=batch_size,
         pool=pool,
-    )
-
-
-def empty_row(origin: Origin) -> Prediction:
-    """A row without image, reply and score."""
-    return Prediction(
-        image="", score=None, score_std=None, readable=None, reasoning=None, reply="", **origin._asdict(), error=None
     )
 
 

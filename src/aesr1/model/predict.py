@@ -214,6 +214,13 @@ def origin_of(vlm: Vlm, settings: PredictSettings) -> Origin:
     return Origin(vlm.name, vlm.revision, settings.describe(vlm.max_pixels))
 
 
+def empty_row(origin: Origin) -> Prediction:
+    """A row without image, reply and score."""
+    return Prediction(
+        image="", score=None, score_std=None, readable=None, reasoning=None, reply="", **origin._asdict(), error=None
+    )
+
+
 def has_no_error(row: Prediction) -> bool:
     return row.error is None
 
