@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from aesr1.model.predict import PredictSettings
 
 DEFAULT_MODEL_NOTE = (
-    "scored by the embedded photo model, which has learnt from 445 photographs: on 108 others its order agrees with "
-    "people's by an SRCC of .78. A large model sees more: --model ssssmark/Aes-R1"
+    "scored by the embedded photo model, which has learnt from 445 photographs: its order of others agrees with "
+    "people's by an SRCC of .67. A large model sees more: --model ssssmark/Aes-R1"
 )
 
 
