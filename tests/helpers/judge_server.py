@@ -77,6 +77,7 @@ class JudgeServer:
                 pass
 
         self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._http.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that went away
         self.port = self._http.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
 
