@@ -1,4 +1,4 @@
-"""The tables of the paper as data, and a run beside them."""
+"""The tables of the paper as data."""
 
 from __future__ import annotations
 
