@@ -73,6 +73,23 @@ def test_without_pictures_to_learn_from_there_are_no_baselines(brightness, kept)
         baseline_predictions(split(light, "train")[:kept], split(light, "test"), None)
 
 
+def test_a_train_of_broken_pictures_is_said(brightness, tmp_path):
+    _, rows = brightness
+    gone = [Rating(str(tmp_path / f"{number}.png"), 0.5, "light", "train") for number in range(3)]
+    test = [row for row in split(rows, "test") if row.domain == "light"][:2]
+    with pytest.raises(AesError, match="light has fewer than two pictures there that can be opened"):
+        baseline_predictions(gone, test, None)
+
+
+def test_a_missing_package_is_said_before_a_picture_is_opened(brightness, monkeypatch):
+    _, rows = brightness
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("aesr1.evaluation.baselines.prefetch_images", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(AesError, match="need scikit-learn") as error:
+        baseline_predictions(split(rows, "train"), split(rows, "test"), None)
+    assert "baselines" in error.value.fix
+
+
 def test_baselines_stand_before_other_scores_in_the_table(brightness, tmp_path):
     folder, rows = brightness
     write_rows(folder / "ratings.jsonl", rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -37,14 +38,11 @@ def baseline_predictions(
     AesError where a data set has fewer than two pictures in train, two data sets rate the same picture, or
     scikit-learn is not installed.
     """
+    _require_sklearn()
     sets = {domain: _drawn(rows, seed) for domain, rows in by_domain(train).items()} if train else {}
     tests = by_domain(held_out)
-    bare = [domain for domain in tests if len(sets.get(domain, ())) < 2]
-    if bare:
-        raise AesError(
-            f"baselines learn from the split train, and {', '.join(bare)} has fewer than two pictures there",
-            fix="leave out --baselines, or give ratings with a split train",
-        )
+    for domain in tests:
+        _require_two(domain, sets.get(domain, ()))
     if len({row.image for row in held_out}) < len(held_out):
         raise AesError(
             "two data sets rate the same picture, and each has baselines of its own",
@@ -55,6 +53,7 @@ def baseline_predictions(
     found: dict[str, dict[str, float]] = {name: {} for name in BASELINES}
     for domain, rated in tests.items():
         learnt = [row for row in sets[domain] if row.image in seen]
+        _require_two(domain, learnt)
         human = np.array([row.score for row in learnt])
         known = [row.image for row in rated if row.image in seen]
         columns = [np.array([seen[row.image][kind] for row in learnt]) for kind in (0, 1)]
@@ -68,6 +67,20 @@ def baseline_predictions(
         for name, values in zip(BASELINES, fitted, strict=True):
             found[name] |= zip(known, np.clip(values, 0.0, 1.0).tolist(), strict=True)
     return {name: [_row(row.image, scores.get(row.image), name) for row in held_out] for name, scores in found.items()}
+
+
+def _require_two(domain: str, learnt: Sequence[Rating]) -> None:
+    if len(learnt) < 2:
+        raise AesError(
+            f"baselines learn from the split train, and {domain} has fewer than two pictures there that can be opened",
+            fix="leave out --baselines, or give ratings with a split train",
+        )
+
+
+def _require_sklearn() -> None:
+    """AesError where it is missing, before any picture is opened."""
+    if importlib.util.find_spec("sklearn") is None:
+        raise AesError("baselines need scikit-learn, which is not installed", fix=install("baselines"))
 
 
 def _drawn(rows: Sequence[Rating], seed: int) -> list[Rating]:
@@ -103,13 +116,11 @@ def _batches(opened: Iterator[tuple[str, Image.Image | AesError]]) -> Iterator[l
 
 def _fitted(kind: str, x: Grid, y: Column, of: Grid, seed: int) -> Column:
     """(m,) predictions for `of` (m, d) after learning x (n, d) → y (n,). The penalty of ridge is chosen within x."""
-    try:
-        from sklearn.ensemble import HistGradientBoostingRegressor
-        from sklearn.linear_model import RidgeCV
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ImportError as error:
-        raise AesError("baselines need scikit-learn, which is not installed", fix=install("baselines")) from error
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     model: Any = (
         make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 21)))
         if kind == "ridge"

@@ -17,7 +17,7 @@ from aesr1.errors import AesError
 from aesr1.metrics import METRICS, PAIR_GAPS, PAIRS_BY_DIFFICULTY, Column, Interval, Metric, RaterCeiling
 from aesr1.records import Prediction, Rating
 
-MOST_PAIRED = 2_000
+MOST_BY_DIFFICULTY = 2_000
 """Images of a set whose pairs are counted by difficulty, drawn with a seed."""
 COMPARED = tuple(metric.name for metric in METRICS if metric.compared)
 
@@ -47,7 +47,7 @@ class Evaluation:
     parse_rate: Interval | None  # share of readable replies, Wilson's interval; None without replies
     scored: Agreement  # over images with a score
     imputed: Agreement  # over all images; a missing score becomes the mean of the others
-    pairs: Agreement  # accuracy of pairs by difficulty, over up to MOST_PAIRED images of each set with a score
+    pairs: Agreement  # accuracy of pairs by difficulty, over up to MOST_BY_DIFFICULTY images of each set with a score
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _by_difficulty(sets: Mapping[str, Sequence[Column]], draws: int, seed: int) 
     """PAIRS_BY_DIFFICULTY over data sets of (scores, human), (n,) each; None where a set has no such pair."""
     drawn = []
     for columns in sets.values():
-        chosen = np.random.default_rng(seed).permutation(len(columns[0]))[:MOST_PAIRED]
+        chosen = np.random.default_rng(seed).permutation(len(columns[0]))[:MOST_BY_DIFFICULTY]
         drawn.append([column[chosen] for column in columns])
     gaps = [np.abs(np.subtract.outer(human, human)) for _, human in drawn]
     values: dict[str, Interval | None] = {}
