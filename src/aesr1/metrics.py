@@ -82,7 +82,7 @@ def bootstrap(
 
     Draws whose human scores are all the same have no correlation and are left out. The intervals are those of
     `scipy.stats.bootstrap`, which is 3 to 10 times slower for ranks and gives NaN if one draw has no value; those of
-    metrics of pairs are approximate beyond MOST_PAIRED images.
+    metrics of ranks and pairs are approximate beyond MOST_PAIRED images.
     """
     return mean_bootstrap(metric, [(predicted, human)], draws=draws, seed=seed, level=level)
 
