@@ -28,6 +28,7 @@ from aesr1.metrics import (
     plcc_logistic,
     rater_ceiling,
     rmse,
+    seeds_bootstrap,
     srcc,
     wilson,
 )
@@ -341,3 +342,22 @@ def test_the_logistic_curve_mends_a_curved_scale_and_only_that() -> None:
     noise = np.random.default_rng(0).random(60)
     assert abs(plcc_logistic(noise, human)) < 0.4
     assert plcc_logistic(np.full(60, 0.5), human) == 0.0  # nothing to map
+
+
+def test_the_mean_over_one_run_is_its_bootstrap_and_over_before_the_paired_one():
+    rng = np.random.default_rng(0)
+    human, one, two = rng.random((3, 60))
+    for metric in (plcc, mae):
+        assert seeds_bootstrap([metric], [one], human)[metric.name] == bootstrap(metric, one, human)
+        paired = paired_bootstrap(metric, two, one, human)
+        assert seeds_bootstrap([metric], [one], human, before=[two])[metric.name] == paired
+
+
+def test_the_mean_over_runs_is_of_their_values_and_of_draws_with_the_same_images():
+    rng = np.random.default_rng(0)
+    human, one, two = rng.random((3, 60))
+    found = seeds_bootstrap([mae], [one, two], human)["mae"]
+    assert found.value == pytest.approx((mae(one, human) + mae(two, human)) / 2)
+    errors = (np.abs(one - human) + np.abs(two - human)) / 2
+    low, high = (bootstrap(mae, errors, np.zeros(60)).low, bootstrap(mae, errors, np.zeros(60)).high)
+    assert (found.low, found.high) == pytest.approx((low, high))

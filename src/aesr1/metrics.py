@@ -137,6 +137,29 @@ def bootstrap_all(
     }
 
 
+def seeds_bootstrap(
+    metrics: Sequence[Metric],
+    runs: Sequence[Scores],
+    human: Scores,
+    *,
+    before: Sequence[Scores] = (),
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """The mean of each metric over runs with different seeds, by name; with `before`, minus the mean over those.
+
+    runs: S predictions (n,) of the same images, before: S′ of them. Each draw takes the same images for all runs, so
+    that the interval is of the mean over these runs and says nothing of other seeds. See `bootstrap`.
+    """
+    models = [_columns(column, human)[0] for column in (*runs, *before)]
+    people = _columns(runs[0], human)[1]
+    weights = np.array([1 / len(runs) for _ in runs] + [-1 / len(before) for _ in before])
+    values = weights @ np.array([[metric(model, people) for metric in metrics] for model in models])
+    drawn = np.tensordot(weights, _resampled(metrics, models, people, draws, seed), axes=1)
+    return {metric.name: _interval(values[i], drawn[i], level) for i, metric in enumerate(metrics)}
+
+
 def share_bootstrap(parts: Scores, whole: Scores, *, draws: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
     """Σ parts / Σ whole of two (n,), with its percentile interval; the n are resampled. AesError where Σ whole is 0."""
     part, of = (np.asarray(column, dtype=np.float64) for column in (parts, whole))

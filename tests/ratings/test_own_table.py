@@ -41,6 +41,20 @@ def test_a_mean_is_mapped_from_the_scale_to_0_1(table):
     assert Path(rows[0].image).is_file()
 
 
+def test_where_keeps_the_rows_with_these_values(table):
+    text = "image,mean,kind,place\na.jpg,1,person,in\nb.jpg,2,scene,out\nc.jpg,3,person, out \n"
+    config = table(text, scale=(1, 5), where=(("kind", ("person", "animal")), ("place", ("out",))))
+    assert [Path(row.image).name for row in read_rows(import_csv(config), Rating)] == ["c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("where", "problem"), [(("sort", ("a",)), "no column 'sort'; it has image, mean"), (("image", ("x",)), "no row of")]
+)
+def test_where_that_fits_nothing_is_refused(table, where, problem):
+    with pytest.raises(AesError, match=problem):
+        import_csv(table("image,mean\na.jpg,1\n", scale=(1, 5), where=(where,)))
+
+
 def test_mean_and_rater_std_are_computed_from_votes(table):
     config = table("filename;votes_1;votes_2;votes_3\na.jpg;1;0;1\nb.jpg;0;0;4\n")
     first, second = read_rows(import_csv(config), Rating)

@@ -174,6 +174,30 @@ def results(
 
 
 @app.command()
+def experiment(
+    recipe: Annotated[Path, typer.Argument(help="A YAML file: stages, tests, cells and seeds (docs/experiments.md).")],
+    output: Output,
+    values: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="The value of a variable of the recipe.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Steps at once; each gets its share of the cores.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print all commands and run none.")] = False,
+) -> None:
+    """Train and judge a grid of settings over several seeds: one table with intervals, differences and plots."""
+    from aesr1.experiment.recipe import read_experiment
+    from aesr1.experiment.run import ExperimentConfig, describe_plan, run_experiment
+
+    pairs = [value.partition("=") for value in values or ()]
+    if not all(equals for _, equals, _ in pairs):
+        raise AesError(f"--set {' '.join(values or ())} has no value", fix="write --set NAME=VALUE")
+    read = read_experiment(recipe, given={name: value for name, _, value in pairs})
+    if dry_run:
+        print_result(describe_plan(read, output))
+    else:
+        print(run_experiment(ExperimentConfig(read, output, jobs)), end="")
+
+
+@app.command()
 def score(
     paths: Annotated[list[str] | None, typer.Argument(help="Pictures, folders (searched within), globs.")] = None,
     files_from: Annotated[

@@ -57,9 +57,15 @@ def ratings_import_csv(
     val_share: Annotated[float, typer.Option(help="Without a split column: share drawn for validation.")] = 0.1,
     seed: Seed = 0,
     allow_missing: AllowMissing = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=VALUE,…", help="Only rows with one of these values; may be repeated."),
+    ] = None,
 ) -> None:
     """Your own ratings from a CSV table."""
     from aesr1.ratings.own_table import CsvConfig, import_csv
+
+    kept = [text.partition("=") for text in where or ()]
 
     print_result(
         import_csv(
@@ -75,6 +81,7 @@ def ratings_import_csv(
                 val_share=val_share,
                 seed=seed,
                 allow_missing=allow_missing,
+                where=tuple((column, tuple(values.split(","))) for column, _, values in kept),
             )
         )
     )

@@ -94,7 +94,7 @@ def evaluate(
         domain: tuple(column[np.isfinite(scores)] for column in (scores, human))
         for domain, (scores, human) in sets.items()
     }
-    filled = {domain: (_filled(scores), human) for domain, (scores, human) in sets.items()}
+    filled = {domain: (filled_scores(scores), human) for domain, (scores, human) in sets.items()}
     agreement = _agreement(scored, draws, seed)
     readable = sum(bool(row.readable) for row in every)
     ways = {row.decoding for row in every if row.score is not None} or {every[0].decoding}
@@ -195,8 +195,8 @@ def _scores(rows: Sequence[Prediction]) -> Column:
     return np.array([math.nan if row.score is None else row.score for row in rows], dtype=np.float64)
 
 
-def _filled(scores: Column) -> Column:
-    """Missing scores (NaN) become the mean of the others; empty if all are missing."""
+def filled_scores(scores: Column) -> Column:
+    """(n,) Missing scores (NaN) become the mean of the others; empty if all are missing."""
     known = scores[np.isfinite(scores)]
     if not known.size:
         return known

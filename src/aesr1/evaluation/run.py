@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -88,6 +89,21 @@ def evaluate_models(config: EvalConfig) -> Study:
     write_run(config.output, "eval", config, started=started, **asdict(made_with))
     write_json(config.output / "results.json", results)
     return study
+
+
+def read_evaluation(folder: Path) -> tuple[list[Rating], dict[str, list[Prediction]]]:
+    """The ratings and the models' predictions of a finished evaluation. AesError where the folder is none."""
+    try:
+        settings = json.loads((folder / "run.json").read_text())["config"]
+        ratings, models = (
+            tuple(map(Path, settings["ratings"])),
+            tuple((name, model) for name, model in settings["models"]),
+        )
+        config = EvalConfig(ratings, models, folder, split=settings["split"], domains=tuple(settings["domains"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise AesError(f"{folder} is no finished evaluation", fix="name the output folder of aesr1 eval") from error
+    rows = {name: read_rows(folder / f"predictions-{name}.jsonl", Prediction) for name, _ in models}
+    return chosen_ratings(config), rows
 
 
 def chosen_ratings(config: EvalConfig) -> list[Rating]:

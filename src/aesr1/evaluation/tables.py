@@ -81,9 +81,9 @@ def _entries(comparison: Comparison) -> dict[str, dict[str, Any]]:
 
 def to_markdown(study: Study, reasons: Mapping[str, Reasons | None] | None = None) -> str:
     """Tables of the metrics, the gains and what the reasons are like, and a note on the intervals."""
-    parts = [_markdown(each) for each in tables(study)]
+    parts = [markdown(each) for each in tables(study)]
     parts += [cell(note) for note in notes(study)]
-    parts += [_markdown(each) for each in (reasons_table(reasons or {}), claims_table(reasons or {})) if each]
+    parts += [markdown(each) for each in (reasons_table(reasons or {}), claims_table(reasons or {})) if each]
     return "\n\n".join([*parts, small_print(study)]) + "\n"
 
 
@@ -123,16 +123,16 @@ def _metrics_table(sections: Sections) -> Table:
         consecutive = comparison.differences[: len(comparison.evaluations) - 1]
         better = {(each.second, m.name) for each in consecutive for m in METRICS if _is_better(each.gain, m)}
         for each in comparison.evaluations:
-            values = [_value(each.scored.values.get(name), bold=(each.name, name) in better) for name in NAMES]
+            values = [shown_value(each.scored.values.get(name), bold=(each.name, name) in better) for name in NAMES]
             scored = f"{each.n_scored:,} of {each.n:,}"
-            rows.append([*label, each.name, scored, _value(each.parse_rate), *values])
+            rows.append([*label, each.name, scored, shown_value(each.parse_rate), *values])
     return _table(sections, "", ["scored", "readable", *TITLES.values()], rows)
 
 
 def _imputed_table(sections: Sections) -> Table:
     title = "With each missing score filled in with the mean of the model's other scores:"
     rows: list[Row] = [
-        [*label, each.name, *(_value(each.imputed.values.get(name)) for name in NAMES)]
+        [*label, each.name, *(shown_value(each.imputed.values.get(name)) for name in NAMES)]
         for label, comparison in sections
         for each in comparison.evaluations
     ]
@@ -145,7 +145,7 @@ def _differences_table(sections: Sections) -> Table:
     for label, comparison in sections:
         for pair in comparison.differences:
             gains = [pair.gain.values.get(name) for name in COMPARED]
-            values = [_value(gain, bold=gain is not None and gain.excludes_zero, sign="+") for gain in gains]
+            values = [shown_value(gain, bold=gain is not None and gain.excludes_zero, sign="+") for gain in gains]
             rows.append([*label, f"{pair.first} → {pair.second}", f"{pair.gain.n:,}", *values])
     return _table(sections, title, ["images", *(TITLES[name] for name in COMPARED)], rows)
 
@@ -153,7 +153,7 @@ def _differences_table(sections: Sections) -> Table:
 def _pairs_table(sections: Sections) -> Table:
     title = "Pairs that are ordered as people order them, by how far apart people rate the two (0–1):"
     rows: list[Row] = [
-        [*label, each.name, f"{each.pairs.n:,}", *(_value(each.pairs.values.get(name)) for name in PAIR_GAPS)]
+        [*label, each.name, f"{each.pairs.n:,}", *(shown_value(each.pairs.values.get(name)) for name in PAIR_GAPS)]
         for label, comparison in sections
         for each in comparison.evaluations
     ]
@@ -170,7 +170,7 @@ def reasons_table(reasons: Mapping[str, Reasons | None]) -> Table | None:
     """What the reasons of each model are like; None where no model gave any."""
     rows: list[Row] = [
         [name, f"{found.n:,}", f"{found.distinct_texts:.3f}", f"{found.distinct_bigrams:.3f}"]
-        + [_value(found.measures[measure]) for measure in REASON_TITLES]
+        + [shown_value(found.measures[measure]) for measure in REASON_TITLES]
         for name, found in reasons.items()
         if found is not None
     ]
@@ -182,7 +182,7 @@ def reasons_table(reasons: Mapping[str, Reasons | None]) -> Table | None:
 def claims_table(reasons: Mapping[str, Reasons | None]) -> Table | None:
     """How many claims of each model's reasons are right, by what they are about; None where there are none."""
     rows: list[Row] = [
-        [name, kind, f"{each.n:,}", _value(each.right), f"{each.chance:.3f}", _value(each.contradicted)]
+        [name, kind, f"{each.n:,}", shown_value(each.right), f"{each.chance:.3f}", shown_value(each.contradicted)]
         for name, found in reasons.items()
         for kind, each in (found.claims.items() if found else ())
     ]
@@ -208,7 +208,8 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _markdown(shown: Table) -> str:
+def markdown(shown: Table) -> str:
+    """A table under its title."""
     rows = [[cell(each) if isinstance(each, str) else _markdown_value(each) for each in row] for row in shown.rows]
     return "\n\n".join(part for part in (shown.title, table(shown.head, rows)) if part)
 
@@ -217,7 +218,8 @@ def _markdown_value(value: Value) -> str:
     return " ".join(part for part in (f"**{value.text}**" if value.bold else value.text, value.interval) if part)
 
 
-def _value(interval: Interval | None, *, bold: bool = False, sign: str = "") -> Value:
+def shown_value(interval: Interval | None, *, bold: bool = False, sign: str = "") -> Value:
+    """A number with three decimals and its interval, as a cell."""
     if interval is None:
         return Value("—")
     return Value(f"{interval.value:{sign}.3f}", f"[{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]", bold)
@@ -240,9 +242,7 @@ def small_print(study: Study) -> str:
         text += " Bold: better than the row before, the interval of the paired difference excluding 0."
     for name, each in study.datasets.items():
         if each.ceiling:
+            plcc, srcc = (_markdown_value(shown_value(found)) for found in (each.ceiling.plcc, each.ceiling.srcc))
             text += f" A second panel of as many raters{f' of {name}' if several else ''} would reach PLCC "
-            text += (
-                f"{_markdown_value(_value(each.ceiling.plcc))}, SRCC {_markdown_value(_value(each.ceiling.srcc))} "
-                f"({each.ceiling_n:,} images with votes)."
-            )
+            text += f"{plcc}, SRCC {srcc} ({each.ceiling_n:,} images with votes)."
     return text

@@ -49,6 +49,7 @@ class CsvConfig:
     val_share: float = 0.1
     seed: int = 0
     allow_missing: bool = False
+    where: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (column, the values of the rows that are kept)
 
 
 def import_csv(config: CsvConfig) -> Path:
@@ -56,6 +57,8 @@ def import_csv(config: CsvConfig) -> Path:
     started = time.time()
     ratings = list(read_csv(config))
     if not ratings:
+        if config.where:
+            raise AesError(f"no row of {config.file} has these values", fix="write --where as the table has them")
         raise AesError(f"{config.file} has a header but no rows", fix="check that this is the right file")
     missing = [rating.image for rating in ratings if not Path(rating.image).is_file()]
     if missing and not config.allow_missing:
@@ -82,6 +85,12 @@ def read_csv(config: CsvConfig) -> Iterator[Rating]:
     root = (config.images or config.file.parent).absolute()
     columns = header_of(config.file, separator=None)
     image, mean, votes = _columns(config, columns)
+    for column, _ in config.where:
+        if column not in columns:
+            raise AesError(
+                f"{config.file} has no column {column!r}; it has {', '.join(columns)}",
+                fix="name one of those to --where",
+            )
     low, high = _scale(config, votes)
     marks = _marks(votes, low, high)
     if not 0 <= config.val_share <= 1:
@@ -90,6 +99,8 @@ def read_csv(config: CsvConfig) -> Iterator[Rating]:
     seen: set[str] = set()
     separator = separator_of(config.file)
     for where, row in read_table(config.file, separator=separator):
+        if any(row[column].strip() not in values for column, values in config.where):
+            continue
         cells = {column: row[column] if column == image else plain_number(row[column], separator) for column in row}
         name = image_path(cells[image], where)
         require_unique(seen, name, where)
