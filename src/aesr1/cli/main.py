@@ -109,6 +109,12 @@ def evaluate(
             "--baselines", help="Also the mean of the split train, and regressions learnt from it; before all others."
         ),
     ] = False,
+    reason_judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL#MODEL", help="A server whose model says how much of the reasons is true of the pictures."
+        ),
+    ] = None,
     split: Annotated[
         str | None, typer.Option(help="Split to evaluate on. Default: test if there is one, else val.")
     ] = None,
@@ -142,6 +148,7 @@ def evaluate(
             prediction_files=tuple((name or Path(target).stem, Path(target)) for name, target in _named(predictions)),
             scale=scale,
             baselines=baselines,
+            reason_judge=reason_judge,
             split=split,
             domains=tuple(domain or ()),
             in_domain=tuple(in_domain or ()),

@@ -13,6 +13,7 @@ from aesr1 import metrics
 from aesr1.critique_text import DIMENSIONS, common_sentences, dimensions_of, find_leak, sentences, stance_of
 from aesr1.errors import AesError
 from aesr1.evaluation.claim_precision import ClaimPrecision, claim_precision
+from aesr1.evaluation.reason_judge import JudgedReasons
 from aesr1.evaluation.reasons import distinct_ngrams, distinct_texts, text_follows_picture, text_predicts_score
 from aesr1.facts.measured_facts import facts_in
 from aesr1.images.load import open_image
@@ -47,12 +48,14 @@ class Reasons:
     distinct_bigrams: float
     measures: Mapping[str, Interval | None]  # by the names of TITLES; None where there is too little to measure
     claims: Mapping[str, ClaimPrecision]  # by what they are about
+    judged: JudgedReasons | None = None  # what another model says of them, if it was asked
 
     def to_results(self) -> dict[str, Any]:
         """The entry in results.json."""
         named = {name: value and asdict(value) for name, value in self.measures.items()}
         counts = {"n": self.n, "distinct_texts": self.distinct_texts, "distinct_bigrams": self.distinct_bigrams}
-        return {**counts, **named, "claims": {kind: asdict(value) for kind, value in self.claims.items()}}
+        claims = {kind: asdict(value) for kind, value in self.claims.items()}
+        return {**counts, **named, "claims": claims, "judged": self.judged and asdict(self.judged)}
 
 
 def describe(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aesr1.contract import parse_reply
@@ -35,6 +35,7 @@ class EndpointJudge:
     config: EndpointConfig
     profile: Profile
     seed: int
+    critiques: Mapping[str, str] = field(default_factory=dict)  # by picture, where the profile asks about one
 
     @property
     def origins(self) -> list[Origin]:
@@ -112,7 +113,8 @@ async def _ask(judge: EndpointJudge, client: EndpointClient, image: str, pool: E
         url = await loop.run_in_executor(pool, _picture, image, judge.profile.max_pixels)
     except AesError as error:
         return replace(empty, error=error.problem.removeprefix(f"{image} "))
-    messages = judge.profile.messages({"type": "image_url", "image_url": {"url": url}})
+    picture = {"type": "image_url", "image_url": {"url": url}}
+    messages = judge.profile.messages(picture, judge.critiques.get(image, ""))
     if judge.profile.stem:
         messages.append({"role": "assistant", "content": judge.profile.stem})
     answer = await client.ask(messages, _fields(judge))

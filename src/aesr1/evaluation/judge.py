@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from aesr1.evaluation.endpoint_judge import ask_endpoint, endpoint_judge, is_address
 from aesr1.evaluation.local_judge import judge_locally
 from aesr1.evaluation.profile import Profile
 from aesr1.model.load import load
-from aesr1.model.predict import Origin, PredictSettings, has_no_error, origin_of, predict
-from aesr1.records import Prediction
+from aesr1.model.predict import (
+    Origin,
+    PredictSettings,
+    completed_rows,
+    has_no_error,
+    origin_of,
+    predict,
+    with_identity,
+)
+from aesr1.progress import progress_bar
+from aesr1.records import Appender, Prediction
 
 
 class Judge(NamedTuple):
@@ -47,6 +57,26 @@ def judge_of(model: str, profile: Profile, settings: PredictSettings) -> Judge:
     if profile.reading == "contract":
         return Judge([origin_of(vlm, settings)], ask_by_contract, has_no_error)
     return Judge([Origin(vlm.name, vlm.revision, profile.describe(settings.seed))], ask_by_profile, was_answered)
+
+
+def judged_rows(
+    judge: Judge, images: Sequence[str], path: Path, pool: Executor | None, *, title: str, by_content: bool = True
+) -> list[Prediction]:
+    """The row of each picture, in order. Rows are appended to the file; those that it has are not asked for again.
+
+    by_content: a copy of a picture gets the picture's row, and a picture that was changed is asked about again.
+    """
+    with Appender(path) as rows, progress_bar(title, total=len(images)) as progress:
+        done = completed_rows(rows, judge.origins, images, is_final=judge.is_final)
+        progress.advance(len(done))
+
+        def write(prediction: Prediction) -> None:
+            done[prediction.image] = with_identity(prediction) if by_content else prediction
+            rows.append(done[prediction.image])
+            progress.advance(1)
+
+        judge.ask([image for image in images if image not in done], write, pool)
+    return [done[image] for image in images]
 
 
 def was_answered(row: Prediction) -> bool:

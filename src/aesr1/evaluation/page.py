@@ -18,7 +18,7 @@ from aesr1.evaluation.compare import Evaluation
 from aesr1.evaluation.datasets import Study
 from aesr1.evaluation.describe import Reasons
 from aesr1.evaluation.provenance import Provenance
-from aesr1.evaluation.tables import Table, Value, claims_table, notes, reasons_table, small_print, tables
+from aesr1.evaluation.tables import Table, Value, claims_table, judged_table, notes, reasons_table, small_print, tables
 from aesr1.html_page import InlineThumbnail, fold, inline_thumbnail, render_page, short_names
 from aesr1.metrics import Column
 from aesr1.outputs import replaced_file
@@ -95,6 +95,7 @@ class Section:
     pictures: list[tuple[str, list[Card]]]
     reasons: list[tuple[str, str | Value]]  # measure and value
     claims: Table | None
+    judged: Table | None
 
 
 def write_page(
@@ -199,6 +200,7 @@ def _section(
         pictures=[(title, [card(pair) for pair in group]) for title, group in chosen.items()],
         reasons=list(zip(said.head[said.labels :], said.rows[0][said.labels :], strict=True)) if said else [],
         claims=claims_table({name: reasons.get(name)}),
+        judged=judged_table({name: reasons.get(name)}),
     )
 
 

@@ -16,6 +16,8 @@ from aesr1.errors import AesError
 
 PICTURE = "<image>"
 """Where the picture stands in a prompt."""
+CRITIQUE = "<critique>"
+"""Where the critique stands in a prompt about one."""
 READINGS = {
     "contract": "the contract's reply",
     "answer": "the number in the answer tags",
@@ -83,9 +85,10 @@ class Profile:
         low, high = self.scale
         return (value - low) / (high - low)
 
-    def messages(self, picture: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The question as chat messages, with this part as the picture."""
-        before, after = ([{"type": "text", "text": text}] if text else [] for text in self.prompt.split(PICTURE))
+    def messages(self, picture: Mapping[str, Any], critique: str = "") -> list[dict[str, Any]]:
+        """The question as chat messages, with this part as the picture, and with this critique where one stands."""
+        texts = [text.replace(CRITIQUE, critique) for text in self.prompt.split(PICTURE)]
+        before, after = ([{"type": "text", "text": text}] if text else [] for text in texts)
         system = [{"type": "text", "text": self.system}] if self.system else []
         asked = [("system", system), ("user", [*before, dict(picture), *after])]
         return [{"role": role, "content": parts} for role, parts in asked if parts]

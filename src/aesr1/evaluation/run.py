@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from aesr1.contract import MAX_PIXELS
@@ -16,17 +16,17 @@ from aesr1.evaluation.compare import by_domain
 from aesr1.evaluation.datasets import Study, compare_datasets
 from aesr1.evaluation.describe import describe, measure_pictures
 from aesr1.evaluation.endpoint_judge import is_address
-from aesr1.evaluation.judge import judge_of
+from aesr1.evaluation.judge import judge_of, judged_rows
 from aesr1.evaluation.page import write_page
 from aesr1.evaluation.profile import AESR1, Profile, load_profile
 from aesr1.evaluation.provenance import provenance
 from aesr1.evaluation.read_predictions import read_predictions
+from aesr1.evaluation.reason_judge import judge_reasons
 from aesr1.evaluation.tables import to_markdown, to_results
 from aesr1.images.prefetch import prefetch_pool
-from aesr1.model.predict import PredictSettings, completed_rows, with_identity
+from aesr1.model.predict import PredictSettings
 from aesr1.outputs import require_same_settings, write_json, write_run, write_text
-from aesr1.progress import progress_bar
-from aesr1.records import Appender, Prediction, Rating, ratings_file, ratings_of_split, read_rows
+from aesr1.records import Prediction, Rating, ratings_file, ratings_of_split, read_rows
 from aesr1.terminal import say
 
 
@@ -43,6 +43,7 @@ class EvalConfig:
     domains: tuple[str, ...] = ()  # data sets to evaluate on; default: all
     baselines: bool = False  # also score by regressions that are learnt from the split train
     in_domain: tuple[str, ...] = ()  # data sets that the models were trained on: their mean stands apart
+    reason_judge: str | None = None  # the address of a server that is asked whether the reasons are true
     profiles: tuple[tuple[str, str], ...] = ()  # (name of a model or "" for all, profile); default: the contract's
     max_pixels: int = MAX_PIXELS  # under the contract; a profile has its own
     predict_settings: PredictSettings = field(
@@ -70,15 +71,26 @@ def evaluate_models(config: EvalConfig) -> Study:
         name: read_predictions(file, ratings, name=name, scale=config.scale) for name, file in config.prediction_files
     }
     require_same_settings(config.output, config)
+    images = list(dict.fromkeys(rating.image for rating in ratings))  # two data sets may rate one picture
     with prefetch_pool(len(ratings)) as pool:
         predictions = (baseline_predictions(_of_train(config), ratings, pool) if config.baselines else {}) | given
         for name, model in config.models:
-            predictions[name] = _predictions(config, name, model, profiles[name], ratings, pool)
+            judge = judge_of(model, profiles[name], config.predict_settings)
+            path = config.output / f"predictions-{name}.jsonl"
+            predictions[name] = judged_rows(judge, images, path, pool, title=f"eval {name}")
             _warn_of_no_score(name, profiles[name], predictions[name])
         explained = [row.image for rows in predictions.values() for row in rows if row.reasoning]
         pictures = measure_pictures(explained, pool)
         study = compare_datasets(ratings, predictions, in_domain=config.in_domain)
         reasons = {name: describe(ratings, rows, pictures) for name, rows in predictions.items()}
+        if config.reason_judge:
+            of_rows = partial(
+                judge_reasons, config.reason_judge, config.predict_settings, output=config.output, pool=pool
+            )
+            reasons = {
+                name: found and replace(found, judged=of_rows(name, predictions[name]))
+                for name, found in reasons.items()
+            }
         made_with = provenance(_files(config))
         page = config.output / "results.html"
         write_page(page, study, ratings, predictions, reasons, made_with, pool=pool)
@@ -160,25 +172,6 @@ def chosen_profiles(config: EvalConfig) -> dict[str, Profile]:
                 profiles[name], max_pixels=config.max_pixels, max_new_tokens=settings.max_new_tokens
             )
     return profiles
-
-
-def _predictions(
-    config: EvalConfig, name: str, model: str, profile: Profile, ratings: Sequence[Rating], pool: Executor | None
-) -> list[Prediction]:
-    images = list(dict.fromkeys(rating.image for rating in ratings))  # two data sets may rate one picture
-    judge = judge_of(model, profile, config.predict_settings)
-    path = config.output / f"predictions-{name}.jsonl"
-    with Appender(path) as rows, progress_bar(f"eval {name}", total=len(images)) as progress:
-        done = completed_rows(rows, judge.origins, images, is_final=judge.is_final)
-        progress.advance(len(done))
-
-        def write(prediction: Prediction) -> None:
-            done[prediction.image] = with_identity(prediction)
-            rows.append(done[prediction.image])
-            progress.advance(1)
-
-        judge.ask([image for image in images if image not in done], write, pool)
-    return [done[image] for image in images]
 
 
 def _warn_of_no_score(name: str, profile: Profile, rows: Sequence[Prediction]) -> None:

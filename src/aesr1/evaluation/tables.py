@@ -83,7 +83,7 @@ def to_markdown(study: Study, reasons: Mapping[str, Reasons | None] | None = Non
     """Tables of the metrics, the gains and what the reasons are like, and a note on the intervals."""
     parts = [markdown(each) for each in tables(study)]
     parts += [cell(note) for note in notes(study)]
-    parts += [markdown(each) for each in (reasons_table(reasons or {}), claims_table(reasons or {})) if each]
+    parts += [markdown(each) for make in (reasons_table, claims_table, judged_table) if (each := make(reasons or {}))]
     return "\n\n".join([*parts, small_print(study)]) + "\n"
 
 
@@ -188,6 +188,23 @@ def claims_table(reasons: Mapping[str, Reasons | None]) -> Table | None:
     ]
     head = ["", "about", "claims", "right", "right about another picture", "contradicted"]
     return Table("Claims of the reasons that measuring can check:", head, rows, 2) if rows else None
+
+
+def judged_table(reasons: Mapping[str, Reasons | None]) -> Table | None:
+    """How much of each model's reasons is true by another model; None where none was asked."""
+    judged = {name: found.judged for name, found in reasons.items() if found and found.judged}
+    rows: list[Row] = [
+        [
+            name,
+            f"{each.n:,}",
+            *(shown_value(value) for value in (each.own, each.other)),
+            shown_value(each.difference, sign="+"),
+        ]
+        for name, each in judged.items()
+    ]
+    judge = ", ".join(sorted({each.judge for each in judged.values()}))
+    head = ["", "texts", "true", "true of another picture", "difference"]
+    return Table(f"How much of the reasons is true, 0–1, by {judge}:", head, rows, 1) if rows else None
 
 
 def _by_metric(agreement: Agreement, names: Iterable[str]) -> dict[str, dict[str, float] | None]:
