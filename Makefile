@@ -12,10 +12,10 @@ demo: .venv/train
 	$(BIN)/aesr1 demo -o $(DEMO)
 
 # Without the tests marked `slow`: four minutes on two cores. Before a change of what those hold: make test-all.
-test: check .venv/browser
+test: check .venv/browser .venv/xmp
 	$(PYTEST) -m "not slow"
 
-test-all: check .venv/browser
+test-all: check .venv/browser .venv/xmp
 	$(PYTEST)
 
 check: .venv/dev
@@ -42,7 +42,7 @@ bench-read-once: .venv/train
 	touch $@
 
 .venv/dev: .venv/bin/pip pyproject.toml constraints.txt
-	$(BIN)/pip install -q -c constraints.txt -e '.[train,data,serve,photos,baselines,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[train,data,serve,photos,xmp,baselines,dev]'
 	touch $@
 
 # The report is tried in a real browser. Without one (and without the right to install it) those tests skip.
@@ -50,3 +50,9 @@ bench-read-once: .venv/train
 	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then touch $@; \
 	elif apt-get update -qq && apt-get install -y -qq chromium chromium-driver; then touch $@; \
 	else echo 'no chromium: the browser tests will be skipped'; fi
+
+# Sidecars are written by the library exempi and read back by exiv2. Without them those tests skip.
+.venv/xmp: | .venv/bin/pip
+	@if command -v exiv2 >/dev/null && ldconfig -p | grep -q libexempi; then touch $@; \
+	elif apt-get update -qq && apt-get install -y -qq libexempi8 exiv2; then touch $@; \
+	else echo 'no exempi or exiv2: the tests of sidecars will be skipped'; fi

@@ -31,9 +31,9 @@ class RunningBar:
 
 
 @contextmanager
-def progress_bar(label: str, *, total: int) -> Iterator[RunningBar]:
-    """Show a bar while the block runs."""
+def progress_bar(label: str, *, total: int, quiet: bool = False) -> Iterator[RunningBar]:
+    """Show a bar while the block runs; with `quiet` none."""
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), _Rate(), TextColumn("left"), TimeRemainingColumn())
     note = TextColumn("{task.fields[note]}", markup=False)
-    with Progress(*columns, note, console=Console(stderr=True), transient=False) as progress:
+    with Progress(*columns, note, console=Console(stderr=True), disable=quiet) as progress:
         yield RunningBar(progress, progress.add_task(label, total=total, note=""))

@@ -102,6 +102,10 @@ class Prediction:
     size: int | None = None  # of the picture's file, in bytes
     mtime: float | None = None  # when the file was changed, in seconds since 1970
     content: str | None = None  # hash of the file
+    score_10: float | None = None  # the score on the scale 1–10
+    stars: int | None = None  # 1–5
+    percentile: float | None = None  # share of a reference set with a lower score, in percent
+    reference: str | None = None  # the name of that set
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from PIL import Image
 from aesr1 import Scorer
 from aesr1.app.predictions_table import write_table
 from aesr1.app.score import ScoreConfig, score_files
+from aesr1.app.score_table import print_table
 from aesr1.cli.main import main
 from aesr1.contract import LEVELS, reply_until_score
 from aesr1.errors import AesError
@@ -208,6 +209,7 @@ def test_the_command_prints_json_lines_on_stdout_alone(random_model, scene_folde
         (["score"], "no pictures were named", "name files"),
         (["score", "x.jpg", "--fast", "--samples", "2"], "fast scoring draws no samples", "leave out one"),
         (["score", "x.jpg", "--model", "./nowhere"], "no folder ./nowhere", "pass --model"),
+        (["score", "x.jpg", "--device", "tpu9"], "the device tpu9 cannot be used here", "use cpu"),
         (["score", "nothing/*.jpg"], "holds no pictures", "looked for"),
         (["report", "nothing.jsonl", "-o", "x.html"], "does not exist", "check the path"),
         (["cot", "build", "nothing.jsonl", "-o", "x"], "does not exist", "check the path"),
@@ -234,6 +236,47 @@ def test_a_users_mistake_is_two_lines_and_exit_1(arguments, problem, fix, tmp_pa
     assert error.startswith("error:") and problem in error
     assert advice.startswith("  fix:") and fix in advice
     assert not printed.out
+
+
+def scored(image: str, score: float | None, **more: object) -> Prediction:
+    return Prediction(image, score, 0.1, True, "Clear light.", "r", "m", "rev", "expectation", **more)
+
+
+def test_the_table_is_best_first_with_paths_below_the_current_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    rows = [
+        scored(str(tmp_path / "a" / "dull.jpg"), 0.2, stars=1, percentile=3.0, reference="lakes"),
+        scored("/far/broken.jpg", None, error="it is cut off"),
+        scored(str(tmp_path / "fine.jpg"), 0.8, stars=5, percentile=97.0, reference="lakes"),
+    ]
+    print_table(rows)
+    text = capsys.readouterr().out
+    lines = [line for line in text.splitlines() if ".jpg" in line]
+    assert [line.split()[1] for line in lines] == ["fine.jpg", "a/dull.jpg", "/far/broken.jpg"]
+    assert "★★★★★" in lines[0] and "97" in lines[0] and "it is cut off" in lines[2]
+    assert "share of lakes with a lower score" in " ".join(text.split())
+    print_table(rows, top=1)
+    assert capsys.readouterr().out.count(".jpg") == 1
+
+
+def test_quiet_prints_nothing_and_skip_scored_leaves_out_what_has_stars(random_model, scene_folder, tmp_path):
+    pytest.importorskip("libxmp", exc_type=Exception)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes((scene_folder / "00.png").read_bytes())
+    (tmp_path / "a.xmp").write_text(
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="2"/></rdf:RDF></x:xmpmeta>'
+    )
+    arguments = ["--model", random_model, "--max-new-tokens", "6", "--quiet", "--xmp", "--skip-scored"]
+    run = aesr1("score", tmp_path, *arguments, "-o", tmp_path / "rows.jsonl")
+    assert (run.returncode, run.stdout) == (0, ""), run.stderr
+    assert "1 of 2 pictures have stars" in run.stderr
+    assert [Path(row.image).name for row in read_rows(tmp_path / "rows.jsonl", Prediction)] == ["b.png"]
+    assert 'xmp:Rating="2"' in (tmp_path / "a.xmp").read_text()
+    assert (tmp_path / "b.xmp").exists()
+    again = aesr1("score", tmp_path, *arguments)
+    assert again.returncode == 0 and "2 of 2 pictures have stars" in again.stderr
 
 
 def test_help_and_version():
@@ -345,7 +388,7 @@ def test_names_that_are_no_text_or_hold_escape_sequences_are_escaped(random_mode
             (b"caf\xe9.png", b"red\x1b[31m.png", "日本.png".encode())
         )
     else:
-        assert b"level" in done.stdout and rb"caf\udce9.png" in done.stdout and rb"red\x1b[31m.png" in done.stdout
+        assert b"stars" in done.stdout and rb"caf\udce9.png" in done.stdout and rb"red\x1b[31m.png" in done.stdout
 
 
 def test_lists_of_names_in_every_form(tmp_path, monkeypatch):

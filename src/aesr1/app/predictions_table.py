@@ -7,18 +7,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from aesr1.app.score_table import best_first
 from aesr1.contract import level_of
 from aesr1.errors import AesError, install
 from aesr1.outputs import replaced_file
 from aesr1.records import Prediction
 
 TABLES = (".csv", ".parquet")
-COLUMNS = (
-    "image",
-    "score",
-    "level",
-    *(field.name for field in fields(Prediction) if field.name not in ("image", "score")),
-)
+FIRST = ("image", "score", "score_std", "score_10", "stars", "percentile", "reference", "level", "reasoning", "error")
+COLUMNS = (*FIRST, *(field.name for field in fields(Prediction) if field.name not in FIRST))
 
 
 def rows_file(output: Path) -> Path:
@@ -31,7 +28,8 @@ def rows_file(output: Path) -> Path:
 
 
 def write_table(rows: Sequence[Prediction], output: Path) -> None:
-    """Write a .csv or .parquet with a row for each picture. AesError where pyarrow is missing."""
+    """Write a .csv or .parquet with a row for each picture, best first. AesError where pyarrow is missing."""
+    rows = best_first(rows)
     cells = [{"level": level_of(row.score) if row.score is not None else None, **asdict(row)} for row in rows]
     with replaced_file(output) as part:
         if output.suffix == ".csv":

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aesr1.app.predictions_table import TABLES, rows_file, write_table
+from aesr1.app.reference_scores import reference_of_model, reference_of_rows, with_meaning
+from aesr1.app.xmp_sidecar import is_rated
 from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
 from aesr1.images.find import find_images
@@ -43,13 +45,22 @@ class Scorer:
         max_pixels: int | None = None,
         device: str | None = None,
         settings: PredictSettings | None = None,
+        reference: Path | None = None,
     ) -> None:
-        """`model`: a folder, a hub id, None for the embedded photo model. `max_pixels` caps a picture's area."""
-        from aesr1.model.load import DEFAULT, load
-        from aesr1.model.predict import PredictSettings
+        """`model`: a folder, a hub id, None for the embedded photo model. `max_pixels` caps a picture's area.
+
+        `reference`: rows of an earlier scoring with this model, which percentiles and stars then refer to.
+        """
+        from aesr1.model.load import DEFAULT, checkpoint_folder, load
+        from aesr1.model.predict import PredictSettings, origin_of
 
         self.vlm = load(model or DEFAULT, max_pixels=max_pixels or MAX_PIXELS, device=device, for_scoring=True)
         self.settings = settings or PredictSettings()
+        self.reference = None
+        if reference is not None:
+            self.reference = reference_of_rows(reference, origin_of(self.vlm, self.settings))
+        elif not self.settings.samples and (folder := checkpoint_folder(model or DEFAULT)):
+            self.reference = reference_of_model(folder, fast=self.settings.fast)
 
     def score(self, images: Iterable[ImageSource]) -> list[Prediction]:
         """One prediction an image, in order; score and std are 0–1. A bad picture is a row with its error.
@@ -66,7 +77,7 @@ class Scorer:
         if isinstance(images, str | Path | bytes) or not hasattr(images, "__iter__") or hasattr(images, "read"):
             raise AesError(f"score takes a list of pictures, not one {type(images).__name__}", fix="write score([…])")
 
-        return predict(self.vlm, images, self.settings, pool=pool)
+        return (with_meaning(row, self.reference) for row in predict(self.vlm, images, self.settings, pool=pool))
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,10 @@ class ScoreConfig:
     output: Path | None = None  # .jsonl, appended and resumed; or .csv or .parquet, made of a .jsonl beside it
     max_pixels: int | None = None
     settings: PredictSettings | None = None
+    device: str | None = None  # cuda, mps, cpu; default: the best that is there
+    reference: Path | None = None  # rows of an earlier scoring
+    quiet: bool = False  # no progress bar
+    skip_rated: bool = False  # leave out pictures that have stars in a sidecar or in their own metadata
 
     def __post_init__(self) -> None:
         if self.output is not None:
@@ -89,26 +104,40 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
     paths, warnings = find_images(config.inputs)
     for warning in warnings:
         say(warning)
+    if config.skip_rated:
+        unrated = [path for path in paths if not is_rated(str(path))]
+        say(f"{len(paths) - len(unrated):,} of {len(paths):,} pictures have stars and are left out")
+        paths = unrated
+    if not paths:
+        return
     with prefetch_pool(len(paths)) as pool:
-        scorer = Scorer(config.model, max_pixels=config.max_pixels, settings=config.settings)
+        scorer = Scorer(
+            config.model,
+            max_pixels=config.max_pixels,
+            device=config.device,
+            settings=config.settings,
+            reference=config.reference,
+        )
         if config.output is None:
-            with progress_bar("score", total=len(paths)) as progress:
+            with progress_bar("score", total=len(paths), quiet=config.quiet) as progress:
                 for prediction in scorer.stream(paths, pool=pool):
                     progress.advance(1)
                     yield prediction
             return
         rows = []
-        for prediction in _resumed(scorer, paths, rows_file(config.output), pool):
+        for prediction in _resumed(scorer, paths, rows_file(config.output), pool, quiet=config.quiet):
             rows.append(prediction)
             yield prediction
         if config.output.suffix in TABLES:
             write_table(rows, config.output)
 
 
-def _resumed(scorer: Scorer, paths: Sequence[Path], output: Path, pool: Executor | None) -> Iterator[Prediction]:
+def _resumed(
+    scorer: Scorer, paths: Sequence[Path], output: Path, pool: Executor | None, *, quiet: bool
+) -> Iterator[Prediction]:
     from aesr1.model.predict import completed_rows, origin_of, with_identity
 
-    with Appender(output) as rows, progress_bar("score", total=len(paths)) as progress:
+    with Appender(output) as rows, progress_bar("score", total=len(paths), quiet=quiet) as progress:
         done = completed_rows(rows, [origin_of(scorer.vlm, scorer.settings)], list(map(str, paths)))
         todo = [path for path in paths if str(path) not in done]
         progress.advance(len(paths) - len(todo))
@@ -116,4 +145,4 @@ def _resumed(scorer: Scorer, paths: Sequence[Path], output: Path, pool: Executor
             done[prediction.image] = with_identity(prediction)
             rows.append(done[prediction.image])
             progress.advance(1)
-    yield from (done[str(path)] for path in paths)
+    yield from (with_meaning(done[str(path)], scorer.reference) for path in paths)  # a row may be of an older version

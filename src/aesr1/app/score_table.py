@@ -1,7 +1,8 @@
-"""Prints predictions as a table."""
+"""Prints predictions as a table, best first."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,22 +10,39 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from aesr1.contract import level_of
 from aesr1.records import Prediction
 from aesr1.terminal import printable
 
 
-def print_table(predictions: Sequence[Prediction]) -> None:
-    """One row a picture: score 0–1 with its score_std, level, reasons or what went wrong. Text is never markup."""
-    table = Table("picture", "score 0–1", "±", "level", "reasons", show_lines=False)
-    for row in predictions:
-        name = Text(printable(Path(row.image).name))
+def best_first(rows: Sequence[Prediction]) -> list[Prediction]:
+    """The rows by falling score; those without a score are last. Equal ones stay in order."""
+    return sorted(rows, key=lambda row: 1.0 if row.score is None else -row.score)
+
+
+def print_table(rows: Sequence[Prediction], *, top: int | None = None) -> None:
+    """One row a picture, best first: stars, score with its score_std, percentile, reasons or what went wrong.
+
+    `top`: only so many. Paths are relative to the current folder where they lie in it. Text is never markup.
+    """
+    reference = next((row.reference for row in rows if row.reference), None)
+    percentile = ["percentile"] if reference else []
+    caption = f"percentile: share of {reference} with a lower score; each number of stars has a fifth of them"
+    table = Table("picture", "stars", "score 0–1", "±", *percentile, "reasons", caption=caption if reference else None)
+    for row in best_first(rows)[:top]:
+        name = Text(printable(_relative(row.image)))
         if row.score is None:
-            table.add_row(name, "—", "", "", Text(printable(row.error or "no score"), style="red"))
+            table.add_row(
+                name, "", "—", *[""] * (1 + len(percentile)), Text(printable(row.error or "no score"), style="red")
+            )
             continue
         silent = "(unreadable reply; the answer was forced)" if row.reply else "(scored without reasoning)"
-        reasons = row.reasoning or silent
         std = "" if row.score_std is None else f"{row.score_std:.2f}"
-        table.add_row(name, f"{row.score:.3f}", std, level_of(row.score), Text(printable(reasons)))
-    console = Console()
-    console.print(table)
+        share = ["" if row.percentile is None else f"{row.percentile:.0f}"] if reference else []
+        stars = "★" * row.stars if row.stars else ""
+        table.add_row(name, stars, f"{row.score:.3f}", std, *share, Text(printable(row.reasoning or silent)))
+    Console().print(table)
+
+
+def _relative(path: str) -> str:
+    folder = str(Path.cwd())
+    return os.path.relpath(path, folder) if path.startswith(folder + os.sep) else path

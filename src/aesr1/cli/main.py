@@ -221,6 +221,21 @@ def score(
         ),
     ] = None,
     as_json: Json = False,
+    top: Annotated[int | None, typer.Option(min=1, help="Print only so many of the best.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no table and no progress.")] = False,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Rows (.jsonl) of an earlier scoring: percentiles and stars then refer to those pictures."),
+    ] = None,
+    xmp: Annotated[
+        bool, typer.Option("--xmp", help="Write stars and reasons into XMP sidecars; a person's rating always stays.")
+    ] = False,
+    skip_scored: Annotated[
+        bool, typer.Option("--skip-scored", help="Leave out pictures that have stars in a sidecar or in their file.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="cuda, cuda:1, mps or cpu. Default: the best that is there.")
+    ] = None,
     samples: Samples = 0,
     temperature: Temperature = 0.6,
     seed: Seed = 0,
@@ -235,12 +250,15 @@ def score(
     """
     from aesr1.app.score import DEFAULT_MODEL_NOTE, ScoreConfig, score_files
     from aesr1.app.score_table import print_table
+    from aesr1.app.xmp_sidecar import write_sidecars, xmp_library
     from aesr1.images.find import read_list
     from aesr1.model.predict import PredictSettings
 
     inputs = (*(paths or []), *(read_list(files_from, null=null) if files_from else []))
     if not inputs:
         raise AesError("no pictures were named", fix="name files, folders or globs, or pass --files-from LIST")
+    if xmp or skip_scored:
+        xmp_library()  # before hours of scoring
     settings = PredictSettings(
         batch_size=batch_size,
         samples=samples,
@@ -249,20 +267,28 @@ def score(
         max_new_tokens=max_new_tokens,
         fast=fast,
     )
-    if model is None:
+    if model is None and not quiet:
         say(DEFAULT_MODEL_NOTE)
+    config = ScoreConfig(
+        inputs, model, output, max_pixels, settings, device, reference, quiet=quiet, skip_rated=skip_scored
+    )
     rows = []
-    for row in score_files(ScoreConfig(inputs, model, output, max_pixels, settings)):
+    for row in score_files(config):
         rows.append(row)
         if as_json:
             print(json.dumps(asdict(row)), flush=True)
-    if not as_json:
-        print_table(rows)
+    if not as_json and not quiet:
+        print_table(rows, top=top)
+    if xmp:
+        made = write_sidecars(rows)
+        say(f"sidecars: {made.written:,} written, {made.kept:,} with a person's rating, which stays")
+        if made.problems:
+            say(f"{len(made.problems):,} sidecars are as they were, first: {made.problems[0]}")
     failed = [row for row in rows if row.score is None]
     if failed:
         first = f"{failed[0].image}: {failed[0].error}"
         say(f"{len(failed):,} of {len(rows):,} failed, first: {first}")
-    if len(failed) == len(rows):
+    if rows and len(failed) == len(rows):
         raise typer.Exit(1)
 
 

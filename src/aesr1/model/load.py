@@ -80,7 +80,7 @@ def load(
     transformers_logging.disable_progress_bar()
     path = _checkpoint_path(name)
     config, processor = read or load_config(name, max_pixels=max_pixels)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _usable_device(device) if device else "cuda" if torch.cuda.is_available() else "cpu"
     precision = torch.float32 if dtype == "auto" and device == "cpu" else dtype
     if base := base_model_of(path):
         base_model = load(base, max_pixels=max_pixels, device="cpu", dtype="float32", attention=attention)
@@ -109,6 +109,18 @@ def load(
         model._weight_conversions = [renaming for renaming in renamings if renaming.was_used()]
     revision = getattr(config, "_commit_hash", None) or weights_hash(Path(path))
     return Vlm(_ready(model, device, for_scoring), processor, name, revision, max_pixels)
+
+
+def _usable_device(device: str) -> str:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise AesError(
+            f"the device {device} cannot be used here: {reason}",
+            fix="use cpu, or what torch has here: cuda, cuda:1, mps",
+        ) from error
+    return device
 
 
 def _ready(model: Any, device: str, for_scoring: bool) -> Any:
@@ -178,6 +190,12 @@ def _checkpoint_path(name: str) -> str:
         )
     check_stamp(folder)
     return str(folder.absolute())  # a LoRA adapter stores this name
+
+
+def checkpoint_folder(name: str) -> Path | None:
+    """The folder of an embedded or local model; None for a hub id. AesError as `load`."""
+    path = Path(_checkpoint_path(name))
+    return path if path.is_dir() else None
 
 
 def _folders_in(parent: Path) -> list[str]:

@@ -1,0 +1,138 @@
+"""Writes stars and reasons into XMP sidecars, beside what other programs wrote, and never over a person's rating."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from aesr1.errors import AesError, install
+from aesr1.outputs import write_text
+from aesr1.records import Prediction
+
+XMP = "http://ns.adobe.com/xap/1.0/"
+DUBLIN_CORE = "http://purl.org/dc/elements/1.1/"
+OURS, PREFIX = "urn:aesr1:xmp:1.0:", "aesr1"
+"""Our own properties. Rating and Reason among them repeat what we wrote for all programs, so that we know it again."""
+EXIF_RATING = 0x4746
+"""Where Windows and cameras keep stars."""
+LANGUAGE = "x-default"
+
+
+class Sidecars(NamedTuple):
+    """What came of writing."""
+
+    written: int
+    kept: int  # with a person's rating, which stays
+    problems: list[str]  # of sidecars that cannot be read or written; they are as they were
+
+
+def write_sidecars(rows: Iterable[Prediction]) -> Sidecars:
+    """Write `xmp:Rating` and `dc:description` of each scored row into its sidecar.
+
+    A rating or description that we did not write stays, in the sidecar or in the picture's own metadata; what we say
+    is then in our own properties alone. AesError where the XMP library is missing.
+    """
+    xmp_library().XMPMeta.register_namespace(OURS, PREFIX)
+    scored = [row for row in rows if row.score is not None]
+    written, problems = 0, []
+    for row, path in zip(scored, sidecar_paths([row.image for row in scored]), strict=True):
+        try:
+            written += _write(row, path)
+        except AesError as error:
+            problems.append(error.problem)
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror}")
+    return Sidecars(written, len(scored) - written - len(problems), problems)
+
+
+def sidecar_paths(images: Sequence[str]) -> list[Path]:
+    """The sidecar of each picture: the one that exists, else `name.xmp` as Adobe names it.
+
+    Where pictures share a name but for its ending, as raw and JPEG do, `name.ext.xmp` as darktable names it.
+    """
+    stems = Counter(Path(image).with_suffix("") for image in dict.fromkeys(images))
+    found = []
+    for image in images:
+        whole, short = Path(f"{image}.xmp"), Path(image).with_suffix(".xmp")
+        alone = stems[Path(image).with_suffix("")] == 1
+        found.append(whole if whole.exists() or not alone else short)
+    return found
+
+
+def is_rated(image: str) -> bool:
+    """Whether a picture has stars, ours or a person's, in a sidecar or in its own metadata."""
+    for path in (Path(f"{image}.xmp"), Path(image).with_suffix(".xmp")):
+        if path.exists() and _read(path).does_property_exist(XMP, "Rating"):
+            return True
+    return _has_own_rating(image)
+
+
+def _write(row: Prediction, path: Path) -> bool:
+    """Write one sidecar; False where a person's rating stays."""
+    meta = _read(path)
+    ours = _text(meta, OURS, "Rating")
+    there = _text(meta, XMP, "Rating")
+    by_person = (there is not None and there != ours) or (there is None and _has_own_rating(row.image))
+    if not by_person:
+        meta.set_property(XMP, "Rating", str(row.stars))
+        meta.set_property(OURS, "Rating", str(row.stars))
+    description = _description(meta)
+    if row.reasoning and description in (None, "", _text(meta, OURS, "Reason")):
+        meta.set_localized_text(DUBLIN_CORE, "description", LANGUAGE, LANGUAGE, row.reasoning)
+    if row.reasoning:
+        meta.set_property(OURS, "Reason", row.reasoning)
+    meta.set_property(OURS, "Score", f"{row.score:.4f}")
+    meta.set_property(OURS, "Model", f"{row.model} {row.revision}")
+    write_text(path, meta.serialize_to_str(omit_packet_wrapper=True))
+    return not by_person
+
+
+def _read(path: Path) -> Any:
+    """The sidecar's content, empty where there is none. AesError where it is no XMP."""
+    library = xmp_library()
+    meta = library.XMPMeta()
+    if not path.exists():
+        return meta
+    try:
+        meta.parse_from_str(path.read_text(encoding="utf-8-sig"), xmpmeta_wrap=False)
+    except (OSError, ValueError, library.XMPError) as error:
+        raise AesError(
+            f"the sidecar {path} cannot be read: {error}", fix="mend or move it; it was not changed"
+        ) from error
+    return meta
+
+
+def _text(meta: Any, namespace: str, name: str) -> str | None:
+    return str(meta.get_property(namespace, name)) if meta.does_property_exist(namespace, name) else None
+
+
+def _description(meta: Any) -> str | None:
+    if not meta.does_property_exist(DUBLIN_CORE, "description"):
+        return None
+    return str(meta.get_localized_text(DUBLIN_CORE, "description", None, LANGUAGE))
+
+
+def _has_own_rating(image: str) -> bool:
+    """Whether stars stand in the file of the picture: in its XMP, or in the tag of EXIF. A broken file has none."""
+    with suppress(Exception), Image.open(image) as picture:
+        return bool(picture.getexif().get(EXIF_RATING)) or ":Rating" in str(picture.info.get("xmp", b""))
+    return False
+
+
+def xmp_library() -> Any:
+    """The XMP library. AesError says what to install."""
+    try:
+        import libxmp
+    except ImportError as error:
+        raise AesError("XMP sidecars need python-xmp-toolkit", fix=install("xmp")) from error
+    except Exception as error:  # ExempiLoadError, which the package itself defines
+        raise AesError(
+            "python-xmp-toolkit does not find the library exempi",
+            fix="install it: apt install libexempi8, brew install exempi",
+        ) from error
+    return libxmp
