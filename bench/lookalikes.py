@@ -17,7 +17,7 @@ from PIL import Image, ImageEnhance
 
 from aesr1.images.find import find_images
 from aesr1.images.load import open_image
-from aesr1.ratings.look_alikes import grey_fingerprint, look_alikes
+from aesr1.images.look_alikes import grey_fingerprint, look_alikes, look_alikes_of_all
 from aesr1.tiny.scenes import draw_scene, sample_scene
 
 BITS = 6
@@ -81,12 +81,6 @@ def main() -> None:
         share = sum((i, i) in found for i in range(n)) / n
         share_hashed = float(((bits != hashes(copies)).sum(axis=1) <= BITS).mean())
         print(f"{name:20} found: ours {share:.3f}, difference hash {share_hashed:.3f}")
-
-
-def look_alikes_of_all(thumbnails: np.ndarray) -> set[tuple[int, int]]:
-    """Look-alikes among all pictures: one comparison of two halves for each bit of the index, which is fast."""
-    index = np.arange(len(thumbnails))
-    return {pair for bit in range(len(thumbnails).bit_length()) for pair in look_alikes(thumbnails, index >> bit & 1)}
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from aesr1.errors import AesError
+from aesr1.images.look_alikes import grey_fingerprint, look_alikes
 from aesr1.ratings.check import CheckConfig, check, to_text
-from aesr1.ratings.look_alikes import grey_fingerprint, look_alikes
 from aesr1.tiny.album import AlbumConfig, make_album
 from aesr1.tiny.scenes import draw_scene, sample_scene
 

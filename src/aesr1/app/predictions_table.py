@@ -36,7 +36,7 @@ def write_table(rows: Sequence[Prediction], output: Path) -> None:
             with part.open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
                 table = csv.DictWriter(file, COLUMNS)
                 table.writeheader()
-                table.writerows({name: _harmless(cell) for name, cell in row.items()} for row in cells)
+                table.writerows({name: harmless(cell) for name, cell in row.items()} for row in cells)
             return
         try:
             from pyarrow import Table
@@ -47,8 +47,8 @@ def write_table(rows: Sequence[Prediction], output: Path) -> None:
         write_parquet(Table.from_pydict(columns), part)
 
 
-def _harmless(cell: object) -> object:
-    """A text that a spreadsheet would run as a formula gets a quote in front."""
+def harmless(cell: object) -> object:
+    """The cell; a text that a spreadsheet would run as a formula gets a quote in front."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 

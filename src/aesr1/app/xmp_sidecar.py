@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,10 +66,29 @@ def sidecar_paths(images: Sequence[str]) -> list[Path]:
 
 def is_rated(image: str) -> bool:
     """Whether a picture has stars, ours or a person's, in a sidecar or in its own metadata."""
-    for path in (Path(f"{image}.xmp"), Path(image).with_suffix(".xmp")):
-        if path.exists() and _read(path).does_property_exist(XMP, "Rating"):
-            return True
-    return _has_own_rating(image)
+    return any(there is not None for there, _ in _ratings(image)) or _has_own_rating(image)
+
+
+def rating_of(image: str) -> int | None:
+    """The stars that a person gave a picture in a sidecar; None where there are none, or where they are ours."""
+    for there, ours in _ratings(image):
+        if there is not None and there != ours:
+            with suppress(ValueError):
+                return round(float(there))
+    return None
+
+
+def _ratings(image: str) -> Iterator[tuple[str | None, str | None]]:
+    """The rating in each sidecar of a picture, and what we wrote there; a sidecar that cannot be read has none."""
+    for path in _existing_sidecars(image):
+        xmp_library()
+        with suppress(AesError):
+            meta = _read(path)
+            yield _text(meta, XMP, "Rating"), _text(meta, OURS, "Rating")
+
+
+def _existing_sidecars(image: str) -> list[Path]:
+    return [path for path in (Path(f"{image}.xmp"), Path(image).with_suffix(".xmp")) if path.exists()]
 
 
 def _write(row: Prediction, path: Path) -> bool:

@@ -293,6 +293,41 @@ def score(
 
 
 @app.command()
+def pick(
+    paths: Annotated[list[str], typer.Argument(help="Pictures, folders (searched within), globs.")],
+    output: Output,
+    model: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded photo model.")] = None,
+    keep_stars: Annotated[int, typer.Option(help="Keep from so many stars; 6 keeps none.")] = 4,
+    drop_stars: Annotated[int, typer.Option(help="Drop up to so many stars; 0 drops none but worse of a group.")] = 2,
+    seconds: Annotated[float, typer.Option(help="Longest time between two pictures of a burst.")] = 2.0,
+    reference: Annotated[
+        Path | None, typer.Option(help="Rows (.jsonl) of an earlier scoring, which stars then refer to.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cuda, cuda:1, mps or cpu. Default: the best that is there.")
+    ] = None,
+    batch_size: BatchSize = 16,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    max_new_tokens: MaxNewTokens = 512,
+    fast: Fast = False,
+) -> None:
+    """Propose the best of similar pictures, and what to keep: lists and a page. Nothing is moved or deleted."""
+    from aesr1.app.pick import PickConfig, pick_files
+    from aesr1.app.score import DEFAULT_MODEL_NOTE
+    from aesr1.model.predict import PredictSettings
+
+    settings = PredictSettings(batch_size=batch_size, max_new_tokens=max_new_tokens, fast=fast)
+    config = PickConfig(
+        tuple(paths), output, model, keep_stars, drop_stars, seconds, max_pixels, settings, device, reference
+    )
+    if model is None:
+        say(DEFAULT_MODEL_NOTE)
+    picked = pick_files(config)
+    counts = ", ".join(f"{count:,} {name}" for name, count in picked.counts.items())
+    print_result(f"{output / 'picks.html'}: {counts}; {len(picked.groups):,} groups of similar pictures")
+
+
+@app.command()
 def report(
     predictions: Annotated[Path, typer.Argument(help="predictions.jsonl")],
     output: Page,

@@ -1,4 +1,4 @@
-"""Finds pictures of different splits that look alike, by the edges of small grey copies.
+"""Finds pictures that look alike, by the edges of small grey copies.
 
 A 64-bit difference hash missed half of the copies of smooth pictures (bench/lookalikes.py).
 """
@@ -56,6 +56,24 @@ def look_alikes(
                 close = (_edges(thumbnails[a]) * _edges(thumbnails[b])).sum(axis=1) >= alike
                 for one, other in zip(a[close].tolist(), b[close].tolist(), strict=True):
                     yield min(one, other), max(one, other)
+
+
+def look_alikes_of_all(thumbnails: NDArray[np.uint8], *, alike: float = MIN_CORRELATION) -> set[tuple[int, int]]:
+    """As `look_alikes`, among all of (n, SIDE × SIDE): two halves are compared for each bit of the index."""
+    index = np.arange(len(thumbnails))
+    bits = range(len(thumbnails).bit_length())
+    return {pair for bit in bits for pair in look_alikes(thumbnails, index >> bit & 1, alike=alike)}
+
+
+def roughly_alike(one: bytes, other: bytes) -> float:
+    """The correlation of two fingerprints at 8 × 8, −1 to 1: high where the same scene was taken twice; 0 if flat."""
+    half = SIDE // 2
+    squares = [
+        np.frombuffer(grey, np.uint8).reshape(half, 2, half, 2).mean(axis=(1, 3)).ravel() for grey in (one, other)
+    ]
+    if min(each.std() for each in squares) < FLAT:
+        return 0.0
+    return float(np.corrcoef(*squares)[0, 1])
 
 
 def _edges(thumbnails: NDArray[np.uint8]) -> Vectors:
