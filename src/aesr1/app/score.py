@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aesr1.app.calibration import load_calibration
 from aesr1.app.predictions_table import TABLES, rows_file, write_table
 from aesr1.app.reference_scores import reference_of_model, reference_of_rows, with_meaning
 from aesr1.app.xmp_sidecar import is_rated
@@ -46,20 +47,26 @@ class Scorer:
         device: str | None = None,
         settings: PredictSettings | None = None,
         reference: Path | None = None,
+        calibration: Path | None = None,
     ) -> None:
         """`model`: a folder, a hub id, None for the embedded photo model. `max_pixels` caps a picture's area.
 
         `reference`: rows of an earlier scoring with this model, which percentiles and stars then refer to.
+        `calibration`: a file of `aesr1 calibrate`, which turns scores into those of one person.
         """
         from aesr1.model.load import DEFAULT, checkpoint_folder, load
         from aesr1.model.predict import PredictSettings, origin_of
 
         self.vlm = load(model or DEFAULT, max_pixels=max_pixels or MAX_PIXELS, device=device, for_scoring=True)
         self.settings = settings or PredictSettings()
-        self.reference = None
+        self.origin, self.reference = origin_of(self.vlm, self.settings), None
+        self.calibration = load_calibration(calibration) if calibration else None
+        if self.calibration:
+            self.calibration.require(self.origin)
+            self.origin = self.calibration.origin(self.origin)
         if reference is not None:
-            self.reference = reference_of_rows(reference, origin_of(self.vlm, self.settings))
-        elif not self.settings.samples and (folder := checkpoint_folder(model or DEFAULT)):
+            self.reference = reference_of_rows(reference, self.origin)
+        elif not self.settings.samples and not self.calibration and (folder := checkpoint_folder(model or DEFAULT)):
             self.reference = reference_of_model(folder, fast=self.settings.fast)
 
     def score(self, images: Iterable[ImageSource]) -> list[Prediction]:
@@ -77,7 +84,12 @@ class Scorer:
         if isinstance(images, str | Path | bytes) or not hasattr(images, "__iter__") or hasattr(images, "read"):
             raise AesError(f"score takes a list of pictures, not one {type(images).__name__}", fix="write score([…])")
 
-        return (with_meaning(row, self.reference) for row in predict(self.vlm, images, self.settings, pool=pool))
+        return map(self._finished, predict(self.vlm, images, self.settings, pool=pool))
+
+    def _finished(self, row: Prediction) -> Prediction:
+        if self.calibration:
+            row = replace(self.calibration.calibrated(row), decoding=self.origin.decoding)
+        return with_meaning(row, self.reference)
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,7 @@ class ScoreConfig:
     settings: PredictSettings | None = None
     device: str | None = None  # cuda, mps, cpu; default: the best that is there
     reference: Path | None = None  # rows of an earlier scoring
+    calibration: Path | None = None  # a file of `aesr1 calibrate`
     quiet: bool = False  # no progress bar
     skip_rated: bool = False  # leave out pictures that have stars in a sidecar or in their own metadata
 
@@ -117,6 +130,7 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
             device=config.device,
             settings=config.settings,
             reference=config.reference,
+            calibration=config.calibration,
         )
         if config.output is None:
             with progress_bar("score", total=len(paths), quiet=config.quiet) as progress:
@@ -135,10 +149,10 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
 def _resumed(
     scorer: Scorer, paths: Sequence[Path], output: Path, pool: Executor | None, *, quiet: bool
 ) -> Iterator[Prediction]:
-    from aesr1.model.predict import completed_rows, origin_of, with_identity
+    from aesr1.model.predict import completed_rows, with_identity
 
     with Appender(output) as rows, progress_bar("score", total=len(paths), quiet=quiet) as progress:
-        done = completed_rows(rows, [origin_of(scorer.vlm, scorer.settings)], list(map(str, paths)))
+        done = completed_rows(rows, [scorer.origin], list(map(str, paths)))
         todo = [path for path in paths if str(path) not in done]
         progress.advance(len(paths) - len(todo))
         for prediction in scorer.stream(todo, pool=pool):

@@ -16,6 +16,7 @@ from aesr1 import __version__
 from aesr1.cli.cot import cot
 from aesr1.cli.options import (
     BatchSize,
+    Device,
     Fast,
     Json,
     MaxNewTokens,
@@ -227,15 +228,16 @@ def score(
         Path | None,
         typer.Option(help="Rows (.jsonl) of an earlier scoring: percentiles and stars then refer to those pictures."),
     ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="A file of aesr1 calibrate: the scores become those of one person.")
+    ] = None,
     xmp: Annotated[
         bool, typer.Option("--xmp", help="Write stars and reasons into XMP sidecars; a person's rating always stays.")
     ] = False,
     skip_scored: Annotated[
         bool, typer.Option("--skip-scored", help="Leave out pictures that have stars in a sidecar or in their file.")
     ] = False,
-    device: Annotated[
-        str | None, typer.Option(help="cuda, cuda:1, mps or cpu. Default: the best that is there.")
-    ] = None,
+    device: Device = None,
     samples: Samples = 0,
     temperature: Temperature = 0.6,
     seed: Seed = 0,
@@ -270,7 +272,7 @@ def score(
     if model is None and not quiet:
         say(DEFAULT_MODEL_NOTE)
     config = ScoreConfig(
-        inputs, model, output, max_pixels, settings, device, reference, quiet=quiet, skip_rated=skip_scored
+        inputs, model, output, max_pixels, settings, device, reference, calibration, quiet=quiet, skip_rated=skip_scored
     )
     rows = []
     for row in score_files(config):
@@ -293,6 +295,29 @@ def score(
 
 
 @app.command()
+def calibrate(
+    ratings_file: Annotated[
+        Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl of 20 pictures or more that one person rated.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The calibration, a .json for score --calibration.")],
+    model: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded photo model.")] = None,
+    device: Device = None,
+    batch_size: BatchSize = 16,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    max_new_tokens: MaxNewTokens = 512,
+    fast: Fast = False,
+    seed: Seed = 0,
+) -> None:
+    """Learn one person's taste from 20 to 200 rated pictures: scores become theirs, and what to expect is said."""
+    from aesr1.app.calibrate import CalibrateConfig, calibrate
+    from aesr1.model.predict import PredictSettings
+
+    settings = PredictSettings(batch_size=batch_size, max_new_tokens=max_new_tokens, fast=fast)
+    found = calibrate(CalibrateConfig(ratings_file, output, model, max_pixels, settings, device, seed))
+    print_result(f"{found.text()}\n{output}")
+
+
+@app.command()
 def pick(
     paths: Annotated[list[str], typer.Argument(help="Pictures, folders (searched within), globs.")],
     output: Output,
@@ -303,9 +328,7 @@ def pick(
     reference: Annotated[
         Path | None, typer.Option(help="Rows (.jsonl) of an earlier scoring, which stars then refer to.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cuda, cuda:1, mps or cpu. Default: the best that is there.")
-    ] = None,
+    device: Device = None,
     batch_size: BatchSize = 16,
     max_pixels: MaxPixels = MAX_PIXELS,
     max_new_tokens: MaxNewTokens = 512,

@@ -25,6 +25,7 @@ Samples = Annotated[
 ]
 Temperature = Annotated[float, typer.Option(help="Temperature of --samples.")]
 Fast = Annotated[bool, typer.Option("--fast", help="Scores without reasons, several times faster.")]
+Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, mps or cpu. Default: the best that is there.")]
 ImageFolder = Annotated[Path | None, typer.Option(help="Folder of the pictures.")]
 AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Leave out rows whose picture is missing.")]
 
