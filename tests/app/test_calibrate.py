@@ -89,7 +89,8 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path, text):
 
 
 def test_a_falling_curve_and_another_kind_are_refused(tmp_path):
-    for wrong in (calibration(knots=((1.0, 0.9), (0.0, 0.1))), calibration(kind="spline")):
+    falling = ((1.0, 0.9), (0.0, 0.1)), ((0.0, 0.9), (1.0, 0.1)), ()
+    for wrong in (*(calibration(knots=knots) for knots in falling), calibration(kind="spline")):
         wrong.write(tmp_path / "c.json")
         with pytest.raises(AesError, match="is no calibration"):
             load_calibration(tmp_path / "c.json")

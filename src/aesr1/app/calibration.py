@@ -92,7 +92,9 @@ def load_calibration(path: Path) -> Calibration:
         values = json.loads(path.read_text(encoding="utf-8"))
         knots = tuple((float(score), float(mapped)) for score, mapped in values.pop("knots"))
         found = Calibration(knots=knots, weights=tuple(map(float, values.pop("weights"))), **values)
-        if found.kind not in KINDS or not knots or list(knots) != sorted(knots):
+        if found.kind not in KINDS:
+            raise ValueError(f"its kind is {found.kind}")
+        if not knots or any(list(column) != sorted(column) for column in zip(*knots, strict=True)):
             raise ValueError("its curve does not rise")
     except OSError as error:
         raise AesError(f"{path} cannot be read: {error.strerror}", fix="make one: aesr1 calibrate") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -65,15 +65,15 @@ class Pick(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
-class Picked:
-    """All proposals, by bucket; groups of several in `similar`."""
+class Picked(NamedTuple):
+    """All proposals."""
 
     picks: Sequence[Pick]
-    counts: Mapping[str, int] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "counts", {name: sum(p.bucket == name for p in self.picks) for name in BUCKETS})
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many pictures are in each bucket."""
+        return {name: sum(pick.bucket == name for pick in self.picks) for name in BUCKETS}
 
     @property
     def groups(self) -> list[list[Pick]]:
@@ -99,7 +99,7 @@ def pick_files(config: PickConfig) -> Picked:
     rows = list(score_files(score))
     with prefetch_pool(len(rows)) as pool:
         groups = similar_groups(see_pictures([row.image for row in rows], pool), seconds=config.seconds)
-        people = {row.image: stars for row in rows if (stars := rating_of(row.image)) is not None}
+        people = {row.image: stars for row in rows if (stars := rating_of(row.image))}  # 0 says nothing
         picked = Picked(choose(rows, groups, config, people=people))
         _write_lists(picked, config.output)
         write_page(config.output / "picks.html", picked, pool=pool)

@@ -91,8 +91,7 @@ def _run_all(plan: Plan, jobs: int) -> None:
 
 
 def _is_done(step: Step) -> bool:
-    """Whether the step is done. A training run says so itself, if the experiment was killed at that moment."""
-    return (step.folder / DONE).exists() or (step.words[0] in ("sft", "rapo") and (step.output / STAMP).exists())
+    return (step.folder / DONE).exists()
 
 
 def _command(step: Step) -> list[str]:
@@ -101,25 +100,28 @@ def _command(step: Step) -> list[str]:
 
 def _run(step: Step, cores: int | None) -> None:
     """Run one step, its messages in log.txt. AesError where it fails."""
-    if not " ".join(step.words).startswith(RESUMES):
-        shutil.rmtree(step.output, ignore_errors=True)
     step.folder.mkdir(parents=True, exist_ok=True)
-    started, log = time.time(), step.folder / "log.txt"
+    started, log, seconds = time.time(), step.folder / "log.txt", None
     command = _command(step)
     with log.open("a") as file:
         # The command inherits the lock: where the experiment was killed, its last command may still run.
         fcntl.flock(file, fcntl.LOCK_EX)
-        if _is_done(step):
-            return
-        print(f"\n$ {shlex.join(command)}", file=file, flush=True)
-        threads = {"OMP_NUM_THREADS": str(cores)} if cores else {}
-        done = subprocess.run(command, check=False, stdout=file, stderr=file, env=os.environ | threads)
-    if done.returncode:
-        said = log.read_text(errors="replace").rpartition("\n$ ")[2].splitlines()[1:]
-        last = [line.strip() for line in said if line.strip()][-LOG_LINES:]
-        raise AesError(
-            f"{step.name} of {step.users[0]} ended with status {done.returncode}: {' / '.join(last)}",
-            fix=f"read {log}; the same command runs the steps that are left",
-        )
-    seconds = round(time.time() - started, 1)
+        if not (step.output / STAMP).exists():  # a training run that has ended says so, and would not run again
+            if not " ".join(step.words).startswith(RESUMES):
+                shutil.rmtree(step.output, ignore_errors=True)
+            print(f"\n$ {shlex.join(command)}", file=file, flush=True)
+            threads = {"OMP_NUM_THREADS": str(cores)} if cores else {}
+            done = subprocess.run(command, check=False, stdout=file, stderr=file, env=os.environ | threads)
+            if done.returncode:
+                raise _failure(step, log, done.returncode)
+            seconds = round(time.time() - started, 1)
     write_json(step.folder / DONE, {"command": shlex.join(command), "seconds": seconds, "for": step.users})
+
+
+def _failure(step: Step, log: Path, status: int) -> AesError:
+    said = log.read_text(errors="replace").rpartition("\n$ ")[2].splitlines()[1:]
+    last = [line.strip() for line in said if line.strip()][-LOG_LINES:]
+    return AesError(
+        f"{step.name} of {step.users[0]} ended with status {status}: {' / '.join(last)}",
+        fix=f"read {log}; the same command runs the steps that are left",
+    )
