@@ -5,7 +5,7 @@
 A part is what is held out: a fifth of the themes (fold-0 to fold-4), all persons and animals (people), or all scenes
 and objects (things). For each, `scripts/build_photo_model.py` runs on the rest, from the first lesson on; views and
 rationales, which know one picture each, are made once for a seed. A run that was stopped goes on. For each seed, the
-folds together and each category part: agreement with people, gains, and what the reasons say.
+folds together and each category part: agreement with people, gains, and what the reasons say; then means over seeds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from aesr1.facts.claims import claims_of
 from aesr1.facts.measured_facts import measure_facts
 from aesr1.images.load import open_image
 from aesr1.images.measure import as_vector, measure
-from aesr1.metrics import Interval, bootstrap, mae, paired_bootstrap, plcc, srcc
+from aesr1.metrics import Interval, bootstrap, mae, paired_bootstrap, plcc, seeds_bootstrap, srcc
 from aesr1.records import Prediction, Rating, Rationale, read_rows, write_rows
 from photo_ridge import PENALTY, mean_features, ridge
 from photo_table import FOLDS, PhotoTable, read_table
@@ -123,6 +123,23 @@ def report_scores(table: PhotoTable, folders: Sequence[Path], ridge_scores: NDAr
         print(row(f"RAPO − cold start, {reading}", gains, signed=True))
 
 
+def report_seeds(table: PhotoTable, folders: Sequence[Sequence[Path]]) -> None:
+    """Print the means over seeds, and RAPO's gain, on the same photographs; folders: those of each seed."""
+    print("\n| mean over seeds | PLCC | SRCC | MAE |\n|---|---|---|---|")
+    for reading in READINGS:
+        runs: dict[str, list[list[float]]] = {model: [] for model in MODELS}
+        for of_seed in folders:
+            for model in MODELS:
+                indices, rows = predictions(table, of_seed, model, reading)
+                runs[model].append([float(each.score or 0.5) for each in rows])
+        human = table.human[indices]
+        for model in MODELS:
+            print(row(f"{model}, {reading}", list(seeds_bootstrap(METRICS, runs[model], human).values())))
+        before, after = runs.values()
+        gains = seeds_bootstrap(METRICS, after, human, before=before)
+        print(row(f"RAPO − cold start, {reading}", list(gains.values()), signed=True))
+
+
 def report_reasons(table: PhotoTable, folders: Sequence[Path]) -> None:
     """Print how many replies are readable, how many claims are right, and whether texts follow their pictures."""
     for model in MODELS:
@@ -195,6 +212,8 @@ def main() -> None:
             print(f"\nheld out: {', '.join(group)}; seed {seed}")
             report_scores(table, [folder / part for part in group], ridge_scores)
             report_reasons(table, [folder / part for part in group])
+        if group and len(folders) > 1:
+            report_seeds(table, [[folder / part for part in group] for folder in folders.values()])
 
 
 if __name__ == "__main__":
