@@ -24,8 +24,9 @@ from aesr1.terminal import say
 
 DONE = "step.json"
 """In the folder of a step that is done."""
-RESUMES = ("eval", "rapo", "sft", "cot build")
-"""Commands that go on in the folder where they were stopped; others begin in an empty one."""
+RESUMES = {"sft": STAMP, "rapo": STAMP, "cot build": "rationales.jsonl", "eval": None}
+"""Commands that go on in the folder where they were stopped, and the file with which they end, if they refuse to run
+again; other commands begin in an empty folder."""
 LOG_LINES = 3
 
 
@@ -106,9 +107,11 @@ def _run(step: Step, cores: int | None) -> None:
     with log.open("a") as file:
         # The command inherits the lock: where the experiment was killed, its last command may still run.
         fcntl.flock(file, fcntl.LOCK_EX)
-        if not (step.output / STAMP).exists():  # a training run that has ended says so, and would not run again
-            if not " ".join(step.words).startswith(RESUMES):
-                shutil.rmtree(step.output, ignore_errors=True)
+        resumes = next((name for name in RESUMES if step.words[: len(name.split())] == tuple(name.split())), None)
+        if resumes is None:
+            shutil.rmtree(step.output, ignore_errors=True)
+        last = RESUMES[resumes] if resumes else None
+        if last is None or not (step.output / last).exists():
             print(f"\n$ {shlex.join(command)}", file=file, flush=True)
             threads = {"OMP_NUM_THREADS": str(cores)} if cores else {}
             done = subprocess.run(command, check=False, stdout=file, stderr=file, env=os.environ | threads)
