@@ -145,4 +145,7 @@ def test_the_page_holds_hostile_text_and_fits_a_phone_and_a_desk(tmp_path, drive
             assert shown.execute_script("return document.documentElement.scrollWidth") <= width
         assert len(shown.find_elements("css selector", ".group .card")) == 2
         assert len(shown.find_elements("css selector", ".card.best")) == 1
+        picture = shown.find_element("css selector", ".frame img").rect
+        frame = shown.find_element("css selector", ".frame").rect
+        assert picture["y"] + picture["height"] <= frame["y"] + frame["height"]
         assert "3 pictures: 1 keep, 0 maybe, 2 drop." in shown.find_element("css selector", ".sum").text

@@ -347,7 +347,7 @@ def pick(
         say(DEFAULT_MODEL_NOTE)
     picked = pick_files(config)
     counts = ", ".join(f"{count:,} {name}" for name, count in picked.counts.items())
-    print_result(f"{output / 'picks.html'}: {counts}; {len(picked.groups):,} groups of similar pictures")
+    print_result(f"{output / 'picks.html'}: {counts}; groups of similar pictures: {len(picked.groups):,}")
 
 
 @app.command()
