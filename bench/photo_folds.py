@@ -127,11 +127,11 @@ def report_seeds(table: PhotoTable, folders: Sequence[Sequence[Path]]) -> None:
     """Print the means over seeds, and RAPO's gain, on the same photographs; folders: those of each seed."""
     print("\n| mean over seeds | PLCC | SRCC | MAE |\n|---|---|---|---|")
     for reading in READINGS:
-        runs: dict[str, list[list[float]]] = {model: [] for model in MODELS}
+        runs: dict[str, list[list[float | None]]] = {model: [] for model in MODELS}
         for of_seed in folders:
             for model in MODELS:
                 indices, rows = predictions(table, of_seed, model, reading)
-                runs[model].append([float(each.score or 0.5) for each in rows])
+                runs[model].append([each.score for each in rows])
         human = table.human[indices]
         for model in MODELS:
             print(row(f"{model}, {reading}", list(seeds_bootstrap(METRICS, runs[model], human).values())))

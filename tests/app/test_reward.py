@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from aesr1 import Scorer, reward_function
-from aesr1.app.reward import Reward, to_pictures
+from aesr1.app.reward import to_pictures
 from aesr1.errors import AesError
 from aesr1.model.predict import PredictSettings
 from aesr1.tiny.scenes import draw_scene, sample_scene
@@ -19,7 +19,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (2, 40, 56, 3), dtype=np.uint
 
 
 @pytest.fixture(scope="module")
-def reward(random_model) -> Reward:
+def reward(random_model):
     return reward_function(str(random_model))
 
 

@@ -101,6 +101,22 @@ def test_stars_in_the_pictures_own_metadata_stay_alone(tmp_path):
     assert "Xmp.xmp.Rating" not in read(path.with_suffix(".xmp"))
 
 
+def test_a_caption_in_the_pictures_own_metadata_stays_alone(tmp_path):
+    path, exif = tmp_path / "a.jpg", Image.Exif()
+    exif[0x010E] = "Our lake."
+    Image.new("RGB", (32, 32)).save(path, exif=exif)
+    assert write_sidecars([row(path)]) == (1, 0, [])
+    found = read(path.with_suffix(".xmp"))
+    assert found["Xmp.xmp.Rating"] == "4"
+    assert "Xmp.dc.description" not in found
+
+
+def test_stars_in_the_sidecar_that_raw_and_jpeg_share_stay_alone(picture, tmp_path):
+    picture.with_suffix(".xmp").write_text(LIGHTROOM.format(rating='xmp:Rating="2"', more=""))
+    assert write_sidecars([row(picture), row(tmp_path / "lake.CR2")]) == (0, 2, [])
+    assert "Xmp.xmp.Rating" not in read(tmp_path / "lake.CR2.xmp")
+
+
 def test_names_of_sidecars(tmp_path):
     images = [str(tmp_path / name) for name in ("a.jpg", "b.jpg", "b.CR2", "c.jpg", "a.jpg")]
     (tmp_path / "c.jpg.xmp").touch()

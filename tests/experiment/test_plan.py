@@ -44,7 +44,8 @@ def test_a_step_comes_after_those_that_it_needs_and_places_become_folders(tmp_pa
         f"rapo --model {sft} --rewards relative format --output_dir {rapo}",
         f"eval {data} --model all={rapo} --fast --output {val}",
     ]
-    assert val == tmp_path / "cells" / "all" / "seed-0" / "val-set" / "output"
+    assert val.parent.parent == tmp_path / "cells" / "all" / "seed-0"
+    assert val.parent.name.startswith("val-set-")
     assert plan.evaluations == {("all", "Val set", 0): val}
 
 
@@ -85,7 +86,19 @@ def test_a_changed_recipe_file_and_all_after_it_get_new_folders(tmp_path):
     for text in ("max_steps: 1", "max_steps: 2"):
         recipe.write_text(text)
         folders.append([step.folder for step in make_plan(experiment(stages=stages), tmp_path).steps])
-    assert [one == two for one, two in zip(*folders, strict=True)] == [True, False, False, True]
+    assert [one == two for one, two in zip(*folders, strict=True)] == [True, False, False, False]
+
+
+def test_a_changed_setting_judges_anew(tmp_path):
+    plans = [make_plan(experiment(Cell("a", "{rapo}", {"rapo": {"sigma": value}})), tmp_path) for value in (0.1, 0.2)]
+    first, second = (plan.evaluations["a", "Val set", 0] for plan in plans)
+    assert first != second
+
+
+def test_a_path_with_spaces_is_one_word(tmp_path):
+    stages = {**STAGES, "data": {"command": "ratings import csv {photos}/ratings.csv", "output": "{here}"}}
+    plan = make_plan(experiment(stages=stages, variables={"photos": "/my photos"}), tmp_path)
+    assert plan.steps[0].words[:4] == ("ratings", "import", "csv", "/my photos/ratings.csv")
 
 
 @pytest.mark.parametrize(

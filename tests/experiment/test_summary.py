@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from aesr1.errors import AesError
 from aesr1.experiment.page import plots, span, write_page
 from aesr1.experiment.plan import make_plan
 from aesr1.experiment.recipe import Cell, Experiment
-from aesr1.experiment.summary import summarize, to_markdown, to_results
+from aesr1.experiment.summary import summarize, to_markdown
 from aesr1.metrics import Interval
 from aesr1.outputs import write_json
 from aesr1.records import Prediction, Rating, write_rows
@@ -83,7 +84,7 @@ def test_the_table_has_mean_spread_and_interval(judged):
 
 
 def test_results_are_plain_json(judged):
-    found = json.loads(json.dumps(to_results(summarize(experiment(), judged))))
+    found = json.loads(json.dumps(asdict(summarize(experiment(), judged))))
     assert found["sections"][0]["entries"][1]["seeds"]["srcc"] == pytest.approx([-1.0, 1.0])
 
 

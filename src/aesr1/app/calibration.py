@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
 from aesr1.images.load import open_image
 from aesr1.outputs import write_json
@@ -110,4 +111,4 @@ def features_of(paths: Sequence[str]) -> NDArray[np.float64]:
     from aesr1.model.image_classes import load_classifier
 
     classifier = load_classifier()
-    return np.concatenate([classifier.mean_features([open_image(path)]) for path in paths])
+    return np.concatenate([classifier.mean_features([open_image(path, max_pixels=MAX_PIXELS)]) for path in paths])

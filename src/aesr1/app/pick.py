@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BUCKETS = ("keep", "maybe", "drop")
 ROWS = "scores.jsonl"
 AS_GOOD = 0.03
-"""A picture whose score is so near to the best of its group is not dropped: the model cannot tell them apart."""
+"""A picture whose score is so near to the best of its group is not dropped: the model orders near ones badly."""
 REJECTED = -1
 """Stars by which photo libraries mark a picture as rejected."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aesr1.errors import AesError
@@ -15,60 +15,45 @@ if TYPE_CHECKING:
     from aesr1.images.load import ImageSource
 
 
-class Reward:
-    """A reward: `reward(images)` gives (n,) float32, each 0–1. Several threads may call it; they take turns.
-
-    Images: a list of what `Scorer` takes; a tensor or array (n, 3, height, width) or (n, height, width, 3); or a list
-    of tensors (3, height, width). Numbers are uint8, or floats from 0 to 1. No gradient goes through it.
-    """
-
-    def __init__(self, model: str | None = None, *, device: str | None = None, fast: bool = True) -> None:
-        from aesr1.app.score import Scorer
-        from aesr1.model.predict import PredictSettings
-
-        self.scorer = Scorer(model, device=device, settings=PredictSettings(fast=fast))
-        self._lock = threading.Lock()
-
-    def __call__(self, images: Any, *_: object, **__: object) -> NDArray[np.float32]:
-        """(n,) scores. Further arguments, such as prompts, are ignored.
-
-        AesError names the first picture that cannot be scored: a reward that is made up would be learnt from.
-        """
-        import numpy as np
-
-        pictures = to_pictures(images)
-        with self._lock:
-            rows = self.scorer.score(pictures)
-        for number, row in enumerate(rows):
-            if row.score is None:
-                raise AesError(
-                    f"image {number} has no score: {row.error}", fix="give pictures of at least 28 × 28 pixels"
-                )
-        return np.array([row.score for row in rows], dtype=np.float32)
-
-
-def reward_function(model: str | None = None, *, device: str | None = None, fast: bool = True) -> Reward:
-    """A reward for training image generators; see `Reward`.
+def reward_function(
+    model: str | None = None, *, device: str | None = None, fast: bool = True
+) -> Callable[..., NDArray[np.float32]]:
+    """A reward: `reward(images)` gives (n,) float32, each 0–1. Further arguments, such as prompts, are ignored.
 
     `model`: a folder, a hub id, None for the embedded photo model. `fast`: no reasons are written, several times
-    faster.
+    faster. Images: a list of what `Scorer` takes; a tensor or array (n, 3, height, width) or (n, height, width, 3); or
+    a list of those without n. Numbers are uint8, or floats from 0 to 1. No gradient goes through it. Several threads
+    may call it; they take turns. AesError names the first picture that cannot be scored: a reward that is made up
+    would be learnt from.
     """
-    return Reward(model, device=device, fast=fast)
+    import numpy as np
+
+    from aesr1.app.score import Scorer
+    from aesr1.model.predict import PredictSettings
+
+    scorer, lock = Scorer(model, device=device, settings=PredictSettings(fast=fast)), threading.Lock()
+
+    def reward(images: Any, *_: object, **__: object) -> NDArray[np.float32]:
+        pictures = to_pictures(images)
+        with lock:
+            rows = scorer.score(pictures)
+        for number, row in enumerate(rows):
+            if row.score is None:
+                raise AesError(f"image {number} has no score: {row.error}", fix="leave it out of the batch")
+        return np.array([row.score for row in rows], dtype=np.float32)
+
+    return reward
 
 
 def to_pictures(images: Any) -> list[ImageSource]:
-    """A batch in any of the forms of `Reward` as a list of pictures. AesError says what it is instead."""
-    import numpy as np
-
-    if hasattr(images, "detach"):  # a tensor, without importing torch
-        images = images.detach().float().cpu().numpy() if images.is_floating_point() else images.detach().cpu().numpy()
-    if isinstance(images, np.ndarray):
+    """A batch in any of the forms of `reward_function` as a list. AesError says what it is instead."""
+    if _is_numbers(images):
+        images = _numbers(images)
         if images.ndim != 4:
             raise AesError(
                 f"an array of the shape {images.shape} is no batch of pictures",
                 fix="give (n, 3, height, width) or (n, height, width, 3)",
             )
-        return [_to_uint8(image) for image in images]
     if isinstance(images, str | bytes) or not isinstance(images, Iterable):
         raise AesError(
             f"{type(images).__name__} is no batch of pictures", fix="give a list, or a tensor (n, 3, height, width)"
@@ -77,6 +62,7 @@ def to_pictures(images: Any) -> list[ImageSource]:
 
 
 def _is_numbers(image: object) -> bool:
+    """Whether it is an array or a tensor, without importing torch."""
     return hasattr(image, "detach") or type(image).__module__ == "numpy"
 
 

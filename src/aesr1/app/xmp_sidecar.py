@@ -18,8 +18,8 @@ XMP = "http://ns.adobe.com/xap/1.0/"
 DUBLIN_CORE = "http://purl.org/dc/elements/1.1/"
 OURS, PREFIX = "urn:aesr1:xmp:1.0:", "aesr1"
 """Our own properties. Rating and Reason among them repeat what we wrote for all programs, so that we know it again."""
-EXIF_RATING = 0x4746
-"""Where Windows and cameras keep stars."""
+EXIF_RATING, EXIF_DESCRIPTION = 0x4746, 0x010E
+"""Where Windows and cameras keep stars, and where EXIF keeps a caption."""
 LANGUAGE = "x-default"
 
 
@@ -66,7 +66,7 @@ def sidecar_paths(images: Sequence[str]) -> list[Path]:
 
 def is_rated(image: str) -> bool:
     """Whether a picture has stars, ours or a person's, in a sidecar or in its own metadata."""
-    return any(there is not None for there, _ in _ratings(image)) or _has_own_rating(image)
+    return any(there is not None for there, _ in _ratings(image)) or _in_file(image).rating
 
 
 def rating_of(image: str) -> int | None:
@@ -93,15 +93,14 @@ def _existing_sidecars(image: str) -> list[Path]:
 
 def _write(row: Prediction, path: Path) -> bool:
     """Write one sidecar; False where a person's rating stays."""
-    meta = _read(path)
-    ours = _text(meta, OURS, "Rating")
-    there = _text(meta, XMP, "Rating")
-    by_person = (there is not None and there != ours) or (there is None and _has_own_rating(row.image))
+    meta, in_file = _read(path), _in_file(row.image)
+    # also in the other of its two sidecars, which a raw and its JPEG may share
+    by_person = in_file.rating or any(there is not None and there != ours for there, ours in _ratings(row.image))
     if not by_person:
         meta.set_property(XMP, "Rating", str(row.stars))
         meta.set_property(OURS, "Rating", str(row.stars))
     description = _description(meta)
-    if row.reasoning and description in (None, "", _text(meta, OURS, "Reason")):
+    if row.reasoning and not in_file.description and description in (None, "", _text(meta, OURS, "Reason")):
         meta.set_localized_text(DUBLIN_CORE, "description", LANGUAGE, LANGUAGE, row.reasoning)
     if row.reasoning:
         meta.set_property(OURS, "Reason", row.reasoning)
@@ -136,11 +135,20 @@ def _description(meta: Any) -> str | None:
     return str(meta.get_localized_text(DUBLIN_CORE, "description", None, LANGUAGE))
 
 
-def _has_own_rating(image: str) -> bool:
-    """Whether stars stand in the file of the picture: in its XMP, or in the tag of EXIF. A broken file has none."""
+class _InFile(NamedTuple):
+    """What a person or a camera wrote into the file of a picture; we write nothing there."""
+
+    rating: bool = False
+    description: bool = False
+
+
+def _in_file(image: str) -> _InFile:
+    """Whether stars and a caption stand in the file's XMP or EXIF. A file that cannot be opened has none."""
     with suppress(Exception), Image.open(image) as picture:
-        return bool(picture.getexif().get(EXIF_RATING)) or ":Rating" in str(picture.info.get("xmp", b""))
-    return False
+        exif, xmp = picture.getexif(), str(picture.info.get("xmp", b""))
+        captions = str(exif.get(EXIF_DESCRIPTION, "")).strip("\0 ")
+        return _InFile(bool(exif.get(EXIF_RATING)) or ":Rating" in xmp, bool(captions) or ":description" in xmp)
+    return _InFile()
 
 
 def xmp_library() -> Any:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 import signal
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -16,17 +14,16 @@ from aesr1 import __version__
 from aesr1.cli.cot import cot
 from aesr1.cli.options import (
     BatchSize,
-    Device,
     Fast,
     Json,
     MaxNewTokens,
     MaxPixels,
     Output,
-    Page,
     Samples,
     Seed,
     Temperature,
 )
+from aesr1.cli.pictures import pictures
 from aesr1.cli.ratings import ratings
 from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
@@ -40,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Judge the beauty of photographs, with reasons (Aes-R1): make data, train, evaluate, score.",
 )
+app.add_typer(pictures)
 app.add_typer(ratings, name="ratings")
 app.add_typer(cot, name="cot")
 
@@ -206,166 +204,6 @@ def experiment(
 
 
 @app.command()
-def score(
-    paths: Annotated[list[str] | None, typer.Argument(help="Pictures, folders (searched within), globs.")] = None,
-    files_from: Annotated[
-        Path | None, typer.Option(allow_dash=True, help="A file with the path of one picture on each line; - is stdin.")
-    ] = None,
-    null: Annotated[
-        bool, typer.Option("--null", "-0", help="--files-from is separated by null characters, as find -print0 writes.")
-    ] = False,
-    model: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded photo model.")] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", help="Append rows to this .jsonl; or a .csv or .parquet. The same command resumes."
-        ),
-    ] = None,
-    as_json: Json = False,
-    top: Annotated[int | None, typer.Option(min=1, help="Print only so many of the best.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no table and no progress.")] = False,
-    reference: Annotated[
-        Path | None,
-        typer.Option(help="Rows (.jsonl) of an earlier scoring: percentiles and stars then refer to those pictures."),
-    ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="A file of aesr1 calibrate: the scores become those of one person.")
-    ] = None,
-    xmp: Annotated[
-        bool, typer.Option("--xmp", help="Write stars and reasons into XMP sidecars; a person's rating always stays.")
-    ] = False,
-    skip_scored: Annotated[
-        bool, typer.Option("--skip-scored", help="Leave out pictures that have stars in a sidecar or in their file.")
-    ] = False,
-    device: Device = None,
-    samples: Samples = 0,
-    temperature: Temperature = 0.6,
-    seed: Seed = 0,
-    batch_size: BatchSize = 16,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    max_new_tokens: MaxNewTokens = 512,
-    fast: Fast = False,
-) -> None:
-    """Score pictures from 0 (ugly) to 1 (beautiful), with score_std and reasons. A bad picture stops nothing.
-
-    Exit status 1 where no picture could be scored.
-    """
-    from aesr1.app.score import DEFAULT_MODEL_NOTE, ScoreConfig, score_files
-    from aesr1.app.score_table import print_table
-    from aesr1.app.xmp_sidecar import write_sidecars, xmp_library
-    from aesr1.images.find import read_list
-    from aesr1.model.predict import PredictSettings
-
-    inputs = (*(paths or []), *(read_list(files_from, null=null) if files_from else []))
-    if not inputs:
-        raise AesError("no pictures were named", fix="name files, folders or globs, or pass --files-from LIST")
-    if xmp or skip_scored:
-        xmp_library()  # before hours of scoring
-    settings = PredictSettings(
-        batch_size=batch_size,
-        samples=samples,
-        temperature=temperature,
-        seed=seed,
-        max_new_tokens=max_new_tokens,
-        fast=fast,
-    )
-    if model is None and not quiet:
-        say(DEFAULT_MODEL_NOTE)
-    config = ScoreConfig(
-        inputs, model, output, max_pixels, settings, device, reference, calibration, quiet=quiet, skip_rated=skip_scored
-    )
-    rows = []
-    for row in score_files(config):
-        rows.append(row)
-        if as_json:
-            print(json.dumps(asdict(row)), flush=True)
-    if not as_json and not quiet:
-        print_table(rows, top=top)
-    if xmp:
-        made = write_sidecars(rows)
-        say(f"sidecars: {made.written:,} written, {made.kept:,} with a person's rating, which stays")
-        if made.problems:
-            say(f"{len(made.problems):,} sidecars are as they were, first: {made.problems[0]}")
-    failed = [row for row in rows if row.score is None]
-    if failed:
-        first = f"{failed[0].image}: {failed[0].error}"
-        say(f"{len(failed):,} of {len(rows):,} failed, first: {first}")
-    if rows and len(failed) == len(rows):
-        raise typer.Exit(1)
-
-
-@app.command()
-def calibrate(
-    ratings_file: Annotated[
-        Path, typer.Argument(metavar="RATINGS", help="ratings.jsonl of 20 pictures or more that one person rated.")
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The calibration, a .json for score --calibration.")],
-    model: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded photo model.")] = None,
-    device: Device = None,
-    batch_size: BatchSize = 16,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    max_new_tokens: MaxNewTokens = 512,
-    fast: Fast = False,
-    seed: Seed = 0,
-) -> None:
-    """Learn one person's taste from 20 to 200 rated pictures: scores become theirs, and what to expect is said."""
-    from aesr1.app.calibrate import CalibrateConfig, calibrate
-    from aesr1.model.predict import PredictSettings
-
-    settings = PredictSettings(batch_size=batch_size, max_new_tokens=max_new_tokens, fast=fast)
-    found = calibrate(CalibrateConfig(ratings_file, output, model, max_pixels, settings, device, seed))
-    print_result(f"{found.text()}\n{output}")
-
-
-@app.command()
-def pick(
-    paths: Annotated[list[str], typer.Argument(help="Pictures, folders (searched within), globs.")],
-    output: Output,
-    model: Annotated[str | None, typer.Option(help="Folder or hub id; default: the embedded photo model.")] = None,
-    keep_stars: Annotated[int, typer.Option(help="Keep from so many stars; 6 keeps none.")] = 4,
-    drop_stars: Annotated[int, typer.Option(help="Drop up to so many stars; 0 drops none but worse of a group.")] = 2,
-    seconds: Annotated[float, typer.Option(help="Longest time between two pictures of a burst.")] = 2.0,
-    reference: Annotated[
-        Path | None, typer.Option(help="Rows (.jsonl) of an earlier scoring, which stars then refer to.")
-    ] = None,
-    device: Device = None,
-    batch_size: BatchSize = 16,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    max_new_tokens: MaxNewTokens = 512,
-    fast: Fast = False,
-) -> None:
-    """Propose the best of similar pictures, and what to keep: lists and a page. Nothing is moved or deleted."""
-    from aesr1.app.pick import PickConfig, pick_files
-    from aesr1.app.score import DEFAULT_MODEL_NOTE
-    from aesr1.model.predict import PredictSettings
-
-    settings = PredictSettings(batch_size=batch_size, max_new_tokens=max_new_tokens, fast=fast)
-    config = PickConfig(
-        tuple(paths), output, model, keep_stars, drop_stars, seconds, max_pixels, settings, device, reference
-    )
-    if model is None:
-        say(DEFAULT_MODEL_NOTE)
-    picked = pick_files(config)
-    counts = ", ".join(f"{count:,} {name}" for name, count in picked.counts.items())
-    print_result(f"{output / 'picks.html'}: {counts}; groups of similar pictures: {len(picked.groups):,}")
-
-
-@app.command()
-def report(
-    predictions: Annotated[Path, typer.Argument(help="predictions.jsonl")],
-    output: Page,
-    ratings_file: Annotated[
-        Path | None, typer.Option("--ratings", help="ratings.jsonl, to show the human scores.")
-    ] = None,
-) -> None:
-    """Write one self-contained HTML page of pictures, scores and reasons, to sort, filter and enlarge."""
-    from aesr1.app.report import write_report
-
-    summary = write_report(predictions, output, ratings=ratings_file)
-    print_result(f"{output}: {summary.pictures} pictures, {summary.failed} without a score, {summary.missing} missing")
-
-
-@app.command()
 def curves(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Output folders of sft or rapo, finished or not.")
@@ -378,30 +216,6 @@ def curves(
     from aesr1.app.curves import draw_curves
 
     print_result(draw_curves(runs, output))
-
-
-@app.command()
-def serve(
-    model: Annotated[str | None, typer.Option(help="A folder or hub id; default: the embedded photo model.")] = None,
-    host: Annotated[
-        str, typer.Option(help="For another address than this machine's, set --api-key, and let a proxy encrypt.")
-    ] = ("127.0.0.1"),
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free port.")] = 8000,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    max_batch: Annotated[int, typer.Option(min=1, help="Largest number of replies in one batch.")] = 16,
-    max_new_tokens: MaxNewTokens = 512,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="AESR1_API_KEY", help="A key that every client must send. Default: none.")
-    ] = None,
-) -> None:
-    """Serve a model with OpenAI's chat completions: a picture as data URL and a prompt in, text out. Ctrl-C ends it."""
-    from aesr1.app.chat_request import ServeConfig
-    from aesr1.app.score import DEFAULT_MODEL_NOTE
-    from aesr1.app.serve import serve as run
-
-    if model is None:
-        say(DEFAULT_MODEL_NOTE)
-    run(ServeConfig(model, host, port, max_pixels, max_batch=max_batch, max_new_tokens=max_new_tokens, api_key=api_key))
 
 
 @app.callback(invoke_without_command=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.experiment.recipe import COMMAND, FIX, LAUNCH, Cell, Experiment, Setting, Settings, folder_name
+from aesr1.experiment.recipe import COMMAND, FIX, LAUNCH, Cell, Experiment, Setting, folder_name
 
 PLACE = re.compile(r"\{(\w+)\}")
 
@@ -77,29 +77,22 @@ class _Branch:
         is_test = name in self.experiment.tests
         written = (self.experiment.tests if is_test else self.experiment.stages)[name]
         settings = {**written, **self.cell.changes.get(name, {})}
-        text = {flag: self._words(value) for flag, value in settings.items() if value is not None}
+        text = {flag: _words(flag, value) for flag, value in settings.items() if value is not None}
         needs: dict[str, Step] = {}
         filled = {flag: [self._filled(word, needs, where=name) for word in words] for flag, words in text.items()}
         self.open.pop()
-        folder = self.output / (
-            f"cells/{self.cell.folder}/seed-{self.places['seed']}/{folder_name(name)}"
-            if is_test
-            else f"stages/{folder_name(name)}-{_digest(filled, settings, needs)}"
-        )
+        place = f"cells/{self.cell.folder}/seed-{self.places['seed']}" if is_test else "stages"
+        folder = self.output / place / f"{folder_name(name)}-{_digest(filled, needs)}"
         if folder not in self.steps:
             real = {"here": str(folder / "output"), **{place: str(step.output) for place, step in needs.items()}}
             words = {flag: [_put(word, real) for word in words] for flag, words in filled.items()}
-            command, launch = (tuple(shlex.split(" ".join(words.pop(flag, [])))) for flag in (COMMAND, LAUNCH))
+            command, launch = tuple(words.pop(COMMAND)), tuple(shlex.split(" ".join(words.pop(LAUNCH, []))))
             flags = [part for flag, values in words.items() for part in _flag(flag, values, command)]
             depth = 1 + max((step.depth for step in needs.values()), default=-1)
             self.steps[folder] = Step(name, folder, (*command, *flags), launch, tuple(needs.values()), depth)
         if self.user not in self.steps[folder].users:
             self.steps[folder].users.append(self.user)
         return self.steps[folder]
-
-    def _words(self, value: Setting) -> list[str]:
-        values = value if isinstance(value, list | tuple) else [value]
-        return [str(each).lower() if isinstance(each, bool) else str(each) for each in values]
 
     def _filled(self, text: str, needs: dict[str, Step], *, where: str) -> str:
         """The text with values for variables, seed and cell; places of folders stay, and their steps go to `needs`."""
@@ -120,6 +113,14 @@ class _Branch:
         return PLACE.sub(fill, text)
 
 
+def _words(flag: str, value: Setting) -> list[str]:
+    """The words of a setting, with places. A command is split before its places are filled: paths may hold spaces."""
+    if flag == COMMAND:
+        return shlex.split(str(value))
+    values = value if isinstance(value, list | tuple) else [value]
+    return [str(each).lower() if isinstance(each, bool) else str(each) for each in values]
+
+
 def _flag(name: str, values: Sequence[str], command: Sequence[str]) -> list[str]:
     """A flag with its values. Flags of training take several values at once, those of other commands are repeated."""
     if command[:1] in (("sft",), ("rapo",)) or not values:
@@ -128,13 +129,13 @@ def _flag(name: str, values: Sequence[str], command: Sequence[str]) -> list[str]
 
 
 def _put(text: str, values: Mapping[str, str]) -> str:
-    return PLACE.sub(lambda match: values[match[1]], text)
+    return PLACE.sub(lambda match: values.get(match[1], match[0]), text)
 
 
-def _digest(filled: Mapping[str, list[str]], settings: Settings, needs: Mapping[str, Step]) -> str:
+def _digest(filled: Mapping[str, list[str]], needs: Mapping[str, Step]) -> str:
     """Eight letters that change with the command, with the file of its recipe, and with the steps that it needs."""
     content = ""
-    if "config" in settings:
+    if "config" in filled:
         path = Path(filled["config"][0])
         try:
             content = path.read_text(encoding="utf-8")

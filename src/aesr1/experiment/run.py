@@ -10,14 +10,14 @@ import subprocess
 import sys
 import time
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aesr1.errors import AesError
 from aesr1.experiment.page import write_page
 from aesr1.experiment.plan import Plan, Step, make_plan
 from aesr1.experiment.recipe import Experiment
-from aesr1.experiment.summary import summarize, to_markdown, to_results
+from aesr1.experiment.summary import summarize, to_markdown
 from aesr1.model.checkpoint import STAMP
 from aesr1.outputs import write_json, write_text
 from aesr1.terminal import say
@@ -50,7 +50,7 @@ def run_experiment(config: ExperimentConfig) -> str:
     table = to_markdown(summary)
     write_text(config.output / "results.md", table)
     write_page(config.output / "results.html", summary, plan)
-    write_json(config.output / "results.json", to_results(summary))
+    write_json(config.output / "results.json", asdict(summary))
     return table
 
 
@@ -107,11 +107,10 @@ def _run(step: Step, cores: int | None) -> None:
     with log.open("a") as file:
         # The command inherits the lock: where the experiment was killed, its last command may still run.
         fcntl.flock(file, fcntl.LOCK_EX)
-        resumes = next((name for name in RESUMES if step.words[: len(name.split())] == tuple(name.split())), None)
-        if resumes is None:
+        named = [name for name in RESUMES if " ".join(step.words).startswith(f"{name} ")]
+        if not named:
             shutil.rmtree(step.output, ignore_errors=True)
-        last = RESUMES[resumes] if resumes else None
-        if last is None or not (step.output / last).exists():
+        if not any((step.output / last).exists() for name in named if (last := RESUMES[name])):
             print(f"\n$ {shlex.join(command)}", file=file, flush=True)
             threads = {"OMP_NUM_THREADS": str(cores)} if cores else {}
             done = subprocess.run(command, check=False, stdout=file, stderr=file, env=os.environ | threads)

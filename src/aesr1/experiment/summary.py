@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,8 @@ class Entry:
     gain: Mapping[str, Interval] | None  # over the cell of comparison, by metric; None for that cell itself
 
 
-class Section(NamedTuple):
+@dataclass(frozen=True)
+class Section:
     """One data set of one test."""
 
     test: str
@@ -178,14 +179,3 @@ def to_markdown(summary: Summary) -> str:
     """The tables as Markdown."""
     parts = [f"# {summary.title}", *map(markdown, tables(summary)), small_print(summary)]
     return "\n\n".join(parts) + "\n"
-
-
-def to_results(summary: Summary) -> dict[str, Any]:
-    """The content of results.json: {title, seeds, compare_with, sections}."""
-    return {
-        **asdict(summary),
-        "sections": [
-            {**section._asdict(), "entries": [asdict(entry) for entry in section.entries]}
-            for section in summary.sections
-        ],
-    }
