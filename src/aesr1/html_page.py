@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from PIL import Image
 
 from aesr1.errors import AesError
@@ -70,10 +70,14 @@ def distinct(values: Iterable[str]) -> list[str]:
 
 
 def render_page(output: Path, template: Path, generator: str, context: Mapping[str, Any]) -> None:
-    """Write a page from a template that extends base.html.j2, part by part.
+    """Write a page from a template that extends base.html.j2, part by part."""
+    # JSON can hold halves of surrogate pairs, which UTF-8 cannot encode: they become question marks.
+    with output.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+        file.writelines(page_template(template).generate({**context, "generator": generator}))
 
-    All values are escaped, and a missing one is an error.
-    """
+
+def page_template(template: Path) -> Template:
+    """A template that extends base.html.j2. All values are escaped, and a missing one is an error."""
     environment = Environment(
         loader=FileSystemLoader([template.parent, Path(__file__).parent / "templates"]),
         autoescape=True,
@@ -82,9 +86,7 @@ def render_page(output: Path, template: Path, generator: str, context: Mapping[s
         lstrip_blocks=True,
     )
     environment.filters["source_hash"] = _source_hash
-    # JSON can hold halves of surrogate pairs, which UTF-8 cannot encode: they become question marks.
-    with output.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
-        file.writelines(environment.get_template(template.name).generate({**context, "generator": generator}))
+    return environment.get_template(template.name)
 
 
 def is_page(path: Path, generator: str) -> bool:

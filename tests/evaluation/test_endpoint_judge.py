@@ -10,7 +10,6 @@ import pytest
 from judge_server import JudgeServer, refused, said
 from serving import running
 
-from aesr1.app.chat_request import ServeConfig
 from aesr1.contract import ANSWER_OPEN, PROMPT
 from aesr1.endpoint import rate_limit
 from aesr1.endpoint.client import Token
@@ -20,6 +19,7 @@ from aesr1.evaluation.read_logprobs import expect_words, expect_written_score
 from aesr1.evaluation.run import EvalConfig, evaluate_models
 from aesr1.model.predict import PredictSettings
 from aesr1.records import Prediction, Rating, read_rows, write_rows
+from aesr1.server.settings import ServeConfig
 
 WORDS, VALUES = [" excellent", " good", " fair", " poor", " bad"], [1.0, 0.75, 0.5, 0.25, 0.0]
 LEVELS = {" excellent": 0.4, " good": 0.2, " fair": 0.1, " poor": 0.1, " bad": 0.05}

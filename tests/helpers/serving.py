@@ -9,8 +9,9 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from aesr1.app.chat_request import ServeConfig
-from aesr1.app.serve import create_app, uvicorn_config
+from aesr1.server.application import create_app
+from aesr1.server.serve import uvicorn_config
+from aesr1.server.settings import ServeConfig
 
 
 @contextmanager

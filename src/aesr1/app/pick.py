@@ -14,7 +14,7 @@ from aesr1.app.predictions_table import harmless
 from aesr1.app.score import ScoreConfig, score_files
 from aesr1.app.score_table import best_first
 from aesr1.app.similar_pictures import see_pictures, similar_groups
-from aesr1.app.xmp_sidecar import rating_of
+from aesr1.app.xmp_sidecar import REJECTED, rating_of
 from aesr1.errors import AesError
 from aesr1.images.prefetch import prefetch_pool
 from aesr1.outputs import replaced_file
@@ -27,8 +27,6 @@ BUCKETS = ("keep", "maybe", "drop")
 ROWS = "scores.jsonl"
 AS_GOOD = 0.03
 """A picture whose score is so near to the best of its group is not dropped: the model orders near ones badly."""
-REJECTED = -1
-"""Stars by which photo libraries mark a picture as rejected."""
 
 
 @dataclass(frozen=True)

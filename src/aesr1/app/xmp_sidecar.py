@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image
 
@@ -21,6 +21,8 @@ OURS, PREFIX = "urn:aesr1:xmp:1.0:", "aesr1"
 EXIF_RATING, EXIF_DESCRIPTION = 0x4746, 0x010E
 """Where Windows and cameras keep stars, and where EXIF keeps a caption."""
 LANGUAGE = "x-default"
+REJECTED = -1
+"""Stars by which photo libraries mark a picture that a person rejected."""
 
 
 class Sidecars(NamedTuple):
@@ -31,18 +33,19 @@ class Sidecars(NamedTuple):
     problems: list[str]  # of sidecars that cannot be read or written; they are as they were
 
 
-def write_sidecars(rows: Iterable[Prediction]) -> Sidecars:
+def write_sidecars(rows: Iterable[Prediction], *, metadata: Mapping[str, InFile] | None = None) -> Sidecars:
     """Write `xmp:Rating` and `dc:description` of each scored row into its sidecar.
 
     A rating or description that we did not write stays, in the sidecar or in the picture's own metadata; what we say
-    is then in our own properties alone. AesError where the XMP library is missing.
+    is then in our own properties alone. Stars of −1 are a person's rejection. `metadata`: what stands in the pictures'
+    files, by picture, where they are not here. AesError where the XMP library is missing.
     """
     xmp_library().XMPMeta.register_namespace(OURS, PREFIX)
     scored = [row for row in rows if row.score is not None]
     written, problems = 0, []
     for row, path in zip(scored, sidecar_paths([row.image for row in scored]), strict=True):
         try:
-            written += _write(row, path)
+            written += _write(row, path, in_file(row.image) if metadata is None else metadata[row.image])
         except AesError as error:
             problems.append(error.problem)
         except OSError as error:
@@ -66,7 +69,7 @@ def sidecar_paths(images: Sequence[str]) -> list[Path]:
 
 def is_rated(image: str) -> bool:
     """Whether a picture has stars, ours or a person's, in a sidecar or in its own metadata."""
-    return any(there is not None for there, _ in _ratings(image)) or _in_file(image).rating
+    return any(there is not None for there, _ in _ratings(image)) or in_file(image).rating
 
 
 def rating_of(image: str) -> int | None:
@@ -91,14 +94,15 @@ def _existing_sidecars(image: str) -> list[Path]:
     return [path for path in (Path(f"{image}.xmp"), Path(image).with_suffix(".xmp")) if path.exists()]
 
 
-def _write(row: Prediction, path: Path) -> bool:
+def _write(row: Prediction, path: Path, in_file: InFile) -> bool:
     """Write one sidecar; False where a person's rating stays."""
-    meta, in_file = _read(path), _in_file(row.image)
+    meta = _read(path)
     # also in the other of its two sidecars, which a raw and its JPEG may share
     by_person = in_file.rating or any(there is not None and there != ours for there, ours in _ratings(row.image))
     if not by_person:
         meta.set_property(XMP, "Rating", str(row.stars))
-        meta.set_property(OURS, "Rating", str(row.stars))
+        if row.stars != REJECTED:
+            meta.set_property(OURS, "Rating", str(row.stars))
     description = _description(meta)
     if row.reasoning and not in_file.description and description in (None, "", _text(meta, OURS, "Reason")):
         meta.set_localized_text(DUBLIN_CORE, "description", LANGUAGE, LANGUAGE, row.reasoning)
@@ -135,20 +139,20 @@ def _description(meta: Any) -> str | None:
     return str(meta.get_localized_text(DUBLIN_CORE, "description", None, LANGUAGE))
 
 
-class _InFile(NamedTuple):
+class InFile(NamedTuple):
     """What a person or a camera wrote into the file of a picture; we write nothing there."""
 
     rating: bool = False
     description: bool = False
 
 
-def _in_file(image: str) -> _InFile:
+def in_file(image: str | BinaryIO) -> InFile:
     """Whether stars and a caption stand in the file's XMP or EXIF. A file that cannot be opened has none."""
     with suppress(Exception), Image.open(image) as picture:
         exif, xmp = picture.getexif(), str(picture.info.get("xmp", b""))
         captions = str(exif.get(EXIF_DESCRIPTION, "")).strip("\0 ")
-        return _InFile(bool(exif.get(EXIF_RATING)) or ":Rating" in xmp, bool(captions) or ":description" in xmp)
-    return _InFile()
+        return InFile(bool(exif.get(EXIF_RATING)) or ":Rating" in xmp, bool(captions) or ":description" in xmp)
+    return InFile()
 
 
 def xmp_library() -> Any:

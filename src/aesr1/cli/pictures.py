@@ -202,12 +202,30 @@ def serve(
     api_key: Annotated[
         str | None, typer.Option(envvar="AESR1_API_KEY", help="A key that every client must send. Default: none.")
     ] = None,
+    fetch_from: Annotated[
+        list[str] | None,
+        typer.Option(help="A server, https://HOST, whose pictures may be named by address. Default: none."),
+    ] = None,
+    max_waiting: Annotated[int, typer.Option(min=1, help="More waiting requests are turned away with 503.")] = 256,
+    device: Device = None,
 ) -> None:
-    """Serve a model with OpenAI's chat completions: a picture as data URL and a prompt in, text out. Ctrl-C ends it."""
-    from aesr1.app.chat_request import ServeConfig
+    """Serve a model: POST /v1/score, OpenAI's chat completions, and a web page that ranks pictures. Ctrl-C ends it."""
     from aesr1.app.score import DEFAULT_MODEL_NOTE
-    from aesr1.app.serve import serve as run
+    from aesr1.server.serve import serve as run
+    from aesr1.server.settings import ServeConfig
 
     if model is None:
         say(DEFAULT_MODEL_NOTE)
-    run(ServeConfig(model, host, port, max_pixels, max_batch=max_batch, max_new_tokens=max_new_tokens, api_key=api_key))
+    config = ServeConfig(
+        model,
+        host,
+        port,
+        max_pixels,
+        max_new_tokens,
+        max_batch,
+        max_waiting,
+        api_key=api_key,
+        fetch_from=tuple(fetch_from or ()),
+        device=device,
+    )
+    run(config)

@@ -6,7 +6,7 @@ import io
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -51,14 +51,18 @@ MIN_PREVIEW = 640
 """Longer side in pixels from which the preview in a RAW file is used; some cameras embed a thumbnail alone."""
 
 
-def open_raw(path: Path) -> Image.Image:
-    """The picture that the camera embedded in a RAW file, upright; else the developed one. AesError."""
+def open_raw(source: Path | BinaryIO, *, name: str = "") -> Image.Image:
+    """The picture that the camera embedded in a RAW file, upright; else the developed one. AesError.
+
+    `name` stands for the file in errors.
+    """
+    name = name or str(source)
     if find_spec("rawpy") is None:
-        raise AesError(f"{path} is camera RAW", fix=f"rawpy reads it ({PHOTOS})")
+        raise AesError(f"{name} is camera RAW", fix=f"rawpy reads it ({PHOTOS})")
     import rawpy
 
     try:
-        with rawpy.imread(str(path)) as raw:
+        with rawpy.imread(str(source) if isinstance(source, Path) else source) as raw:
             picture = _preview(raw)
             developed = max(raw.sizes.width, raw.sizes.height) // 2  # its longer side
             if picture is None or max(picture.size) < min(MIN_PREVIEW, developed):
@@ -68,7 +72,7 @@ def open_raw(path: Path) -> Image.Image:
             turn = TURN_OF_FLIP.get(raw.sizes.flip)
             return picture if turn is None else picture.transpose(turn)
     except rawpy.LibRawError as error:
-        raise AesError(f"{path} cannot be read as camera RAW: {error}", fix="check the file") from error
+        raise AesError(f"{name} cannot be read as camera RAW: {error}", fix="check the file") from error
 
 
 def _preview(raw: Any) -> Image.Image | None:

@@ -5,12 +5,12 @@ from itertools import count
 import pytest
 import torch
 
-from aesr1.app.batching import generate_batch
-from aesr1.app.chat_request import ReplyRequest
 from aesr1.contract import PROMPT, THINK_OPEN
 from aesr1.images.load import open_image
 from aesr1.model.generate import chat_prompt
 from aesr1.model.load import load
+from aesr1.server.batching import generate_batch
+from aesr1.server.chat_request import ReplyRequest
 
 
 @pytest.fixture(scope="module")

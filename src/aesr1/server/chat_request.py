@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import random
 import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote
 
-from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
+from aesr1.server.request_picture import picture_at
+from aesr1.server.settings import HttpRefusal, ServeConfig
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 """Roles of a request, and what a chat template calls them."""
-URL_SAFE = str.maketrans("-_", "+/")
-"""The letters of base64 for addresses, and the ordinary ones."""
-MAX_SOURCE_PIXELS = 50_000_000
-"""Largest picture of a request; a larger JPEG is decoded reduced."""
 NEUTRAL_VALUES = {
     "stream": False,
     "top_p": 1,
@@ -38,37 +33,42 @@ SUPPORTED = frozenset({"messages", "model", "temperature", "max_tokens", "max_co
 WITHOUT_EFFECT = frozenset({"user", "metadata", "store", "service_tier", "stream_options"})
 MAX_TEXT, MAX_REPLIES, MAX_STOPS = 16_000, 8, 4
 MAX_MESSAGES, MAX_PARTS = 64, 64
-
-
-@dataclass(frozen=True)
-class ServeConfig:
-    """The model, the address, and the limits of a request."""
-
-    model: str | None = None  # a folder, a hub id, None for the embedded photo model
-    host: str = "127.0.0.1"
-    port: int = 8000  # 0: any that is free
-    max_pixels: int = MAX_PIXELS
-    max_new_tokens: int = 512  # of a reply; a request for more gets this many
-    max_batch: int = 16
-    max_waiting: int = 256  # replies in the queue; more are turned away with 503
-    max_body: int = 20_000_000  # bytes
-    max_prompt_tokens: int = 4_096  # of a request's text
-    max_batch_tokens: int = 65_536  # of a batch: replies × the longest prompt and reply
-    max_connections: int = 256
-    header_seconds: float = 10.0  # for the head of a request
-    body_seconds: float = 60.0  # for the body of a request
-    api_key: str | None = None  # what clients send as "Authorization: Bearer …"; None: no key is asked for
-    gather: float = 0.01  # seconds that a batch waits for more requests
-    grace: int = 5  # seconds for running requests when the server ends
-    device: str | None = None
-
-    def __post_init__(self) -> None:
-        if min(self.max_pixels, self.max_new_tokens, self.max_batch, self.max_waiting, self.max_body) < 1:
-            raise AesError(f"these settings are not valid: {self}", fix="pixels, tokens, batch and limits begin at 1")
-        if min(self.max_prompt_tokens, self.max_batch_tokens, self.max_connections) < 1 or self.api_key == "":
-            raise AesError("a limit is 0, or the API key is empty", fix="limits begin at 1; leave out an empty key")
-        if not 0 <= self.port < 65_536 or self.gather < 0:
-            raise AesError(f"there is no port {self.port}, or no {self.gather} s", fix="ports are 0 to 65535")
+SCHEMA = {
+    "type": "object",
+    "required": ["model", "messages"],
+    "properties": {
+        "model": {"type": "string"},
+        "messages": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MAX_MESSAGES,
+            "description": "Exactly one part of all messages is a picture.",
+            "items": {
+                "type": "object",
+                "required": ["role", "content"],
+                "properties": {
+                    "role": {"enum": list(ROLES)},
+                    "content": {
+                        "oneOf": [
+                            {"type": "string"},
+                            {
+                                "type": "array",
+                                "maxItems": MAX_PARTS,
+                                "items": {"type": "object", "required": ["type"]},
+                            },
+                        ]
+                    },
+                },
+            },
+        },
+        "temperature": {"type": "number", "minimum": 0, "maximum": 2},
+        "max_completion_tokens": {"type": "integer", "minimum": 1},
+        "n": {"type": "integer", "minimum": 1, "maximum": MAX_REPLIES},
+        "seed": {"type": "integer"},
+        "stop": {"type": ["string", "array"], "items": {"type": "string"}, "maxItems": MAX_STOPS},
+    },
+}
+"""What the API's description says of a request; `parse_chat_request` checks more, and says what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -91,18 +91,6 @@ class GeneratedReply(NamedTuple):
     finish: str
     prompt_tokens: int
     reply_tokens: int
-
-
-class HttpRefusal(AesError):
-    """An AesError with its own HTTP status."""
-
-    def __init__(self, problem: str, *, fix: str, status: int, code: str) -> None:
-        super().__init__(problem, fix=fix)
-        self.status, self.code = status, code
-
-
-def stopping_refusal() -> HttpRefusal:
-    return HttpRefusal("the server is stopping", fix="try again later", status=503, code="stopping")
 
 
 def parse_chat_request(body: bytes, vlm: Vlm, config: ServeConfig) -> list[ReplyRequest]:
@@ -135,7 +123,7 @@ def parse_chat_request(body: bytes, vlm: Vlm, config: ServeConfig) -> list[Reply
     seed = _number(fields, "seed", secrets.randbits(63), -(2**63), 2**63, whole=True)
     prompt, url = _read_messages(fields.get("messages"), vlm)
     text_tokens = _count_tokens(prompt, vlm, config.max_prompt_tokens)
-    picture = _picture(url, config.max_pixels)
+    picture = picture_at(url, config)
     reply = ReplyRequest(
         prompt,
         picture,
@@ -222,20 +210,3 @@ def _count_tokens(prompt: str, vlm: Vlm, most: int) -> int:
     if count > most:
         raise AesError(f"the messages' text has {count:,} tokens", fix=f"send at most {most:,}")
     return count
-
-
-def _picture(url: str, max_pixels: int) -> Image.Image:
-    from aesr1.images.load import open_image
-
-    fix = "send the picture itself, as data:image/jpeg;base64,…"
-    head, _, data = url.partition(",")
-    if not head.lower().startswith("data:"):
-        raise AesError(f"the picture's address is {url[:40]!r}, and this server fetches nothing", fix=fix)
-    if not head.lower().endswith(";base64"):
-        raise AesError("the picture's data URL is not in base64", fix=fix)
-    letters = "".join((unquote(data) if "%" in data else data).split()).translate(URL_SAFE).rstrip("=")
-    try:
-        raw = base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
-    except ValueError as error:
-        raise AesError(f"the picture's base64 is broken: {error}", fix=fix) from error
-    return open_image(raw, max_pixels=max_pixels, max_source_pixels=MAX_SOURCE_PIXELS)

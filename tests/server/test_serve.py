@@ -19,15 +19,16 @@ from PIL import Image
 from serving import running
 
 import aesr1
-from aesr1.app import batching as module
-from aesr1.app.batching import Batcher
-from aesr1.app.chat_request import ReplyRequest, ServeConfig
-from aesr1.app.serve import serve
 from aesr1.contract import PROMPT, VERSION, parse_reply
 from aesr1.errors import AesError
 from aesr1.images.load import open_image
 from aesr1.model.generate import generate
 from aesr1.model.load import load
+from aesr1.server import batching as module
+from aesr1.server.batching import Batcher
+from aesr1.server.chat_request import ReplyRequest
+from aesr1.server.serve import serve
+from aesr1.server.settings import ServeConfig
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +241,7 @@ def test_what_asks_for_nothing_is_accepted(client):
 
 def test_an_unknown_address_is_told_in_the_same_form(address):
     answer = httpx.get(f"{address}/v1/chat/completions")
-    assert answer.status_code == 405 and "POST /v1/chat/completions" in answer.json()["error"]["message"]
+    assert answer.status_code == 405 and "Method Not Allowed; GET /openapi.json" in answer.json()["error"]["message"]
     assert httpx.get(f"{address}/nothing").json()["error"]["code"] == "unknown_url"
 
 
@@ -335,7 +336,7 @@ def test_a_port_in_use_is_an_error_before_the_model_loads(monkeypatch):
 
 SLOW_SERVER = """
 import sys, time
-from aesr1.app import batching as module
+from aesr1.server import batching as module
 assert "torch" not in sys.modules
 
 def slow(vlm, requests, stopping, has_left, real=module.generate_batch):
@@ -344,8 +345,8 @@ def slow(vlm, requests, stopping, has_left, real=module.generate_batch):
     return real(vlm, requests, stopping, has_left)
 
 module.generate_batch = slow
-from aesr1.app.chat_request import ServeConfig
-from aesr1.app.serve import serve
+from aesr1.server.settings import ServeConfig
+from aesr1.server.serve import serve
 serve(ServeConfig("tiny", port=0, device="cpu", grace=0))
 """
 
@@ -354,7 +355,7 @@ def test_ctrl_c_ends_the_server_cleanly_and_tells_who_still_waits():
     process = subprocess.Popen([sys.executable, "-c", SLOW_SERVER], stderr=subprocess.PIPE, text=True)
     try:
         said = process.stderr.readline()
-        address = re.search(r"aesr1 serves tiny at (http://127\.0\.0\.1:\d+)/v1; Ctrl-C ends it", said)[1]
+        address = re.search(r"aesr1 serves tiny at (http://\S+)/v1, and a page at \1; Ctrl-C ends it", said)[1]
         request = {"model": "tiny", "messages": question(FINE), "max_tokens": 5}
         assert post(address, request).status_code == 200
         with ThreadPoolExecutor(1) as pool:
@@ -484,10 +485,10 @@ def test_a_reply_whose_client_left_ends_and_the_others_go_on(tiny, picture):
 
 STUCK_SERVER = """
 import time
-from aesr1.app import batching as module
+from aesr1.server import batching as module
 module.generate_batch = lambda *_: time.sleep(600)
-from aesr1.app.chat_request import ServeConfig
-from aesr1.app.serve import serve
+from aesr1.server.settings import ServeConfig
+from aesr1.server.serve import serve
 serve(ServeConfig("tiny", port=0, device="cpu", grace=1))
 """
 

@@ -1,15 +1,19 @@
-"""The server's generating thread: requests that wait at the same time form one batch."""
+"""The thread of the server's model: requests of one kind that wait at the same time form one batch."""
 
 from __future__ import annotations
 
-import queue
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from aesr1.app.chat_request import GeneratedReply, HttpRefusal, ReplyRequest, ServeConfig, stopping_refusal
+from aesr1.records import Prediction
+from aesr1.server.chat_request import GeneratedReply, ReplyRequest
+from aesr1.server.score_request import ScoreRequest, score_settings
+from aesr1.server.settings import HttpRefusal, ServeConfig, stopping_refusal
 
 if TYPE_CHECKING:
     import torch
@@ -17,8 +21,12 @@ if TYPE_CHECKING:
     from aesr1.model.load import Vlm
 
 
-class ReplyFuture(Future[GeneratedReply]):
-    """A reply to come. `left` tells a running batch that its client has gone."""
+MOST_SECONDS = 60
+"""Longest time after which a client that was turned away is told to try again."""
+
+
+class BatchFuture(Future[Any]):
+    """A `GeneratedReply` or a `Prediction` to come. `left` tells a running batch that its client has gone."""
 
     left = False
 
@@ -122,82 +130,121 @@ def _cut(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
     return (text[: min(places)], True) if places else (text, False)
 
 
-Job = tuple[ReplyRequest, ReplyFuture]
+Job = tuple[ReplyRequest | ScoreRequest, BatchFuture]
 
 
-def _tokens(job: Job) -> int:
-    return job[0].prompt_tokens + job[0].max_tokens
+def _kind(job: Job) -> object:
+    """Requests of one kind can share a batch."""
+    request, _ = job
+    return request.reasons if isinstance(request, ScoreRequest) else "chat"
 
 
 class Batcher:
-    """The generating thread and its queue. Requests that wait at the same time form one batch."""
+    """The model's thread and its queue. Requests of one kind that wait at the same time form one batch."""
 
-    def __init__(self, vlm: Vlm, config: ServeConfig) -> None:
-        self._vlm, self._config = vlm, config
-        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._next: Job | None = None  # did not fit into the last batch
+    def __init__(self, vlm: Vlm, config: ServeConfig, *, on_batch: Callable[[int], object] = lambda _: None) -> None:
+        """`on_batch` hears the size of each batch."""
+        self._vlm, self._config, self._on_batch = vlm, config, on_batch
+        self._waiting: deque[Job] = deque()
+        self._changed = threading.Condition()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="aesr1-generate", daemon=True)
+        self._seconds_each = 0.0  # of the model for a request, in the last batch
+        self._thread = threading.Thread(target=self._run, name="aesr1-model", daemon=True)
         self._thread.start()
 
-    def submit(self, requests: Sequence[ReplyRequest]) -> list[ReplyFuture]:
-        """A future reply for each request; cancelling it ends its generation. HttpRefusal when the queue is full."""
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return len(self._waiting)
+
+    def require_room(self, requests: int) -> None:
+        """HttpRefusal where so many more requests may not wait; it says when to try again."""
+        if self._closing.is_set():
+            raise stopping_refusal()
         most = self._config.max_waiting
-        if self._closing.is_set() or self._waiting.qsize() + len(requests) > most:
+        if len(self._waiting) + requests > most:
+            seconds = min(MOST_SECONDS, math.ceil(len(self._waiting) * self._seconds_each) + 1)
             raise HttpRefusal(
-                f"{most} replies are waiting already", fix="try again later", status=503, code="overloaded"
+                f"{most} replies are waiting already",
+                fix=f"try again in {seconds} s",
+                status=503,
+                code="overloaded",
+                retry_after=seconds,
             )
-        jobs = [(request, ReplyFuture()) for request in requests]
-        for job in jobs:
-            self._waiting.put(job)
+
+    def submit(self, requests: Sequence[ReplyRequest | ScoreRequest]) -> list[BatchFuture]:
+        """A future for each request, of a `GeneratedReply` or a `Prediction`; cancelling a reply ends its generation.
+
+        HttpRefusal when the queue is full.
+        """
+        jobs = [(request, BatchFuture()) for request in requests]
+        with self._changed:
+            self.require_room(len(jobs))
+            self._waiting.extend(jobs)
+            self._changed.notify()
         return [future for _, future in jobs]
 
     def close(self, timeout: float | None = None) -> bool:
-        """End the thread after the current token; waiting requests are refused. Whether it ended within `timeout`."""
-        self._closing.set()
-        self._waiting.put(None)
+        """End the thread after the current token or batch; waiting requests are refused. Whether it ended in time."""
+        with self._changed:
+            self._closing.set()
+            self._changed.notify()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while not self._closing.is_set() and (first := self._next or self._waiting.get()) is not None:
-            self._next = None
-            self._settle([job for job in self._gathered(first) if job[1].set_running_or_notify_cancel()])
-        while self._next or not self._waiting.empty():
-            job, self._next = self._next or self._waiting.get(), None
-            if job is not None and job[1].set_running_or_notify_cancel():
-                job[1].set_exception(stopping_refusal())
+        while batch := self._gathered():
+            jobs = [job for job in batch if job[1].set_running_or_notify_cancel()]
+            if jobs:
+                begun = time.monotonic()
+                self._settle(jobs)
+                self._seconds_each = (time.monotonic() - begun) / len(jobs)
+                self._on_batch(len(jobs))
+        with self._changed:
+            for _, future in self._waiting:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(stopping_refusal())
 
-    def _gathered(self, first: Job) -> list[Job]:
-        """A batch: `first`, and what comes within a moment and fits in number and tokens."""
-        batch, deadline = [first], time.monotonic() + self._config.gather
-        longest = _tokens(first)
-        while len(batch) < self._config.max_batch:
-            try:
-                job = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                break
-            if job is None:
-                break
-            longest = max(longest, _tokens(job))
-            if (len(batch) + 1) * longest > self._config.max_batch_tokens:
-                self._next = job
-                break
-            batch.append(job)
-        return batch
+    def _gathered(self) -> list[Job]:
+        """The oldest request, and those of its kind that come within a moment and fit; none once the server ends."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing.is_set())
+            if self._closing.is_set():
+                return []
+            batch, deadline = [self._waiting.popleft()], time.monotonic() + self._config.gather
+            while len(batch) < self._config.max_batch and not self._closing.is_set():
+                place = next((i for i, job in enumerate(self._waiting) if _kind(job) == _kind(batch[0])), None)
+                if place is None:
+                    if not self._changed.wait(max(0.0, deadline - time.monotonic())):
+                        break
+                elif self._fits(batch, self._waiting[place]):
+                    batch.append(self._waiting[place])
+                    del self._waiting[place]
+                else:
+                    break
+            return batch
+
+    def _fits(self, batch: Sequence[Job], job: Job) -> bool:
+        """Whether the batch stays within its limit of tokens: replies × the longest prompt and reply."""
+        lengths = [each.prompt_tokens + each.max_tokens for each, _ in (*batch, job) if isinstance(each, ReplyRequest)]
+        return len(lengths) * max(lengths, default=0) <= self._config.max_batch_tokens
+
+    def _results(self, jobs: Sequence[Job]) -> Sequence[GeneratedReply | Prediction]:
+        from aesr1.model.predict import predict
+
+        requests, futures = zip(*jobs, strict=True)
+        if isinstance(requests[0], ReplyRequest):
+            return generate_batch(self._vlm, requests, self._closing.is_set, lambda place: futures[place].left)
+        settings = score_settings(self._config, reasons=requests[0].reasons)
+        return list(predict(self._vlm, [each.image for each in requests], settings))
 
     def _settle(self, jobs: list[Job]) -> None:
-        """Set every future to its reply or its error.
+        """Set every future to its result or its error.
 
         A batch that fails is tried in halves, so that one bad request fails alone.
         """
         try:
-            requests, futures = [request for request, _ in jobs], [future for _, future in jobs]
-            replies = (
-                generate_batch(self._vlm, requests, self._closing.is_set, lambda place: futures[place].left)
-                if jobs
-                else []
-            )
+            results = self._results(jobs)
         except Exception as error:  # an error of one request must not end the thread
             if len(jobs) == 1 or self._closing.is_set():
                 for _, future in jobs:
@@ -206,5 +253,5 @@ class Batcher:
             self._settle(jobs[: len(jobs) // 2])
             self._settle(jobs[len(jobs) // 2 :])
             return
-        for (_, future), reply in zip(jobs, replies, strict=True):
-            future.set_result(reply)
+        for (_, future), result in zip(jobs, results, strict=True):
+            future.set_result(result)

@@ -1,0 +1,1 @@
+"""A local model over HTTP, and its web page."""
