@@ -151,11 +151,14 @@ def test_a_body_that_is_no_request_says_why(address, body, status, words):
     ("pictures", "headers", "fields", "status", "words"),
     [
         (1, {}, {"reasons": "yes"}, 400, "neither true, false nor a number"),
-        (1, {}, {"reasons": "[" * 5000}, 400, "neither true, false nor a number"),
+        (1, {}, {"reasons": "[" * 90}, 400, "neither true, false nor a number"),
         (1, {}, {"thumbnail": "5000"}, 400, "thumbnail: Input should be less than or equal to 1024"),
         (1, {}, {"seed": "1"}, 400, "seed: Extra inputs are not permitted"),
         (16, {}, {}, 400, "Too many files"),
         (1, {"Origin": "https://evil.example"}, {}, 403, "a page of https://evil.example; use the page of this server"),
+        (1, {"Origin": "http://["}, {}, 403, "a page of http://["),
+        (1, {"Content-Type": "multipart/form-data; boundary=x; charset=punycode"}, {}, 415, "send UTF-8"),
+        (1, {}, {"reasons": " " * 200}, 400, "exceeded maximum size"),
         (1, {"Content-Type": "text/plain"}, {}, 415, "send Content-Type: application/json or multipart/form-data"),
     ],
 )
@@ -294,9 +297,9 @@ def rows_of(*names, **changes):
 
 
 def zipped(address, rows, sidecars=()):
-    files = [("sidecars", each) for each in sidecars] or None
-    fields = {"rows": rows} if files else None
-    answer = httpx.post(f"{address}/v1/sidecars", data=fields, files=files or {"rows": (None, rows)}, timeout=60)
+    files = [("rows", (None, rows)), ("paths", (None, json.dumps([name for name, _ in sidecars])))]
+    files += [("sidecars", ("sidecar.xmp", content)) for _, content in sidecars]
+    answer = httpx.post(f"{address}/v1/sidecars", files=files, timeout=60)
     assert answer.status_code == 200, answer.text
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         return {name: archive.read(name).decode() for name in archive.namelist()}
@@ -310,7 +313,7 @@ def test_sidecars_come_in_a_zip_and_keep_what_a_person_wrote(address):
         .replace('xmp:Rating="2"', 'xmp:Rating="5"')
     )
     made = zipped(address, rows_of("trip/a.jpg", "trip/a.dng", "old.jpg", score=0.6), [("old.xmp", by_person)])
-    assert sorted(made) == ["old.xmp", "trip/a.dng.xmp", "trip/a.jpg.xmp"]
+    assert sorted(made) == ["not-changed.txt", "old.xmp", "trip/a.dng.xmp", "trip/a.jpg.xmp"]
     assert 'xmp:Rating="4"' in made["trip/a.jpg.xmp"] or "<xmp:Rating>4<" in made["trip/a.jpg.xmp"]
     assert 'xmp:Rating="5"' in made["old.xmp"] or "<xmp:Rating>5<" in made["old.xmp"]
     assert "Soft light." in made["trip/a.jpg.xmp"]
@@ -324,21 +327,39 @@ def test_a_dropped_picture_is_rejected_in_its_sidecar_and_stars_in_its_file_stay
     assert "xmp:Rating" not in rated and "aesr1:Score" in rated
 
 
-@pytest.mark.parametrize("name", ["../a.jpg", "/etc/a.jpg", "a/../../b.jpg", "C:/a.jpg", "a\\b.jpg", "."])
-def test_a_name_outside_of_the_folder_is_refused(address, name):
+@pytest.mark.parametrize(
+    "name", ["../a.jpg", "/etc/a.jpg", "a/../../b.jpg", ".", "a\0.jpg", "é" * 130, "a/" * 20 + "b.jpg"]
+)
+def test_a_name_outside_of_the_folder_or_too_long_is_refused(address, name):
     answer = httpx.post(f"{address}/v1/sidecars", files={"rows": (None, rows_of(name))})
-    assert answer.status_code == 400 and "no relative path" in answer.json()["error"]["message"]
+    message = answer.json()["error"]["message"]
+    assert answer.status_code == 400 and ("no relative path" in message or "too long" in message)
+
+
+def test_sidecars_of_odd_names_are_found_and_written(address):
+    pytest.importorskip("libxmp")
+    names = ["2024-05-01 12:30:00.jpg", 'a "b".jpg', "back\\slash.jpg", "<script>.jpg", "b.xmp/c.jpg"]
+    assert {name.replace(".jpg", ".xmp") for name in names} == set(zipped(address, rows_of(*names)))
+    upper = zipped(address, rows_of("A.jpg", stars=2))["A.xmp"].replace("<xmp:Rating>2<", "<xmp:Rating>5<")
+    changed = zipped(
+        address, rows_of("A.jpg", score=0.1), [("A.XMP", upper.replace('xmp:Rating="2"', 'xmp:Rating="5"'))]
+    )
+    assert sorted(changed) == ["A.XMP", "not-changed.txt"] and "1 pictures keep the stars" in changed["not-changed.txt"]
 
 
 def test_broken_rows_and_names_that_collide_are_refused(address):
     pytest.importorskip("libxmp")
-    for rows, words in (("[]", "rows: List should have at least 1"), ("{", "rows: Invalid JSON")):
+    for rows, words in (("[]", "rows or paths: List should have at least 1"), ("{", "rows or paths: Invalid JSON")):
         answer = httpx.post(f"{address}/v1/sidecars", files={"rows": (None, rows)})
         assert answer.status_code == 400 and words in answer.json()["error"]["message"]
-    answer = httpx.post(
-        f"{address}/v1/sidecars", data={"rows": rows_of("a.xmp/b.jpg")}, files=[("sidecars", ("a.xmp", b"x"))]
-    )
-    assert answer.status_code == 400 and "a name cannot be used" in answer.json()["error"]["message"]
+    for paths, words in ((["a.xmp"], "a name cannot be used"), (["a.xmp", "b.xmp"], "not as many paths as sidecars")):
+        files = {
+            "rows": (None, rows_of("a.xmp/b.jpg")),
+            "paths": (None, json.dumps(paths)),
+            "sidecars": ("a.xmp", b"x"),
+        }
+        answer = httpx.post(f"{address}/v1/sidecars", files=files)
+        assert answer.status_code == 400 and words in answer.json()["error"]["message"]
 
 
 @pytest.mark.slow

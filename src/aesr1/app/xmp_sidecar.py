@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 from PIL import Image
 
 from aesr1.errors import AesError, install
+from aesr1.images.formats import formats
 from aesr1.outputs import write_text
 from aesr1.records import Prediction
 
@@ -148,10 +150,13 @@ class InFile(NamedTuple):
 
 def in_file(image: str | BinaryIO) -> InFile:
     """Whether stars and a caption stand in the file's XMP or EXIF. A file that cannot be opened has none."""
-    with suppress(Exception), Image.open(image) as picture:
-        exif, xmp = picture.getexif(), str(picture.info.get("xmp", b""))
+    with suppress(Exception), Image.open(image, formats=formats()) as picture:
+        xmp = str(picture.info.get("xmp", b""))
+        exif = picture.getexif() if picture.format != "PNG" or "exif" in picture.info else {}  # else it would decode
         captions = str(exif.get(EXIF_DESCRIPTION, "")).strip("\0 ")
-        return InFile(bool(exif.get(EXIF_RATING)) or ":Rating" in xmp, bool(captions) or ":description" in xmp)
+        stars = re.search(r"x[ma]p:Rating(?:=[\"']|>)\s*(-?\d)", xmp)  # cameras write 0 for none
+        rated = bool(exif.get(EXIF_RATING)) or (stars is not None and stars[1] != "0")
+        return InFile(rated, bool(captions) or ":description" in xmp)
     return InFile()
 
 

@@ -4,13 +4,16 @@
 
 import asyncio
 import json
+import logging
 import secrets
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -54,6 +57,7 @@ ERRORS = {
     408: "The body was not complete in time.",
     413: "The body is too large.",
     415: "The body is of a type that is not read here.",
+    500: "The model failed.",
     503: "Too many requests are waiting; Retry-After says for how many seconds to wait.",
 }
 
@@ -90,7 +94,8 @@ open_to_all, with_key = APIRouter(), APIRouter()
 @open_to_all.get("/", response_class=HTMLResponse)
 async def page(request: Request) -> Response:
     """The web page: pictures are ranked, compared, kept or dropped, and lists are exported."""
-    return HTMLResponse(request.app.state.page)
+    headers = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
+    return HTMLResponse(request.app.state.page, headers=headers)
 
 
 @open_to_all.get("/health")
@@ -113,21 +118,21 @@ async def models(request: Request) -> dict[str, Any]:
 
 @with_key.post(
     "/v1/chat/completions",
-    responses=_errors(400, 404, 408, 413, 415, 503),
+    responses=_errors(400, 404, 408, 413, 415, 500, 503),
     openapi_extra=_body(json=CHAT_SCHEMA),
 )
 async def chat(request: Request) -> Response:
     """OpenAI's chat completion about one picture."""
     state = request.app.state
     body = await receive_json(request, state.config)
-    requests = await _in_thread(state, parse_chat_request, body, state.vlm, state.config)
+    requests = await _in_thread(state.decoders, parse_chat_request, body, state.vlm, state.config)
     replies = await _unless_gone(request, map(asyncio.wrap_future, state.batcher.submit(requests)))
     return Response(status_code=GONE) if replies is None else JSONResponse(_completion(state.vlm.name, replies))
 
 
 @with_key.post(
     "/v1/score",
-    responses={200: {"model": ScoreAnswer, "content": {EVENTS: {}}}, **_errors(400, 403, 408, 413, 415, 503)},
+    responses={200: {"model": ScoreAnswer, "content": {EVENTS: {}}}, **_errors(400, 403, 408, 413, 415, 500, 503)},
     openapi_extra=_body(json=score_request.ScoreBody.model_json_schema(), form=score_request.FORM_SCHEMA),
 )
 async def score(request: Request) -> Response:
@@ -139,6 +144,8 @@ async def score(request: Request) -> Response:
     state = request.app.state
     state.batcher.require_room(1)
     opened, options = await _opened_pictures(request, state)
+    if opened is None:
+        return Response(status_code=GONE)
     pictures = [each.image for each in opened if each.image is not None]
     futures = iter(state.batcher.submit([ScoreRequest(picture, options.reasons) for picture in pictures]))
     scored = [
@@ -156,50 +163,61 @@ async def score(request: Request) -> Response:
 
 @with_key.post(
     "/v1/sidecars",
-    responses={200: {"content": {ZIP: {}}}, **_errors(400, 403, 408, 413, 415)},
+    responses={200: {"content": {ZIP: {}}}, **_errors(400, 403, 408, 413, 415, 500, 503)},
     response_class=Response,
     openapi_extra=_body(form=sidecar_zip.FORM_SCHEMA),
 )
 async def sidecars(request: Request) -> Response:
     """XMP sidecars of scored pictures as a zip file. Existing ones that are sent along are merged."""
     state = request.app.state
-    async with state.uploads:
-        form = await receive_form(request, state.config, max_files=sidecar_zip.MOST_ROWS)
-        try:
-            rows, existing = await sidecar_zip.parse_sidecars(form)
-        finally:
-            await form.close()
-    content = await _in_thread(state, sidecar_zip.zip_sidecars, rows, existing, state.vlm.name, state.vlm.revision)
-    return Response(content, media_type=ZIP)
+    config = state.config
+    form = await receive_form(
+        request, config, state.uploads, max_files=sidecar_zip.MOST_ROWS, max_field=config.max_body
+    )
+    try:
+        received = await sidecar_zip.read_form(form)
+    finally:
+        await form.close()
+    zipping = _in_thread(state.zippers, sidecar_zip.zip_sidecars, received, state.vlm.name, state.vlm.revision)
+    content = await _unless_gone(request, [zipping])
+    return Response(status_code=GONE) if content is None else Response(content[0], media_type=ZIP)
 
 
-async def _opened_pictures(request: Request, state: Any) -> tuple[list[OpenedPicture], ScoreOptions]:
-    """The pictures of a request, each opened or with its error, and what is wanted of them."""
+async def _opened_pictures(request: Request, state: Any) -> tuple[list[OpenedPicture] | None, ScoreOptions]:
+    """The pictures of a request, each opened or with its error, and what is wanted; None where the client has left."""
     config = state.config
     if require_type(request, JSON, FORM) == JSON:
         body = await receive_json(request, config)
-        addresses, options = await _in_thread(state, score_request.parse_body, body, config)
-        return await _open_all(state, addresses, options), options
-    async with state.uploads:
-        form = await receive_form(request, config, max_files=config.max_pictures)
-        try:
-            files, options = score_request.parse_form(form, config)
-            return await _open_all(state, files, options), options
-        finally:
-            await form.close()
-
-
-async def _open_all(state: Any, sources: Sequence[Any], options: ScoreOptions) -> list[OpenedPicture]:
-    opening = (
-        _in_thread(state, score_request.open_picture, index, source, options, state.config)
-        for index, source in enumerate(sources)
+        addresses, options = await _in_thread(state.decoders, score_request.parse_body, body, config)
+        return await _unless_gone(request, _openings(state, addresses, options)), options
+    form = await receive_form(
+        request, config, state.uploads, max_files=config.max_pictures, max_field=score_request.MAX_FIELD
     )
-    return await asyncio.gather(*opening)
+    try:
+        files, options = score_request.parse_form(form, config)
+        return await _unless_gone(request, _openings(state, files, options)), options
+    finally:
+        await form.close()
 
 
-async def _in_thread(state: Any, function: Callable[..., T], *arguments: Any) -> T:
+def _openings(state: Any, sources: Sequence[Any], options: ScoreOptions) -> list[Awaitable[OpenedPicture]]:
+    """What opens each picture; what is fetched waits for other servers, and so has threads of its own."""
+    return [
+        _in_thread(
+            state.fetchers if isinstance(source, str) and source[:5].lower() != "data:" else state.decoders,
+            score_request.open_picture,
+            index,
+            source,
+            options,
+            state.config,
+        )
+        for index, source in enumerate(sources)
+    ]
+
+
+def _in_thread(threads: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any) -> Awaitable[T]:
     """Call what takes time outside of the event loop."""
-    return await asyncio.get_running_loop().run_in_executor(state.decoders, function, *arguments)
+    return asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
 
 
 async def _scored(
@@ -220,6 +238,7 @@ async def _events(scored: Sequence["asyncio.Task[ScoredPicture]"], about: dict[s
             yield _event("prediction", asdict(await each))
         yield _event("end", about)
     except Exception as error:  # the head of the answer, with its status, was sent long ago
+        logging.getLogger("uvicorn.error").exception("scoring failed")
         yield _event("error", asdict(_error_answer(error)[0]))
     finally:
         for task in scored:
@@ -233,6 +252,7 @@ def _event(name: str, fields: dict[str, Any]) -> str:
 async def _unless_gone(request: Request, awaited: Iterable[Awaitable[T]]) -> list[T] | None:
     """The results, or None when the client disconnects; what waits is then cancelled."""
     everything: asyncio.Future[list[T]] = asyncio.gather(*awaited)
+    everything.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio prints it
     left = asyncio.create_task(_disconnected(request))
     both: list[asyncio.Future[Any]] = [everything, left]
     try:
@@ -291,10 +311,22 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 async def _require_key(request: Request) -> None:
-    wanted = f"Bearer {request.app.state.config.api_key}"
-    if not secrets.compare_digest(request.headers.get("authorization", "").encode(), wanted.encode()):
+    kind, _, key = request.headers.get("authorization", "").partition(" ")
+    wanted = str(request.app.state.config.api_key).encode()
+    if kind.lower() != "bearer" or not secrets.compare_digest(key.encode("latin-1"), wanted):
         fix = "send the server's key: Authorization: Bearer KEY"
         raise HttpRefusal("the API key is missing or wrong", fix=fix, status=401, code="invalid_api_key")
+
+
+def _call_all(functions: Sequence[Callable[[], object]], seconds: float) -> bool:
+    """Call functions at the same time; whether all ended within so many seconds. What has not ended goes on."""
+    threads = [threading.Thread(target=function, daemon=True) for function in functions]
+    for thread in threads:
+        thread.start()
+    ends = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, ends - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
 
 
 def create_app(config: ServeConfig) -> FastAPI:
@@ -308,10 +340,14 @@ def create_app(config: ServeConfig) -> FastAPI:
         state = app.state
         state.batcher = Batcher(vlm, config, on_batch=state.measurements.batches.observe)
         state.decoders = ThreadPoolExecutor(DECODERS, "aesr1-decode")
+        state.fetchers = ThreadPoolExecutor(DECODERS, "aesr1-fetch")
+        state.zippers = ThreadPoolExecutor(1, "aesr1-zip")
         state.uploads = asyncio.Semaphore(UPLOADS)
         yield
-        state.decoders.shutdown(wait=False, cancel_futures=True)
-        state.ended = await asyncio.to_thread(state.batcher.close, CLOSING_SECONDS)
+        closings = [state.batcher.close]
+        pools = (state.decoders, state.fetchers, state.zippers)
+        closings += [partial(pool.shutdown, cancel_futures=True) for pool in pools]
+        state.ended = await asyncio.to_thread(_call_all, closings, CLOSING_SECONDS)
 
     # no documentation pages: they load scripts from other servers
     app = FastAPI(title="aesr1", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)

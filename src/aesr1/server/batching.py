@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from aesr1.errors import AesError
 from aesr1.records import Prediction
 from aesr1.server.chat_request import GeneratedReply, ReplyRequest
 from aesr1.server.score_request import ScoreRequest, score_settings
@@ -148,7 +149,7 @@ class Batcher:
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closing = threading.Event()
-        self._seconds_each = 0.0  # of the model for a request, in the last batch
+        self._seconds_each: dict[object, float] = {}  # of the model for a request of each kind, in its last batch
         self._thread = threading.Thread(target=self._run, name="aesr1-model", daemon=True)
         self._thread.start()
 
@@ -162,8 +163,15 @@ class Batcher:
         if self._closing.is_set():
             raise stopping_refusal()
         most = self._config.max_waiting
-        if len(self._waiting) + requests > most:
-            seconds = min(MOST_SECONDS, math.ceil(len(self._waiting) * self._seconds_each) + 1)
+        if requests > most:
+            raise AesError(f"{requests} at a time are more than may wait", fix=f"send at most {most}")
+        with self._changed:
+            if len(self._waiting) + requests <= most:
+                return
+            going = [job for job in self._waiting if not job[1].cancelled()]
+            self._waiting = deque(going)
+        if len(going) + requests > most:
+            seconds = min(MOST_SECONDS, 1 + math.ceil(sum(self._seconds_each.get(_kind(job), 0.0) for job in going)))
             raise HttpRefusal(
                 f"{most} replies are waiting already",
                 fix=f"try again in {seconds} s",
@@ -198,7 +206,7 @@ class Batcher:
             if jobs:
                 begun = time.monotonic()
                 self._settle(jobs)
-                self._seconds_each = (time.monotonic() - begun) / len(jobs)
+                self._seconds_each[_kind(jobs[0])] = (time.monotonic() - begun) / len(jobs)
                 self._on_batch(len(jobs))
         with self._changed:
             for _, future in self._waiting:

@@ -62,6 +62,7 @@ SCHEMA = {
             },
         },
         "temperature": {"type": "number", "minimum": 0, "maximum": 2},
+        "max_tokens": {"type": "integer", "minimum": 1},
         "max_completion_tokens": {"type": "integer", "minimum": 1},
         "n": {"type": "integer", "minimum": 1, "maximum": MAX_REPLIES},
         "seed": {"type": "integer"},

@@ -22,6 +22,6 @@ def rank_page(model: str, config: ServeConfig) -> str:
         model=model,
         key=config.api_key is not None,
         suffixes=" ".join(sorted(suffixes())),
-        files=min(FILES_AT_A_TIME, config.max_pictures),
+        files=min(FILES_AT_A_TIME, config.max_pictures, config.max_waiting),
         bytes=config.max_upload,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from urllib.parse import urlsplit
 
 from starlette.datastructures import FormData
 from starlette.requests import Request
@@ -27,23 +26,36 @@ async def receive_json(request: Request, config: ServeConfig) -> bytes:
         async with asyncio.timeout(config.body_seconds):
             return b"".join([piece async for piece in _limited(request.stream(), config.max_body)])
     except TimeoutError:
-        raise _too_slow(config.body_seconds) from None
+        raise _too_slow(f"send the whole request within {config.body_seconds:g} s") from None
 
 
-async def receive_form(request: Request, config: ServeConfig, *, max_files: int) -> FormData:
-    """The fields and files of a form; the caller closes it. HttpRefusal as for JSON, and for other servers' pages."""
+async def receive_form(
+    request: Request, config: ServeConfig, uploads: asyncio.Semaphore, *, max_files: int, max_field: int
+) -> FormData:
+    """The fields, of `max_field` bytes each, and the files of a form; the caller closes it.
+
+    HttpRefusal as for JSON, for another server's page, and where all `uploads` are taken.
+    """
     require_type(request, FORM)
+    if "charset" in request.headers["content-type"].lower():  # some of Python's codecs take minutes
+        raise HttpRefusal("the form names a charset", fix="send UTF-8", status=415, code="unsupported_media_type")
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):  # browsers ask only before JSON
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):  # JSON is asked for before
         fix = "use the page of this server, or a program that is no browser"
         raise HttpRefusal(f"the request comes from a page of {origin[:80]}", fix=fix, status=403, code="other_origin")
+    if uploads.locked():
+        raise HttpRefusal(
+            "too many files are being received", fix="try again later", status=503, code="overloaded", retry_after=5
+        )
+    limited = _LimitedRequest(request.scope, request.receive)
     try:
-        async with asyncio.timeout(config.upload_seconds):
-            limited = _LimitedRequest(request.scope, request.receive)
-            limited.limit = config.max_upload
-            return await limited.form(max_files=max_files, max_fields=MAX_FIELDS, max_part_size=config.max_body)
+        async with uploads, asyncio.timeout(config.body_seconds) as limited.deadline:
+            limited.config = config
+            return await limited.form(max_files=max_files, max_fields=MAX_FIELDS, max_part_size=max_field)
     except TimeoutError:
-        raise _too_slow(config.upload_seconds) from None
+        seconds, rate = config.body_seconds, config.least_rate
+        fix = f"send it within {seconds:g} s, or after that at {rate:,} bytes a second"
+        raise _too_slow(fix) from None
 
 
 def require_type(request: Request, *types: str) -> str:
@@ -58,10 +70,14 @@ def require_type(request: Request, *types: str) -> str:
 
 
 class _LimitedRequest(Request):
-    limit = 0
+    config: ServeConfig
+    deadline: asyncio.Timeout
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        async for piece in _limited(super().stream(), self.limit):
+        ends = self.deadline.when() or 0.0
+        async for piece in _limited(super().stream(), self.config.max_upload):
+            ends += len(piece) / self.config.least_rate
+            self.deadline.reschedule(ends)
             yield piece
 
 
@@ -82,6 +98,5 @@ async def _limited(stream: AsyncGenerator[bytes, None], limit: int) -> AsyncGene
         raise HttpRefusal(f"the request is larger than {limit:,} bytes", fix=fix, status=413, code="request_too_large")
 
 
-def _too_slow(seconds: float) -> HttpRefusal:
-    fix = f"send the whole request within {seconds:g} s"
+def _too_slow(fix: str) -> HttpRefusal:
     return HttpRefusal("the request is not complete", fix=fix, status=408, code="timeout")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import time
 import urllib.error
 import urllib.request
 from pathlib import PurePath
@@ -13,6 +14,7 @@ from urllib.parse import unquote
 from aesr1.errors import AesError
 from aesr1.images.formats import RAW_SUFFIXES, open_raw
 from aesr1.images.load import open_image
+from aesr1.images.srgb import size_within
 from aesr1.server.settings import MAX_SOURCE_PIXELS, ServeConfig, origin_of_address
 
 if TYPE_CHECKING:
@@ -37,10 +39,11 @@ def picture_at(url: str, config: ServeConfig) -> Image.Image:
 
 def picture_in(file: BinaryIO, name: str, config: ServeConfig) -> Image.Image:
     """The upright RGB picture in a file that was sent; its name tells camera RAW. AesError where it is none."""
+    source: BinaryIO | Image.Image = file
     if PurePath(name).suffix.lower() in RAW_SUFFIXES:
-        developed = open_raw(file, name=name)
-        return open_image(developed, max_pixels=config.max_pixels, max_source_pixels=MAX_SOURCE_PIXELS)
-    return open_image(file, max_pixels=config.max_pixels, max_source_pixels=MAX_SOURCE_PIXELS)
+        source = open_raw(file, name=name)
+        source.draft("RGB", size_within(source.size, min(config.max_pixels, MAX_SOURCE_PIXELS)))  # of JPEG
+    return open_image(source, max_pixels=config.max_pixels, max_source_pixels=MAX_SOURCE_PIXELS)
 
 
 def _of_data_url(url: str) -> bytes:
@@ -68,10 +71,14 @@ def _fetched(url: str, config: ServeConfig) -> bytes:
         raise AesError(f"{where}, which this server does not fetch from", fix=fix)
     try:
         with urllib.request.build_opener(_NoRedirects).open(url, timeout=FETCH_SECONDS) as answer:
-            raw: bytes = answer.read(config.max_upload + 1)
+            raw, ends = bytearray(), time.monotonic() + FETCH_SECONDS
+            while len(raw) <= config.max_upload and (piece := answer.read1(1 << 16)):
+                raw += piece
+                if time.monotonic() > ends:
+                    raise TimeoutError
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = f"status {error.code}" if isinstance(error, urllib.error.HTTPError) else type(error).__name__
         raise AesError(f"{where}, and fetching it failed: {reason}", fix=SEND_IT) from error
     if len(raw) > config.max_upload:
         raise AesError(f"{where}, and it holds more than {config.max_upload:,} bytes", fix="make it smaller")
-    return raw
+    return bytes(raw)

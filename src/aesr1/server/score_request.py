@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from aesr1.model.predict import PredictSettings
 
 MAX_THUMBNAIL = 1024
+MAX_FIELD = 100
+"""Bytes of a field of the form that is no file."""
 MEND = "send what /openapi.json says"
 MEANING = ("score", "score_std", "score_10", "stars", "percentile", "reference", "readable", "reasoning", "error")
 """Fields of a `Prediction` that a client gets for each picture; the others are the same for all."""

@@ -78,8 +78,8 @@ def serve(config: ServeConfig) -> None:
             for number, handler in before.items():
                 signal.signal(number, handler)
             if not app.state.ended:
-                say("the model was still at work and was stopped")
-                os._exit(0)  # a thread within torch cannot be ended in another way
+                say("what was still at work was stopped")
+                os._exit(0)  # a thread within torch, or one that fetches, cannot be ended in another way
 
 
 def _listen(host: str, port: int) -> socket.socket:

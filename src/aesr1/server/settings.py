@@ -31,7 +31,7 @@ class ServeConfig:
     max_connections: int = 256
     header_seconds: float = 10.0  # for the head of a request
     body_seconds: float = 60.0  # for the body of a request
-    upload_seconds: float = 600.0  # for a body of files
+    least_rate: int = 100_000  # bytes a second of files, after body_seconds
     api_key: str | None = None  # what clients send as "Authorization: Bearer …"; None: no key is asked for
     fetch_from: tuple[str, ...] = ()  # servers that pictures are fetched from, such as https://example.com
     gather: float = 0.01  # seconds that a batch waits for more requests

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -18,8 +19,10 @@ from aesr1.records import Prediction
 if TYPE_CHECKING:
     from starlette.datastructures import FormData
 
-MOST_ROWS = 10_000
-LONGEST_NAME = 500
+MOST_ROWS, MOST_FOLDERS, MOST_PARTS = 10_000, 2_000, 16
+LONGEST_NAME, LONGEST_PART = 500, 240
+"""In letters, and in bytes of UTF-8: file systems take 255, and a sidecar's name is longer than the picture's."""
+NOTES = "not-changed.txt"
 
 
 class SidecarRow(BaseModel):
@@ -37,68 +40,98 @@ class SidecarRow(BaseModel):
 
 SidecarRows = Annotated[list[SidecarRow], Field(min_length=1, max_length=MOST_ROWS)]
 ROWS: TypeAdapter[list[SidecarRow]] = TypeAdapter(SidecarRows)
+PATHS: TypeAdapter[list[str]] = TypeAdapter(list[Annotated[str, Field(min_length=5, max_length=LONGEST_NAME)]])
 FORM_SCHEMA = {
     "type": "object",
     "required": ["rows"],
     "additionalProperties": False,
     "properties": {
         "rows": {"type": "string", "description": f"a JSON list of {list(SidecarRow.model_fields)}"},
+        "paths": {"type": "string", "description": "a JSON list of the relative paths of the sidecars"},
         "sidecars": {
             "type": "array",
             "items": {"type": "string", "format": "binary"},
-            "description": "existing sidecars, each with its relative path as file name",
+            "description": "existing sidecars in the order of paths, because file names of forms lose letters",
         },
     },
 }
 
 
-async def parse_sidecars(form: FormData) -> tuple[list[SidecarRow], dict[str, bytes]]:
-    """The rows of a form, and its sidecars by path. AesError says what is wrong."""
+@dataclass(frozen=True)
+class SidecarForm:
+    """A request for sidecars as it was received."""
+
+    rows: str
+    paths: str
+    contents: tuple[bytes, ...]
+
+
+async def read_form(form: FormData) -> SidecarForm:
+    """The fields and files of a form."""
     from starlette.datastructures import UploadFile
 
-    rows = form.get("rows")
-    try:
-        parsed = ROWS.validate_json(rows if isinstance(rows, str) else "")
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]["msg"]
-        raise AesError(f"rows: {problem[:200]}", fix="send them as /openapi.json says") from error
-    files = [each for each in form.getlist("sidecars") if isinstance(each, UploadFile)]
-    sidecars = {each.filename or "": await each.read() for each in files}
-    for name in (*(row.name for row in parsed), *sidecars):
-        _require_relative(name)
-    return parsed, sidecars
+    contents = [await each.read() for each in form.getlist("sidecars") if isinstance(each, UploadFile)]
+    rows, paths = form.get("rows"), form.get("paths")
+    return SidecarForm(str(rows or ""), paths if isinstance(paths, str) else "[]", tuple(contents))
 
 
-def zip_sidecars(rows: Sequence[SidecarRow], sidecars: Mapping[str, bytes], model: str, revision: str) -> bytes:
+def zip_sidecars(form: SidecarForm, model: str, revision: str) -> bytes:
     """A zip file of the new and the changed sidecars, by the rules of `write_sidecars`.
 
-    Those that cannot be changed are named in not-written.txt. AesError where the XMP library is missing.
+    Those that cannot be written, and how many people's ratings stay, are in not-changed.txt. AesError says what is
+    wrong with the request, or that the XMP library is missing.
     """
+    rows, existing = _parsed(form)
     with TemporaryDirectory(prefix="aesr1-") as temporary:
-        folder, metadata, predictions = Path(temporary), {}, []
+        folder = Path(temporary)
         try:
-            for name, existing in sidecars.items():
+            for name, content in existing.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(existing)
+                (folder / _small_suffix(name)).write_bytes(content)
             for row in rows:
                 (folder / row.name).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             problem = f"a name cannot be used: {error.strerror}"
             raise AesError(problem, fix="give each file another name than the folders") from error
-        for row in rows:
-            image = folder / row.name
-            metadata[str(image)] = InFile(row.has_rating, row.has_description)
-            predictions.append(_prediction(str(image), row, model, revision))
-        problems = write_sidecars(predictions, metadata=metadata).problems
-        content = io.BytesIO()
-        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
-            for path in sorted(folder.rglob("*.xmp")):
-                relative = path.relative_to(folder).as_posix()
-                if sidecars.get(relative) != path.read_bytes():
-                    file.write(path, relative)
-            if problems:
-                file.writestr("not-written.txt", "\n".join(problems).replace(f"{folder}/", ""))
-        return content.getvalue()
+        metadata = {str(folder / row.name): InFile(row.has_rating, row.has_description) for row in rows}
+        predictions = [_prediction(str(folder / row.name), row, model, revision) for row in rows]
+        written = write_sidecars(predictions, metadata=metadata)
+        notes = [problem.replace(f"{folder}/", "") for problem in written.problems]
+        if written.kept:
+            notes.append(f"{written.kept:,} pictures keep the stars that a person gave")
+        names = {_small_suffix(name): name for name in existing}
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted(path for path in folder.rglob("*.xmp") if path.is_file()):
+                name = path.relative_to(folder).as_posix()
+                if existing.get(names.get(name, name)) != path.read_bytes():
+                    archive.write(path, names.get(name, name))
+            if notes:
+                archive.writestr(NOTES, "\n".join(notes))
+        return file.getvalue()
+
+
+def _parsed(form: SidecarForm) -> tuple[list[SidecarRow], dict[str, bytes]]:
+    """The rows of a form, and its sidecars by path. AesError says what is wrong."""
+    try:
+        rows, paths = ROWS.validate_json(form.rows), PATHS.validate_json(form.paths)
+        existing = dict(zip(paths, form.contents, strict=True))
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]["msg"]
+        raise AesError(f"rows or paths: {problem[:200]}", fix="send them as /openapi.json says") from error
+    except ValueError as error:
+        raise AesError("there are not as many paths as sidecars", fix="send them as /openapi.json says") from error
+    names = [PurePosixPath(name) for name in (*(row.name for row in rows), *paths)]
+    for name in names:
+        _require_relative(name)
+    if len({name.parent for name in names}) > MOST_FOLDERS:
+        raise AesError("the names have too many folders", fix=f"send at most {MOST_FOLDERS:,} at a time")
+    return rows, existing
+
+
+def _small_suffix(name: str) -> str:
+    """The name of a sidecar with the ending .xmp, however its letters are written."""
+    return name[:-4] + name[-4:].lower()
 
 
 def _prediction(image: str, row: SidecarRow, model: str, revision: str) -> Prediction:
@@ -117,9 +150,12 @@ def _prediction(image: str, row: SidecarRow, model: str, revision: str) -> Predi
     )
 
 
-def _require_relative(name: str) -> None:
-    """AesError for a name that would lie outside of the folder."""
-    path = PurePosixPath(name)
-    outside = path.is_absolute() or ".." in path.parts or any(letter in name for letter in "\\\0:")
-    if outside or not path.parts:
-        raise AesError(f"{name[:80]!r} is no relative path", fix="name files relative to their folder, with /")
+def _require_relative(path: PurePosixPath) -> None:
+    """AesError for a name that would lie outside of the folder, or that file systems do not take."""
+    foreign = os.name == "nt" and any(letter in str(path) for letter in "\\:")
+    if path.is_absolute() or ".." in path.parts or "\0" in str(path) or foreign or not path.parts:
+        raise AesError(f"{str(path)[:80]!r} is no relative path", fix="name files relative to their folder, with /")
+    long = any(len(part.encode("utf-8", "replace")) > LONGEST_PART for part in path.parts)
+    if long or len(path.parts) > MOST_PARTS:
+        fix = f"names have at most {LONGEST_PART} bytes, and {MOST_PARTS} parts"
+        raise AesError(f"{str(path)[:80]!r} is too long", fix=fix)
