@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from aesr1 import Scorer
+from aesr1.app import shared_batches
 from aesr1.app.shared_batches import SharedBatches
 from aesr1.model.predict import Origin, PredictSettings, empty_row
 
@@ -58,7 +59,11 @@ def until(true):
 
 
 def replies(future):
-    return [row.reply for row in future.result(10)]
+    return replies_of(future.result(10))
+
+
+def replies_of(rows):
+    return [row.reply for row in rows]
 
 
 @pytest.fixture
@@ -73,6 +78,32 @@ def test_what_comes_meanwhile_is_one_batch_in_the_order_in_which_it_came(pool, m
     model.go.set()
     assert [replies(future) for future in futures] == [[str(width) for width in call] for call in calls]
     assert model.batches == [[1], [2, 3, 4, 5], [6, 7]]
+
+
+def test_threads_that_come_again_and_again_meet_in_every_batch(pool, model, monkeypatch):
+    monkeypatch.setattr(shared_batches, "PATIENCE", 5.0)
+    batches = SharedBatches(model, 4)
+
+    def five(width):
+        return [replies_of(batches(pictures_of(width))) for _ in range(5)]
+
+    first = pool.submit(five, 1)
+    until(lambda: model.batches)
+    second = pool.submit(five, 2)
+    until(lambda: batches._waiting)
+    model.go.set()
+    assert (first.result(10), second.result(10)) == ([["1"]] * 5, [["2"]] * 5)
+    assert [sorted(batch) for batch in model.batches] == [[1], *[[1, 2]] * 4, [2]]
+
+
+def test_a_thread_that_is_alone_does_not_wait(model, monkeypatch):
+    monkeypatch.setattr(shared_batches, "PATIENCE", 1000.0)
+    model.go.set()
+    batches = SharedBatches(lambda pictures: time.sleep(0.05) or model(pictures), 4)
+    started = time.monotonic()
+    for _ in range(3):
+        batches(pictures_of(1))
+    assert time.monotonic() - started < 10
 
 
 def test_a_long_call_and_short_ones_take_turns(pool, model):
