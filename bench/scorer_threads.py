@@ -2,8 +2,8 @@
 
     python bench/scorer_threads.py FOLDER [--pictures 64] [--rounds 5] [--model MODEL]
 
-Pictures a second with 1, 2, 4 and 8 threads, and the ratio to one thread, the median of rounds in which they take turns;
-with reasons and with --fast. The largest difference of a score from that of one thread.
+Pictures a second with 1, 2, 4 and 8 threads, and the ratio to one thread: the median of rounds in which they take
+turns; with reasons and with --fast. The largest difference of a score from that of one thread.
 """
 
 from __future__ import annotations
