@@ -78,7 +78,7 @@ def test_a_picture_that_cannot_be_scored_is_an_error_not_a_number(reward):
         reward([Image.new("RGB", (60, 60)), b"no picture"])
 
 
-def test_threads_take_turns_and_get_their_own(reward):
+def test_threads_get_their_own(reward):
     pictures = [draw_scene(sample_scene(np.random.default_rng(seed))) for seed in range(4)]
     alone = [reward([picture])[0] for picture in pictures]
     with ThreadPoolExecutor(4) as pool:

@@ -129,7 +129,7 @@ def test_a_batch_holds_pictures_of_like_length(scorer, album, monkeypatch):
         lengths.append([picture_length(vlm.processor, picture.size) for picture in pictures])
         return [Prediction("", 0.5, 0.1, False, None, "", "", "", "") for _ in pictures]
 
-    monkeypatch.setattr("aesr1.model.predict._score_batch", scored)
+    monkeypatch.setattr("aesr1.model.predict.score_batch", scored)
     rows = list(predict(scorer.vlm, album, PredictSettings(batch_size=4)))
     assert [row.image for row in rows] == [str(path) for path in album]
     window = [length for batch in lengths[:4] for length in batch]

@@ -11,6 +11,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
+from png_file import png
 
 from aesr1.errors import AesError
 from aesr1.images import load, srgb
@@ -237,17 +238,6 @@ def test_one_transparent_grey_value_of_16_bits_becomes_white(tmp_path):
 def test_lab_is_converted(tmp_path):
     Image.new("LAB", (20, 20), (255, 128, 128)).save(tmp_path / "a.tif")
     assert min(open_image(tmp_path / "a.tif").getpixel((5, 5))) >= 250
-
-
-def png(width, height, rows, *, kind=2, depth=8, more=()):
-    """A PNG whose head and chunks are as given."""
-
-    def chunk(name, content):
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    head = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
-    body = chunk(b"IHDR", head) + b"".join(chunk(*pair) for pair in more) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
 
 
 @pytest.mark.parametrize("chunk", [(b"eXIf", b"garbage"), (b"tEXt", b"Raw profile type exif\0\nexif\n  9\nzz")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ def reward_function(
     `model`: a folder, a hub id, None for the embedded photo model. `fast`: no reasons are written, several times
     faster. Images: a list of what `Scorer` takes; a tensor or array (n, 3, height, width) or (n, height, width, 3); or
     a list of those without n. Numbers are uint8, or floats from 0 to 1. No gradient goes through it. Several threads
-    may call it; they take turns. AesError names the first picture that cannot be scored: a reward that is made up
+    may call it. AesError names the first picture that cannot be scored: a reward that is made up
     would be learnt from.
     """
     import numpy as np
@@ -31,12 +30,10 @@ def reward_function(
     from aesr1.app.score import Scorer
     from aesr1.model.predict import PredictSettings
 
-    scorer, lock = Scorer(model, device=device, settings=PredictSettings(fast=fast)), threading.Lock()
+    scorer = Scorer(model, device=device, settings=PredictSettings(fast=fast))
 
     def reward(images: Any, *_: object, **__: object) -> NDArray[np.float32]:
-        pictures = to_pictures(images)
-        with lock:
-            rows = scorer.score(pictures)
+        rows = scorer.score(to_pictures(images))
         for number, row in enumerate(rows):
             if row.score is None:
                 raise AesError(f"image {number} has no score: {row.error}", fix="leave it out of the batch")

@@ -34,6 +34,8 @@ DEFAULT_MODEL_NOTE = (
 class Scorer:
     """A loaded model that turns pictures into predictions. The same picture always gets the same score.
 
+    Threads may share it: pictures that they bring at the same time are scored in one batch.
+
     from aesr1 import Scorer
     prediction, = Scorer("ssssmark/Aes-R1").score(["photo.jpg"])
     prediction.score, prediction.score_std, prediction.reasoning
@@ -54,16 +56,25 @@ class Scorer:
         `reference`: rows of an earlier scoring with this model, which percentiles and stars then refer to.
         `calibration`: a file of `aesr1 calibrate`, which turns scores into those of one person.
         """
+        from aesr1.app.shared_batches import SharedBatches
+        from aesr1.model.image_classes import load_classifier
         from aesr1.model.load import DEFAULT, checkpoint_folder, load
-        from aesr1.model.predict import PredictSettings, origin_of
+        from aesr1.model.predict import PredictSettings, origin_of, score_batch
 
         self.vlm = load(model or DEFAULT, max_pixels=max_pixels or MAX_PIXELS, device=device, for_scoring=True)
         self.settings = settings or PredictSettings()
+        self._run = SharedBatches(
+            lambda pictures: score_batch(self.vlm, pictures, self.settings),
+            self.settings.batch_size,
+            joined=not self.settings.samples,  # samples depend on the other pictures of a batch
+        )
         self.origin, self.reference = origin_of(self.vlm, self.settings), None
         self.calibration = load_calibration(calibration) if calibration else None
         if self.calibration:
             self.calibration.require(self.origin)
             self.origin = self.calibration.origin(self.origin)
+            if self.calibration.weights:
+                load_classifier()  # now, because transformers cannot load in several threads at once
         if reference is not None:
             self.reference = reference_of_rows(reference, self.origin)
         elif not self.settings.samples and not self.calibration and (folder := checkpoint_folder(model or DEFAULT)):
@@ -84,7 +95,7 @@ class Scorer:
         if isinstance(images, str | Path | bytes) or not hasattr(images, "__iter__") or hasattr(images, "read"):
             raise AesError(f"score takes a list of pictures, not one {type(images).__name__}", fix="write score([…])")
 
-        return map(self._finished, predict(self.vlm, images, self.settings, pool=pool))
+        return map(self._finished, predict(self.vlm, images, self.settings, pool=pool, run=self._run))
 
     def _finished(self, row: Prediction) -> Prediction:
         if self.calibration:

@@ -91,9 +91,11 @@ def _pictures_below(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if name.lower() not in HIDDEN_FOLDERS)
         for name in files:
             path = Path(place, name)
-            if name.startswith("._") or not path.is_file():
+            if name.startswith("._"):
                 continue
-            if path.suffix.lower() in suffixes():
+            if not path.is_file():
+                skipped["pipes or devices" if path.exists() else "broken links"] += 1
+            elif path.suffix.lower() in suffixes():
                 yield path
             elif not name.startswith("."):
                 skipped[path.suffix.lower() or "no suffix"] += 1

@@ -66,6 +66,7 @@ def predict(
     settings: PredictSettings | None = None,
     *,
     pool: Executor | None = None,
+    run: Callable[[Sequence[Image.Image]], Sequence[Prediction]] | None = None,
 ) -> Iterator[Prediction]:
     """One prediction an image, in order. A picture that cannot be read gives a row with its error.
 
@@ -75,23 +76,24 @@ def predict(
     With samples: the mean and standard deviation of the readable replies' scores, and the reasoning of the
     reply nearest to the mean.
 
-    A batch holds pictures of similar length, from a few batches; `pool` opens that many early.
+    A batch holds pictures of similar length, from a few batches; `pool` opens that many early. `run` gives the rows of
+    a batch in place of `score_batch`.
     """
     settings = settings or PredictSettings()
 
     def failed(error: str) -> Prediction:
         return _prediction(vlm, settings, error=error)
 
-    def score_batch(pictures: Sequence[Image.Image]) -> list[Prediction]:
-        return _score_batch(vlm, pictures, settings)
+    def run_alone(pictures: Sequence[Image.Image]) -> list[Prediction]:
+        return score_batch(vlm, pictures, settings)
 
-    return predict_batches(vlm, images, score_batch, failed, batch_size=settings.batch_size, pool=pool)
+    return predict_batches(vlm, images, run or run_alone, failed, batch_size=settings.batch_size, pool=pool)
 
 
 def predict_batches(
     vlm: Vlm,
     images: Iterable[ImageSource],
-    score_batch: Callable[[Sequence[Image.Image]], Sequence[Prediction]],
+    run: Callable[[Sequence[Image.Image]], Sequence[Prediction]],
     failed: Callable[[str], Prediction],
     *,
     batch_size: int,
@@ -114,7 +116,7 @@ def predict_batches(
         next_index = 0
         for batch in _batches(vlm, pictures, batch_size):
             indices, readable = zip(*batch, strict=True)
-            for index, row in zip(indices, score_batch(readable), strict=True):
+            for index, row in zip(indices, run(readable), strict=True):
                 rows[index] = replace(row, image=paths[index])
             while next_index in rows:
                 yield rows[next_index]
@@ -131,7 +133,8 @@ def _batches(
     yield from (readable[start : start + size] for start in range(0, len(readable), size))
 
 
-def _score_batch(vlm: Vlm, pictures: Sequence[Image.Image], settings: PredictSettings) -> list[Prediction]:
+def score_batch(vlm: Vlm, pictures: Sequence[Image.Image], settings: PredictSettings) -> list[Prediction]:
+    """The rows of one batch of opened pictures, without their names."""
     if settings.samples:
         return _score_by_samples(vlm, pictures, settings)
     if settings.fast:
