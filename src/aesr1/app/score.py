@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,8 @@ from aesr1.app.reference_scores import reference_of_model, reference_of_rows, wi
 from aesr1.app.xmp_sidecar import is_rated
 from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
-from aesr1.images.find import find_images
+from aesr1.images.find import iterate_images, read_list
+from aesr1.images.picture_list import PictureList, Shard
 from aesr1.images.prefetch import prefetch_pool
 from aesr1.progress import progress_bar
 from aesr1.records import Appender, Prediction
@@ -96,7 +98,7 @@ class Scorer:
 class ScoreConfig:
     """What to score, by which model, and where the rows go."""
 
-    inputs: tuple[str, ...]  # files, folders, globs
+    inputs: tuple[str, ...] = ()  # files, folders, globs
     model: str | None = None
     output: Path | None = None  # .jsonl, appended and resumed; or .csv or .parquet, made of a .jsonl beside it
     max_pixels: int | None = None
@@ -106,24 +108,26 @@ class ScoreConfig:
     calibration: Path | None = None  # a file of `aesr1 calibrate`
     quiet: bool = False  # no progress bar
     skip_rated: bool = False  # leave out pictures that have stars in a sidecar or in their own metadata
+    files_from: Path | None = None  # a list of more inputs, one a line; - is stdin
+    null: bool = False  # that list is separated by null characters
+    shard: Shard | None = None  # only these of the pictures
 
     def __post_init__(self) -> None:
+        if not self.inputs and self.files_from is None:
+            raise AesError("no pictures were named", fix="name files, folders or globs, or pass --files-from LIST")
         if self.output is not None:
             rows_file(self.output)  # AesError before a model loads
 
 
 def score_files(config: ScoreConfig) -> Iterator[Prediction]:
-    """Predictions of all pictures found, in order. Rows of the same model in the output file are not scored again."""
-    paths, warnings = find_images(config.inputs)
-    for warning in warnings:
-        say(warning)
-    if config.skip_rated:
-        unrated = [path for path in paths if not is_rated(str(path))]
-        say(f"{len(paths) - len(unrated):,} of {len(paths):,} pictures have stars and are left out")
-        paths = unrated
-    if not paths:
+    """Predictions of all pictures found, in order. Rows of the same model in the output file are not scored again.
+
+    Neither paths nor rows are held in memory.
+    """
+    pictures = chosen_pictures(config)
+    if not len(pictures):
         return
-    with prefetch_pool(len(paths)) as pool:
+    with prefetch_pool(len(pictures)) as pool:
         scorer = Scorer(
             config.model,
             max_pixels=config.max_pixels,
@@ -133,30 +137,46 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
             calibration=config.calibration,
         )
         if config.output is None:
-            with progress_bar("score", total=len(paths), quiet=config.quiet) as progress:
-                for prediction in scorer.stream(paths, pool=pool):
+            with progress_bar("score", total=len(pictures), quiet=config.quiet) as progress:
+                for prediction in scorer.stream(pictures, pool=pool):
                     progress.advance(1)
                     yield prediction
             return
-        rows = []
-        for prediction in _resumed(scorer, paths, rows_file(config.output), pool, quiet=config.quiet):
-            rows.append(prediction)
-            yield prediction
-        if config.output.suffix in TABLES:
-            write_table(rows, config.output)
+        yield from _resumed(scorer, pictures, config.output, pool, quiet=config.quiet)
+
+
+def chosen_pictures(config: ScoreConfig) -> PictureList:
+    """The pictures that are named, of the shard that is asked for. What was skipped is said. AesError for none."""
+    listed = read_list(config.files_from, null=config.null) if config.files_from else ()
+    warnings: list[str] = []
+    pictures = PictureList(iterate_images(chain(config.inputs, listed), warnings))
+    for warning in warnings:
+        say(warning)
+    if config.shard is not None:
+        pictures = PictureList(config.shard.of(pictures))
+    if config.skip_rated:
+        unrated = PictureList(path for path in pictures if not is_rated(path))
+        say(f"{len(pictures) - len(unrated):,} of {len(pictures):,} pictures have stars and are left out")
+        return unrated
+    return pictures
 
 
 def _resumed(
-    scorer: Scorer, paths: Sequence[Path], output: Path, pool: Executor | None, *, quiet: bool
+    scorer: Scorer, pictures: PictureList, output: Path, pool: Executor | None, *, quiet: bool
 ) -> Iterator[Prediction]:
-    from aesr1.model.predict import completed_rows, with_identity
+    from aesr1.model.predict import with_identity
+    from aesr1.model.resumed_rows import ResumedRows
 
-    with Appender(output) as rows, progress_bar("score", total=len(paths), quiet=quiet) as progress:
-        done = completed_rows(rows, [scorer.origin], list(map(str, paths)))
-        todo = [path for path in paths if str(path) not in done]
-        progress.advance(len(paths) - len(todo))
-        for prediction in scorer.stream(todo, pool=pool):
-            done[prediction.image] = with_identity(prediction)
-            rows.append(done[prediction.image])
-            progress.advance(1)
-    yield from (with_meaning(done[str(path)], scorer.reference) for path in paths)  # a row may be of an older version
+    def meant(rows: Iterable[Prediction]) -> Iterator[Prediction]:
+        return (with_meaning(row, scorer.reference) for row in rows)  # a row may be of an older version
+
+    with Appender(rows_file(output)) as file:
+        with progress_bar("score", total=len(pictures), quiet=quiet) as progress:
+            rows = ResumedRows(file, [scorer.origin], pictures)
+            progress.advance(rows.count())
+            for prediction in scorer.stream(rows.missing(), pool=pool):
+                rows.add(with_identity(prediction))
+                progress.advance(1)
+        if output.suffix in TABLES:
+            write_table(meant(rows.best_first()), output)
+        yield from meant(rows)
