@@ -115,8 +115,6 @@ class ScoreConfig:
     def __post_init__(self) -> None:
         if not self.inputs and self.files_from is None:
             raise AesError("no pictures were named", fix="name files, folders or globs, or pass --files-from LIST")
-        if self.output is not None:
-            rows_file(self.output)  # AesError before a model loads
 
 
 def score_files(config: ScoreConfig) -> Iterator[Prediction]:
@@ -124,6 +122,8 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
 
     Neither paths nor rows are held in memory.
     """
+    if config.output is not None:
+        rows_file(config.output)  # AesError before a model loads
     pictures = chosen_pictures(config)
     if not len(pictures):
         return

@@ -25,9 +25,11 @@ from aesr1.cli.options import (
     Temperature,
 )
 from aesr1.contract import MAX_PIXELS
+from aesr1.errors import AesError
 from aesr1.terminal import print_result, say
 
 if TYPE_CHECKING:
+    from aesr1.app.score import ScoreConfig
     from aesr1.records import Prediction
 
 pictures = typer.Typer()
@@ -58,6 +60,17 @@ def score(
     ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="A file of aesr1 calibrate: the scores become those of one person.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Score on this Ray cluster (local: start one here) pictures, Parquet files and WebDataset tars at "
+            "paths or fsspec addresses; -o is then a folder of Parquet files that all machines see.",
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers of --ray. Default: one for each GPU, else for each CPU core.")
     ] = None,
     xmp: Annotated[
         bool, typer.Option("--xmp", help="Write stars and reasons into XMP sidecars; a person's rating always stays.")
@@ -119,6 +132,12 @@ def score(
     )
     if model is None and not quiet:
         say(DEFAULT_MODEL_NOTE)
+    if ray is not None:
+        _refuse(
+            "--ray", {"--json": as_json, "--top": top, "--shard": shard, "--xmp": xmp, "--skip-scored": skip_scored}
+        )
+        _score_on_ray(config, ray, ray_workers)
+        return
     for_sidecars: list[Prediction] = []
     scored = failed = 0
     first_failure = ""
@@ -151,6 +170,26 @@ def score(
     if failed:
         say(f"{failed:,} of {scored + failed:,} failed, first: {first_failure}")
     if failed and not scored:
+        raise typer.Exit(1)
+
+
+def _refuse(option: str, others: dict[str, object]) -> None:
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise AesError(f"{option} does not go with {', '.join(given)}", fix="leave one of them out")
+
+
+def _score_on_ray(config: ScoreConfig, address: str, workers: int | None) -> None:
+    from aesr1.app.score_on_ray import score_on_ray
+
+    if config.output is None:
+        raise AesError("--ray needs a folder for its results", fix="name one that all machines see: -o FOLDER")
+    found = score_on_ray(config, address, workers=workers)
+    kept = f", {found.kept:,} of them from before" if found.kept else ""
+    print_result(f"{config.output}: {found.files:,} files{kept}; {found.pictures:,} pictures scored now")
+    if found.failed:
+        say(f"{found.failed:,} of {found.pictures:,} failed, first: {found.first_failure}")
+    if found.failed and found.failed == found.pictures and not found.kept:
         raise typer.Exit(1)
 
 

@@ -42,16 +42,19 @@ def find_images(inputs: Iterable[str | Path]) -> FoundImages:
     return FoundImages(list(dict.fromkeys(iterate_images(inputs, warnings))), warnings)
 
 
-def iterate_images(inputs: Iterable[str | Path], warnings: list[str]) -> Iterator[Path]:
+def iterate_images(
+    inputs: Iterable[str | Path], warnings: list[str], *, also: frozenset[str] = frozenset()
+) -> Iterator[Path]:
     """As `find_images`, one path at a time; a path that two inputs name comes twice.
 
-    What is held is the names in one folder, and the matches of one glob. `warnings` is complete at the end.
+    What is held is the names in one folder, and the matches of one glob. `warnings` is complete at the end. `also`:
+    suffixes of other files that are wanted.
     """
     skipped: Counter[str] = Counter()
     found_any = False
     for entry in inputs:
         found = False
-        for path in _matches(entry, skipped):
+        for path in _matches(entry, skipped, also):
             found = found_any = True
             yield path.absolute()
         if not found:
@@ -62,9 +65,9 @@ def iterate_images(inputs: Iterable[str | Path], warnings: list[str]) -> Iterato
         raise AesError("; ".join(warnings) or "no files were given", fix=f"looked for {', '.join(sorted(suffixes()))}")
 
 
-def _matches(entry: str | Path, skipped: Counter[str]) -> Iterable[Path]:
+def _matches(entry: str | Path, skipped: Counter[str], also: frozenset[str]) -> Iterable[Path]:
     if os.path.isdir(entry):  # noqa: PTH112  # False for a name that is too long
-        return _pictures_below(Path(entry), skipped, set())
+        return _pictures_below(Path(entry), skipped, suffixes() | also, set())
     if any(mark in str(entry) for mark in "*?[") and not os.path.exists(entry):  # noqa: PTH110
         names = globbing.glob(str(entry), recursive=True)  # noqa: PTH207  # the pattern may be absolute
         return sorted(Path(name) for name in names if Path(name).is_file())
@@ -98,10 +101,12 @@ def read_list(file: Path, *, null: bool = False) -> Iterator[str]:
         raise AesError(f"the list {file} cannot be read: {error.strerror}", fix="pass a file of names") from error
 
 
-def _pictures_below(folder: Path, skipped: Counter[str], visited: set[tuple[int, int]]) -> Iterator[Path]:
-    """The pictures in a folder in the order of their paths. `visited`: folders that were searched, by device and inode.
+def _pictures_below(
+    folder: Path, skipped: Counter[str], kinds: frozenset[str], visited: set[tuple[int, int]]
+) -> Iterator[Path]:
+    """The files of these kinds in a folder, in the order of their paths.
 
-    A folder that cannot be read is left out.
+    `visited`: folders that were searched, by device and inode. A folder that cannot be read is left out.
     """
     try:
         status = folder.stat()
@@ -115,10 +120,10 @@ def _pictures_below(folder: Path, skipped: Counter[str], visited: set[tuple[int,
         path = folder / name
         if path.is_dir():
             if name.lower() not in HIDDEN_FOLDERS:
-                yield from _pictures_below(path, skipped, visited)
+                yield from _pictures_below(path, skipped, kinds, visited)
         elif name.startswith("._") or not path.is_file():
             continue
-        elif path.suffix.lower() in suffixes():
+        elif path.suffix.lower() in kinds:
             yield path
         elif not name.startswith("."):
             skipped[path.suffix.lower() or "no suffix"] += 1
