@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from aesr1.app.calibration import load_calibration
@@ -24,13 +25,16 @@ from aesr1.terminal import say
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from aesr1.app.reference_scores import Reference
     from aesr1.images.load import ImageSource
-    from aesr1.model.predict import PredictSettings
+    from aesr1.model.predict import Origin, PredictSettings
 
 DEFAULT_MODEL_NOTE = (
     "scored by the embedded photo model, which has learnt from 445 photographs: its order of others agrees with "
     "people's by an SRCC of .67. A large model sees more: --model ssssmark/Aes-R1"
 )
+RETRIES_OF_MANY = 2
+"""Of a request, where there are several servers."""
 
 
 class Scorer:
@@ -111,6 +115,7 @@ class ScoreConfig:
     files_from: Path | None = None  # a list of more inputs, one a line; - is stdin
     null: bool = False  # that list is separated by null characters
     shard: Shard | None = None  # only these of the pictures
+    endpoints: tuple[str, ...] = ()  # servers of the model, URL#MODEL, instead of a model that is loaded here
 
     def __post_init__(self) -> None:
         if not self.inputs and self.files_from is None:
@@ -128,6 +133,9 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
     if not len(pictures):
         return
     with prefetch_pool(len(pictures)) as pool:
+        if config.endpoints:
+            yield from _scored_by_servers(config, pictures, pool)
+            return
         scorer = Scorer(
             config.model,
             max_pixels=config.max_pixels,
@@ -142,7 +150,36 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
                     progress.advance(1)
                     yield prediction
             return
-        yield from _resumed(scorer, pictures, config.output, pool, quiet=config.quiet)
+
+        def ask(missing: Iterable[str], write: Callable[[Prediction], None]) -> None:
+            for row in scorer.stream(missing, pool=pool):
+                write(row)
+
+        yield from _resumed(config, config.output, pictures, [scorer.origin], ask, scorer.reference)
+
+
+def _scored_by_servers(config: ScoreConfig, pictures: PictureList, pool: Executor | None) -> Iterator[Prediction]:
+    """Rows by the model behind servers. They come in any order: without an output they go to a temporary file first."""
+    from aesr1.endpoint.endpoint_judge import ask_endpoints, endpoint_judge
+    from aesr1.endpoint.profile import AESR1
+    from aesr1.model.predict import PredictSettings
+
+    settings = config.settings or PredictSettings()
+    profile = replace(AESR1, max_new_tokens=settings.max_new_tokens, max_pixels=config.max_pixels or AESR1.max_pixels)
+    judges = [
+        endpoint_judge(address, profile, in_flight=settings.batch_size, seed=settings.seed)
+        for address in config.endpoints
+    ]
+    if len(judges) > 1:  # another server is better than more tries
+        judges = [replace(judge, config=replace(judge.config, retries=RETRIES_OF_MANY)) for judge in judges]
+    origins = list(dict.fromkeys(origin for judge in judges for origin in judge.origins))
+
+    def ask(missing: Iterable[str], write: Callable[[Prediction], None]) -> None:
+        ask_endpoints(judges, missing, write, pool)
+
+    with TemporaryDirectory() as folder:
+        output = config.output or Path(folder, "rows.jsonl")
+        yield from _resumed(config, output, pictures, origins, ask, None)
 
 
 def chosen_pictures(config: ScoreConfig) -> PictureList:
@@ -162,21 +199,30 @@ def chosen_pictures(config: ScoreConfig) -> PictureList:
 
 
 def _resumed(
-    scorer: Scorer, pictures: PictureList, output: Path, pool: Executor | None, *, quiet: bool
+    config: ScoreConfig,
+    output: Path,
+    pictures: PictureList,
+    origins: Sequence[Origin],
+    ask: Callable[[Iterable[str], Callable[[Prediction], None]], None],
+    reference: Reference | None,
 ) -> Iterator[Prediction]:
+    """The rows of the pictures, in order. `ask` is given those without a row, and what to do with each row it gets."""
     from aesr1.model.predict import with_identity
     from aesr1.model.resumed_rows import ResumedRows
 
     def meant(rows: Iterable[Prediction]) -> Iterator[Prediction]:
-        return (with_meaning(row, scorer.reference) for row in rows)  # a row may be of an older version
+        return (with_meaning(row, reference) for row in rows)  # a row may be of an older version
 
     with Appender(rows_file(output)) as file:
-        with progress_bar("score", total=len(pictures), quiet=quiet) as progress:
-            rows = ResumedRows(file, [scorer.origin], pictures)
+        with progress_bar("score", total=len(pictures), quiet=config.quiet) as progress:
+            rows = ResumedRows(file, origins, pictures)
             progress.advance(rows.count())
-            for prediction in scorer.stream(rows.missing(), pool=pool):
-                rows.add(with_identity(prediction))
+
+            def write(row: Prediction) -> None:
+                rows.add(with_meaning(with_identity(row), reference))
                 progress.advance(1)
+
+            ask(rows.missing(), write)
         if output.suffix in TABLES:
             write_table(meant(rows.best_first()), output)
         yield from meant(rows)

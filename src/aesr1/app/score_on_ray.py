@@ -146,7 +146,8 @@ def _connect(ray: Any, address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
     except Exception as error:  # a ConnectionError, and where processes do not start a plain Exception
         raise AesError(
-            f"there is no Ray cluster at {address}: {error}", fix="start one: ray start --head; or pass --ray local"
+            f"there is no Ray cluster at {address}: {error}",
+            fix="try again: this machine is busy" if address == "local" else "start one: ray start --head",
         ) from error
 
 

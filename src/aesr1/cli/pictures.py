@@ -61,6 +61,14 @@ def score(
     calibration: Annotated[
         Path | None, typer.Option(help="A file of aesr1 calibrate: the scores become those of one person.")
     ] = None,
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL#MODEL",
+            help="Ask the model behind this OpenAI-compatible server, instead of loading one; may be given several "
+            "times. --batch-size is the number of requests in flight at each.",
+        ),
+    ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -129,8 +137,12 @@ def score(
         files_from=files_from,
         null=null,
         shard=parse_shard(shard) if shard else None,
+        endpoints=tuple(endpoint or ()),
     )
-    if model is None and not quiet:
+    if endpoint:
+        local = {"--model": model, "--device": device, "--fast": fast, "--samples": samples, "--ray": ray}
+        _refuse("--endpoint", {**local, "--reference": reference, "--calibration": calibration})
+    elif model is None and not quiet:
         say(DEFAULT_MODEL_NOTE)
     if ray is not None:
         _refuse(

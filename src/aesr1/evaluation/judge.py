@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from aesr1.evaluation.endpoint_judge import ask_endpoint, endpoint_judge, is_address
+from aesr1.endpoint.endpoint_judge import ask_endpoints, endpoint_judge, is_address
+from aesr1.endpoint.profile import Profile
 from aesr1.evaluation.local_judge import judge_locally
-from aesr1.evaluation.profile import Profile
 from aesr1.images.picture_list import PictureList
 from aesr1.model.load import load
 from aesr1.model.predict import (
@@ -43,7 +43,7 @@ def judge_of(model: str, profile: Profile, settings: PredictSettings) -> Judge:
     """
     if is_address(model):
         judge = endpoint_judge(model, profile, in_flight=settings.batch_size, seed=settings.seed)
-        return Judge(judge.origins, partial(ask_endpoint, judge), was_answered)
+        return Judge(judge.origins, partial(ask_endpoints, [judge]), was_answered)
     vlm = load(model, max_pixels=profile.max_pixels, for_scoring=True)
 
     def ask_by_contract(images: Sequence[str], write: Callable[[Prediction], None], pool: Executor | None) -> None:
