@@ -42,7 +42,7 @@ bench-read-once: .venv/train
 	touch $@
 
 .venv/dev: .venv/bin/pip pyproject.toml constraints.txt
-	$(BIN)/pip install -q -c constraints.txt -e '.[train,data,serve,photos,xmp,baselines,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[train,data,serve,photos,xmp,ray,baselines,dev]'
 	touch $@
 
 # The report is tried in a real browser. Without one (and without the right to install it) those tests skip.

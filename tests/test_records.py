@@ -6,7 +6,17 @@ import pickle
 import pytest
 
 from aesr1.errors import AesError
-from aesr1.records import Appender, Prediction, Rating, Rationale, ratings_of_split, read_rows, write_rows
+from aesr1.records import (
+    Appender,
+    Prediction,
+    Rating,
+    Rationale,
+    ratings_of_split,
+    read_rows,
+    row_at,
+    rows_with_offsets,
+    write_rows,
+)
 
 RATING = Rating("a.jpg", 0.5, "mine", "train", 0.1, 3, (1, 1, 1))
 
@@ -168,6 +178,27 @@ def test_a_file_of_another_kind_names_its_kind_and_the_command(tmp_path, text, k
     with pytest.raises(AesError, match=problem) as error:
         read_rows(tmp_path / "x.jsonl", kind)
     assert fix in error.value.fix
+
+
+def test_rows_are_found_again_by_where_they_begin(tmp_path):
+    path = tmp_path / "r.jsonl"
+    with Appender(path) as rows:
+        offsets = [rows.append(Rating(f"/{number}/é.jpg", number / 9, "d", "train")) for number in range(4)]
+    assert [offset for offset, _ in rows_with_offsets(path, Rating)] == offsets
+    assert [row_at(path, offset, Rating).score for offset in offsets] == [number / 9 for number in range(4)]
+
+
+def test_a_torn_line_longer_than_a_block_is_cut_off(tmp_path, monkeypatch):
+    monkeypatch.setattr("aesr1.records.TAIL_BLOCK", 8)
+    path = tmp_path / "r.jsonl"
+    write_rows(path, [RATING, RATING])
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:50])
+    Appender(path).__exit__(None, None, None)
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[:50])
+    Appender(path).__exit__(None, None, None)
+    assert path.read_bytes() == b""
 
 
 def test_all_rows_may_be_replaced_while_the_file_is_locked(tmp_path):

@@ -21,6 +21,8 @@ from aesr1.contract import VERSION, check_version
 from aesr1.errors import AesError
 
 SPLITS = ("train", "val", "test")
+TAIL_BLOCK = 2**16
+"""The end of a file is read in blocks of so many bytes."""
 
 
 @dataclass(frozen=True)
@@ -154,13 +156,29 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
 
 def iterate_rows(path: Path, kind: type[Row]) -> Iterator[Row]:
     """As `read_rows`, one row at a time."""
+    return (row for _, row in rows_with_offsets(path, kind))
+
+
+def row_at(path: Path, offset: int, kind: type[Row]) -> Row:
+    """The row that begins at this byte of a file."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return _row(file.readline().decode(), kind, str(path.parent.absolute()))
+
+
+def _row(line: str, kind: type[Row], folder: str) -> Row:
+    values = with_current_names(json.loads(line), kind)
+    if values.get("votes") is not None:
+        values["votes"] = tuple(values["votes"])
+    return kind(**{**values, "image": os.path.join(folder, values["image"])})  # noqa: PTH118  # ten times faster
+
+
+def rows_with_offsets(path: Path, kind: type[Row]) -> Iterator[tuple[int, Row]]:
+    """As `iterate_rows`, each with the byte of the file at which it begins."""
     folder = str(path.parent.absolute())
-    for number, line in _whole_lines(path):
+    for number, offset, line in _whole_lines(path):
         try:
-            values = with_current_names(json.loads(line), kind)
-            if values.get("votes") is not None:
-                values["votes"] = tuple(values["votes"])
-            row = kind(**{**values, "image": os.path.join(folder, values["image"])})  # noqa: PTH118  # ten times faster
+            row = _row(line, kind, folder)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             if number == 1 and (other := _other_kind(line, kind)):
                 raise AesError(f"{path} {other[0]}, not {kind.__name__.lower()}s", fix=other[1]) from error
@@ -171,7 +189,7 @@ def iterate_rows(path: Path, kind: type[Row]) -> Iterator[Row]:
             ) from error
         if isinstance(row, Draft | Rationale):
             check_version(row.contract, where=f"{path}, line {number},")
-        yield row
+        yield offset, row
 
 
 def _other_kind(line: str, wanted: type) -> tuple[str, str] | None:
@@ -198,7 +216,7 @@ def with_current_names(values: dict[str, Any], kind: type) -> dict[str, Any]:
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON Lines file of other rows, such as a run's figures. AesError names a bad line."""
     values = []
-    for number, line in _whole_lines(path):
+    for number, _, line in _whole_lines(path):
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -209,15 +227,18 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return values
 
 
-def _whole_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered non-blank lines, without a torn last line."""
+def _whole_lines(path: Path) -> Iterator[tuple[int, int, str]]:
+    """Number, offset in bytes and text of the non-blank lines, without a torn last line."""
     if not path.is_file():
         raise AesError(f"{path} does not exist", fix="check the path; each stage prints the file that it wrote")
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
+        with path.open("rb") as file:
+            offset = 0
+            for number, raw in enumerate(file, start=1):
+                line = raw.decode()
                 if line.strip() and (line.endswith("\n") or _is_json(line)):
-                    yield number, line
+                    yield number, offset, line
+                offset += len(raw)
     except UnicodeDecodeError as error:
         raise AesError(f"{path} is not UTF-8 text", fix="pass a JSON Lines file that aesr1 wrote") from error
 
@@ -285,11 +306,13 @@ class Appender:
         finally:
             self._file = self.path.open("a", encoding="utf-8")
 
-    def append(self, *rows: Record) -> None:
-        """Write rows and sync them."""
+    def append(self, *rows: Record) -> int:
+        """Write rows and sync them. Returns the byte of the file at which the first begins."""
+        offset = self._file.tell()
         self._file.write("".join(_line(row) for row in rows))
         self._file.flush()
         os.fsync(self._file.fileno())
+        return offset
 
 
 def _cut_torn_line(path: Path) -> None:
@@ -297,9 +320,16 @@ def _cut_torn_line(path: Path) -> None:
     if not path.exists():
         return
     with path.open("rb+") as file:
-        content = file.read()
-        end = content.rfind(b"\n") + 1
-        tail = content[end:]
+        end = file.seek(0, os.SEEK_END)
+        tail = b""
+        while end and b"\n" not in tail:
+            start = max(0, end - TAIL_BLOCK)
+            file.seek(start)
+            tail = file.read(end - start) + tail
+            end = start
+        end += tail.rfind(b"\n") + 1
+        tail = tail[tail.rfind(b"\n") + 1 :]
+        file.seek(0, os.SEEK_END)
         if not tail:
             return
         if not tail.startswith(b"{"):

@@ -26,6 +26,7 @@ from aesr1.errors import AesError
 from aesr1.images import prefetch
 from aesr1.images.find import read_list
 from aesr1.images.load import open_image
+from aesr1.images.picture_list import Shard, parse_shard
 from aesr1.images.prefetch import prefetch_pool
 from aesr1.model.predict import PredictSettings, predict
 from aesr1.model.processor import picture_length
@@ -34,6 +35,7 @@ from aesr1.records import Appender, Prediction, read_rows
 from aesr1.worker_processes import worker_pool
 
 QUICK = PredictSettings(max_new_tokens=6)
+FAST = PredictSettings(fast=True)
 
 
 @pytest.fixture(scope="module")
@@ -397,13 +399,13 @@ def test_lists_of_names_in_every_form(tmp_path, monkeypatch):
         "a b.jpg\né.jpg\n".encode("utf-16"),
     ):
         (tmp_path / "list").write_bytes(content)
-        assert read_list(tmp_path / "list") == names
+        assert list(read_list(tmp_path / "list")) == names
     (tmp_path / "list").write_bytes(b"a\nb.jpg\0caf\xe9.jpg\0")
     assert [os.fsencode(name) for name in read_list(tmp_path / "list", null=True)] == [b"a\nb.jpg", b"caf\xe9.jpg"]
     monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"x.jpg\n")))
-    assert read_list(Path("-")) == ["x.jpg"]
+    assert list(read_list(Path("-"))) == ["x.jpg"]
     with pytest.raises(AesError, match=r"the list .* cannot be read"):
-        read_list(tmp_path / "gone")
+        list(read_list(tmp_path / "gone"))
 
 
 def test_an_edited_picture_is_scored_again_and_a_moved_one_is_not(random_model, scene_folder, tmp_path, monkeypatch):
@@ -417,6 +419,7 @@ def test_an_edited_picture_is_scored_again_and_a_moved_one_is_not(random_model, 
         stream = Scorer.stream
 
         def spy(self, images, *, pool=None):
+            images = list(images)
             names.extend(Path(image).name for image in images)
             return stream(self, images, pool=pool)
 
@@ -467,6 +470,59 @@ def test_text_that_a_spreadsheet_would_run_is_quoted(tmp_path):
 def test_an_output_of_another_kind_is_refused_before_the_model_loads(tmp_path):
     with pytest.raises(AesError, match="of no kind that is written here"):
         next(score_files(ScoreConfig(("a.png",), "nowhere", tmp_path / "x.xlsx")))
+
+
+def test_a_table_is_best_first_also_after_a_resume(random_model, scene_folder, tmp_path):
+    output = tmp_path / "t.csv"
+    for names in ("0[3-5].png", "0[0-5].png"):
+        inputs = (str(scene_folder / names), str(tmp_path / "gone.png"))
+        scored = list(score_files(ScoreConfig(inputs, str(random_model), output, settings=FAST)))
+    assert [Path(row.image).name for row in scored] == [*(f"0{number}.png" for number in range(6)), "gone.png"]
+    rows = list(csv.DictReader(StringIO(output.read_text(encoding="utf-8-sig"))))
+    written = [float(row["score"]) for row in rows[:-1]]
+    assert written == sorted((row.score for row in scored[:-1]), reverse=True)
+    assert rows[-1]["image"].endswith("gone.png")
+
+
+def test_pictures_that_changed_places_keep_their_scores(random_model, scene_folder, tmp_path, monkeypatch):
+    for name in ("a.png", "b.png", "c.png"):
+        shutil.copy(scene_folder / f"0{ord(name[0]) - ord('a')}.png", tmp_path / name)
+    config = ScoreConfig((str(tmp_path),), str(random_model), tmp_path / "p.jsonl", settings=FAST)
+    first = [row.score for row in score_files(config)]
+    for old, new in (("a", "x"), ("b", "a"), ("x", "b")):
+        (tmp_path / f"{old}.png").rename(tmp_path / f"{new}.png")
+    monkeypatch.setattr("aesr1.model.predict._score_batch", lambda *_: pytest.fail("scored again"))
+    again = list(score_files(config))
+    assert [row.score for row in again] == [first[1], first[0], first[2]]
+    assert [Path(row.image).name for row in again] == ["a.png", "b.png", "c.png"]
+    assert len(read_rows(tmp_path / "p.jsonl", Prediction)) == 3
+
+
+def test_all_shards_together_are_all_pictures_once_each(random_model, scene_folder, tmp_path):
+    found = []
+    for index in range(3):
+        output = tmp_path / f"{index}.jsonl"
+        shard = Shard(index, 3)
+        config = ScoreConfig((str(scene_folder / "*.png"),), str(random_model), output, settings=FAST, shard=shard)
+        found.append([Path(row.image).name for row in score_files(config)])
+    assert [len(names) for names in found] == [14, 13, 13]
+    assert sorted(name for names in found for name in names) == sorted(path.name for path in scene_folder.glob("*.png"))
+    assert found[1][:2] == ["01.png", "04.png"]
+    few = ScoreConfig((str(scene_folder / "00.png"),), "nowhere", shard=Shard(1, 3))
+    assert list(score_files(few)) == []
+
+
+@pytest.mark.parametrize("text", ["3/3", "1", "-1/3", "a/b", "0/0", "1/2/3", ""])
+def test_what_is_no_shard_is_refused(text):
+    with pytest.raises(AesError, match="is not a shard"):
+        parse_shard(text)
+
+
+def test_a_long_table_prints_the_best_alone(monkeypatch, capsys):
+    monkeypatch.setattr("aesr1.app.score_table.MOST_PRINTED", 2)
+    monkeypatch.setenv("COLUMNS", "120")
+    print_table(scored(f"/{number}.jpg", number / 10) for number in range(5))
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines() if ".jpg" in line] == ["/4.jpg", "/3.jpg"]
 
 
 def test_fast_rows_say_that_no_reply_was_asked_for(scorer, scene_folder):

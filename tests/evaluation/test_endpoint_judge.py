@@ -13,9 +13,9 @@ from serving import running
 from aesr1.contract import ANSWER_OPEN, PROMPT
 from aesr1.endpoint import rate_limit
 from aesr1.endpoint.client import Token
+from aesr1.endpoint.read_logprobs import expect_words, expect_written_score
 from aesr1.endpoint.settings import EndpointConfig
 from aesr1.errors import AesError
-from aesr1.evaluation.read_logprobs import expect_words, expect_written_score
 from aesr1.evaluation.run import EvalConfig, evaluate_models
 from aesr1.model.predict import PredictSettings
 from aesr1.records import Prediction, Rating, read_rows, write_rows

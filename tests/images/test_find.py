@@ -8,9 +8,10 @@ from dng import dng
 from PIL import Image
 
 from aesr1.errors import AesError
-from aesr1.images.find import find_images
+from aesr1.images.find import find_images, iterate_images
 from aesr1.images.formats import formats
 from aesr1.images.load import image_size, open_image
+from aesr1.images.picture_list import PictureList
 
 
 def put(folder, *names):
@@ -89,6 +90,20 @@ def test_an_input_that_matches_nothing_does_not_stop_the_others(tmp_path):
     found = find_images([tmp_path / "empty", str(tmp_path / "*.gif"), long, tmp_path / "a.jpg"])
     assert found.paths[1] == tmp_path / "a.jpg" and found.paths[0].name == long
     assert found.warnings == [f"{tmp_path / 'empty'} holds no pictures", f"{tmp_path / '*.gif'} holds no pictures"]
+
+
+def test_pictures_come_in_the_order_of_their_paths_and_each_once(tmp_path):
+    put(tmp_path, "b.png", "a/z.png", "a.png", "c/1.png", "a/b/y.png", "B.png")
+    wanted = sorted(tmp_path.rglob("*.png"))
+    assert find_images([tmp_path]).paths == wanted
+    pictures = PictureList(iterate_images([tmp_path / "c", tmp_path, tmp_path / "a.png"], []))
+    assert list(pictures) == [str(path) for path in (wanted[-1], *wanted[:-1])]
+    assert len(pictures) == 6 and list(pictures) == list(pictures)
+
+
+def test_a_name_that_is_no_text_stays_as_it_is_in_a_list_of_pictures():
+    names = [os.fsdecode(b"/a/caf\xe9.jpg"), "/a/日本.jpg", "/a/\ud800.jpg"]
+    assert list(PictureList(names)) == names
 
 
 def test_pipes_in_a_folder_are_left_out(tmp_path):

@@ -98,5 +98,5 @@ def test_every_picture_is_found_by_a_search():
 
 def test_lists_are_read():
     for name in ("list-bom.txt", "list-latin1.txt"):
-        names = read_list(CASES / name)
+        names = list(read_list(CASES / name))
         assert names and not any(entry.startswith("\ufeff") or entry.endswith("\r") for entry in names)

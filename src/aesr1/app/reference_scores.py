@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
+from array import array
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aesr1.errors import AesError
-from aesr1.records import Prediction, read_rows
+from aesr1.records import Prediction, iterate_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from aesr1.model.predict import Origin
 
 REFERENCE_FILE = "reference_scores.json"
@@ -50,16 +49,19 @@ def reference_of_rows(path: Path, origin: Origin) -> Reference:
     """The rows of an earlier `aesr1 score` as a reference. AesError where another model wrote them, or too few."""
     import numpy as np
 
-    rows: Sequence[Prediction] = [row for row in read_rows(path, Prediction) if row.score is not None]
-    if len(rows) < FEWEST_ROWS:
-        raise AesError(f"{path} has {len(rows)} scores", fix=f"score {FEWEST_ROWS} pictures or more for a reference")
-    others = {(row.model, row.revision, row.decoding) for row in rows} - {tuple(origin)}
+    scores, others = array("d"), set()
+    for row in iterate_rows(path, Prediction):
+        if row.score is not None:
+            scores.append(row.score)
+            others |= {(row.model, row.revision, row.decoding)} - {tuple(origin)}
+    if len(scores) < FEWEST_ROWS:
+        raise AesError(f"{path} has {len(scores)} scores", fix=f"score {FEWEST_ROWS} pictures or more for a reference")
     if others:
         raise AesError(
             f"the scores of {path} come from {', '.join(sorted(others)[0])}; now it is {', '.join(origin)}",
             fix="score the reference pictures with the same model and in the same way",
         )
-    quantiles = np.quantile([row.score for row in rows if row.score is not None], np.linspace(0, 1, 101))
+    quantiles = np.quantile(scores, np.linspace(0, 1, 101))
     return Reference(path.stem, tuple(quantiles.tolist()))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from aesr1.app.calibration import load_calibration
@@ -13,7 +15,8 @@ from aesr1.app.reference_scores import reference_of_model, reference_of_rows, wi
 from aesr1.app.xmp_sidecar import is_rated
 from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
-from aesr1.images.find import find_images
+from aesr1.images.find import iterate_images, read_list
+from aesr1.images.picture_list import PictureList, Shard
 from aesr1.images.prefetch import prefetch_pool
 from aesr1.progress import progress_bar
 from aesr1.records import Appender, Prediction
@@ -22,13 +25,16 @@ from aesr1.terminal import say
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from aesr1.app.reference_scores import Reference
     from aesr1.images.load import ImageSource
-    from aesr1.model.predict import PredictSettings
+    from aesr1.model.predict import Origin, PredictSettings
 
 DEFAULT_MODEL_NOTE = (
     "scored by the embedded photo model, which has learnt from 445 photographs: its order of others agrees with "
     "people's by an SRCC of .67. A large model sees more: --model ssssmark/Aes-R1"
 )
+RETRIES_OF_MANY = 2
+"""Of a request, where there are several servers."""
 
 
 class Scorer:
@@ -107,7 +113,7 @@ class Scorer:
 class ScoreConfig:
     """What to score, by which model, and where the rows go."""
 
-    inputs: tuple[str, ...]  # files, folders, globs
+    inputs: tuple[str, ...] = ()  # files, folders, globs
     model: str | None = None
     output: Path | None = None  # .jsonl, appended and resumed; or .csv or .parquet, made of a .jsonl beside it
     max_pixels: int | None = None
@@ -117,24 +123,30 @@ class ScoreConfig:
     calibration: Path | None = None  # a file of `aesr1 calibrate`
     quiet: bool = False  # no progress bar
     skip_rated: bool = False  # leave out pictures that have stars in a sidecar or in their own metadata
+    files_from: Path | None = None  # a list of more inputs, one a line; - is stdin
+    null: bool = False  # that list is separated by null characters
+    shard: Shard | None = None  # only these of the pictures
+    endpoints: tuple[str, ...] = ()  # servers of the model, URL#MODEL, instead of a model that is loaded here
 
     def __post_init__(self) -> None:
-        if self.output is not None:
-            rows_file(self.output)  # AesError before a model loads
+        if not self.inputs and self.files_from is None:
+            raise AesError("no pictures were named", fix="name files, folders or globs, or pass --files-from LIST")
 
 
 def score_files(config: ScoreConfig) -> Iterator[Prediction]:
-    """Predictions of all pictures found, in order. Rows of the same model in the output file are not scored again."""
-    paths, warnings = find_images(config.inputs)
-    for warning in warnings:
-        say(warning)
-    if config.skip_rated:
-        unrated = [path for path in paths if not is_rated(str(path))]
-        say(f"{len(paths) - len(unrated):,} of {len(paths):,} pictures have stars and are left out")
-        paths = unrated
-    if not paths:
+    """Predictions of all pictures found, in order. Rows of the same model in the output file are not scored again.
+
+    Neither paths nor rows are held in memory.
+    """
+    if config.output is not None:
+        rows_file(config.output)  # AesError before a model loads
+    pictures = chosen_pictures(config)
+    if not len(pictures):
         return
-    with prefetch_pool(len(paths)) as pool:
+    with prefetch_pool(len(pictures)) as pool:
+        if config.endpoints:
+            yield from _scored_by_servers(config, pictures, pool)
+            return
         scorer = Scorer(
             config.model,
             max_pixels=config.max_pixels,
@@ -144,30 +156,84 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
             calibration=config.calibration,
         )
         if config.output is None:
-            with progress_bar("score", total=len(paths), quiet=config.quiet) as progress:
-                for prediction in scorer.stream(paths, pool=pool):
+            with progress_bar("score", total=len(pictures), quiet=config.quiet) as progress:
+                for prediction in scorer.stream(pictures, pool=pool):
                     progress.advance(1)
                     yield prediction
             return
-        rows = []
-        for prediction in _resumed(scorer, paths, rows_file(config.output), pool, quiet=config.quiet):
-            rows.append(prediction)
-            yield prediction
-        if config.output.suffix in TABLES:
-            write_table(rows, config.output)
+
+        def ask(missing: Iterable[str], write: Callable[[Prediction], None]) -> None:
+            for row in scorer.stream(missing, pool=pool):
+                write(row)
+
+        yield from _resumed(config, config.output, pictures, [scorer.origin], ask, scorer.reference)
+
+
+def _scored_by_servers(config: ScoreConfig, pictures: PictureList, pool: Executor | None) -> Iterator[Prediction]:
+    """Rows by the model behind servers. They come in any order: without an output they go to a temporary file first."""
+    from aesr1.endpoint.endpoint_judge import ask_endpoints, endpoint_judge
+    from aesr1.endpoint.profile import AESR1
+    from aesr1.model.predict import PredictSettings
+
+    settings = config.settings or PredictSettings()
+    profile = replace(AESR1, max_new_tokens=settings.max_new_tokens, max_pixels=config.max_pixels or AESR1.max_pixels)
+    judges = [
+        endpoint_judge(address, profile, in_flight=settings.batch_size, seed=settings.seed)
+        for address in config.endpoints
+    ]
+    if len(judges) > 1:  # another server is better than more tries
+        judges = [replace(judge, config=replace(judge.config, retries=RETRIES_OF_MANY)) for judge in judges]
+    origins = list(dict.fromkeys(origin for judge in judges for origin in judge.origins))
+
+    def ask(missing: Iterable[str], write: Callable[[Prediction], None]) -> None:
+        ask_endpoints(judges, missing, write, pool)
+
+    with TemporaryDirectory() as folder:
+        output = config.output or Path(folder, "rows.jsonl")
+        yield from _resumed(config, output, pictures, origins, ask, None)
+
+
+def chosen_pictures(config: ScoreConfig) -> PictureList:
+    """The pictures that are named, of the shard that is asked for. What was skipped is said. AesError for none."""
+    listed = read_list(config.files_from, null=config.null) if config.files_from else ()
+    warnings: list[str] = []
+    pictures = PictureList(iterate_images(chain(config.inputs, listed), warnings))
+    for warning in warnings:
+        say(warning)
+    if config.shard is not None:
+        pictures = PictureList(config.shard.of(pictures))
+    if config.skip_rated:
+        unrated = PictureList(path for path in pictures if not is_rated(path))
+        say(f"{len(pictures) - len(unrated):,} of {len(pictures):,} pictures have stars and are left out")
+        return unrated
+    return pictures
 
 
 def _resumed(
-    scorer: Scorer, paths: Sequence[Path], output: Path, pool: Executor | None, *, quiet: bool
+    config: ScoreConfig,
+    output: Path,
+    pictures: PictureList,
+    origins: Sequence[Origin],
+    ask: Callable[[Iterable[str], Callable[[Prediction], None]], None],
+    reference: Reference | None,
 ) -> Iterator[Prediction]:
-    from aesr1.model.predict import completed_rows, with_identity
+    """The rows of the pictures, in order. `ask` is given those without a row, and what to do with each row it gets."""
+    from aesr1.model.predict import with_identity
+    from aesr1.model.resumed_rows import ResumedRows
 
-    with Appender(output) as rows, progress_bar("score", total=len(paths), quiet=quiet) as progress:
-        done = completed_rows(rows, [scorer.origin], list(map(str, paths)))
-        todo = [path for path in paths if str(path) not in done]
-        progress.advance(len(paths) - len(todo))
-        for prediction in scorer.stream(todo, pool=pool):
-            done[prediction.image] = with_identity(prediction)
-            rows.append(done[prediction.image])
-            progress.advance(1)
-    yield from (with_meaning(done[str(path)], scorer.reference) for path in paths)  # a row may be of an older version
+    def meant(rows: Iterable[Prediction]) -> Iterator[Prediction]:
+        return (with_meaning(row, reference) for row in rows)  # a row may be of an older version
+
+    with Appender(rows_file(output)) as file:
+        with progress_bar("score", total=len(pictures), quiet=config.quiet) as progress:
+            rows = ResumedRows(file, origins, pictures)
+            progress.advance(rows.count())
+
+            def write(row: Prediction) -> None:
+                rows.add(with_meaning(with_identity(row), reference))
+                progress.advance(1)
+
+            ask(rows.missing(), write)
+        if output.suffix in TABLES:
+            write_table(meant(rows.best_first()), output)
+        yield from meant(rows)

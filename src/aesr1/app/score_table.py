@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from heapq import nsmallest
 from pathlib import Path
 
 from rich.console import Console
@@ -13,22 +14,30 @@ from rich.text import Text
 from aesr1.records import Prediction
 from aesr1.terminal import printable
 
+MOST_PRINTED = 1_000
+"""More are not read on a terminal, and would have to be held in memory."""
+
 
 def best_first(rows: Sequence[Prediction]) -> list[Prediction]:
     """The rows by falling score; those without a score are last. Equal ones stay in order."""
-    return sorted(rows, key=lambda row: 1.0 if row.score is None else -row.score)
+    return sorted(rows, key=_rank)
 
 
-def print_table(rows: Sequence[Prediction], *, top: int | None = None) -> None:
+def _rank(row: Prediction) -> float:
+    return 1.0 if row.score is None else -row.score
+
+
+def print_table(found: Iterable[Prediction], *, top: int | None = None) -> None:
     """One row a picture, best first: stars, score with its score_std, percentile, reasons or what went wrong.
 
     `top`: only so many. Paths are relative to the current folder where they lie in it. Text is never markup.
     """
+    rows = nsmallest(top or MOST_PRINTED, found, key=_rank)
     reference = next((row.reference for row in rows if row.reference), None)
     percentile = ["percentile"] if reference else []
     caption = f"percentile: share of {reference} with a lower score; each number of stars has a fifth of them"
     table = Table("picture", "stars", "score 0–1", "±", *percentile, "reasons", caption=caption if reference else None)
-    for row in best_first(rows)[:top]:
+    for row in rows:
         name = Text(printable(_relative(row.image)))
         if row.score is None:
             table.add_row(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +27,10 @@ from aesr1.cli.options import (
 from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError
 from aesr1.terminal import print_result, say
+
+if TYPE_CHECKING:
+    from aesr1.app.score import ScoreConfig
+    from aesr1.records import Prediction
 
 pictures = typer.Typer()
 
@@ -55,9 +61,36 @@ def score(
     calibration: Annotated[
         Path | None, typer.Option(help="A file of aesr1 calibrate: the scores become those of one person.")
     ] = None,
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL#MODEL",
+            help="Ask the model behind this OpenAI-compatible server, instead of loading one; may be given several "
+            "times. --batch-size is the number of requests in flight at each.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Score on this Ray cluster (local: start one here) pictures, Parquet files and WebDataset tars at "
+            "paths or fsspec addresses; -o is then a folder of Parquet files that all machines see.",
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers of --ray. Default: one for each GPU, else for each CPU core.")
+    ] = None,
     xmp: Annotated[
         bool, typer.Option("--xmp", help="Write stars and reasons into XMP sidecars; a person's rating always stays.")
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Score only every N-th picture of the sorted list, from the I-th; I is 0 to N - 1. Each shard needs "
+            "its own output: --shard $SLURM_ARRAY_TASK_ID/100 -o rows-$SLURM_ARRAY_TASK_ID.jsonl, array 0-99.",
+        ),
+    ] = None,
     skip_scored: Annotated[
         bool, typer.Option("--skip-scored", help="Leave out pictures that have stars in a sidecar or in their file.")
     ] = False,
@@ -75,14 +108,11 @@ def score(
     Exit status 1 where no picture could be scored.
     """
     from aesr1.app.score import DEFAULT_MODEL_NOTE, ScoreConfig, score_files
-    from aesr1.app.score_table import print_table
+    from aesr1.app.score_table import MOST_PRINTED, print_table
     from aesr1.app.xmp_sidecar import write_sidecars, xmp_library
-    from aesr1.images.find import read_list
+    from aesr1.images.picture_list import parse_shard
     from aesr1.model.predict import PredictSettings
 
-    inputs = (*(paths or []), *(read_list(files_from, null=null) if files_from else []))
-    if not inputs:
-        raise AesError("no pictures were named", fix="name files, folders or globs, or pass --files-from LIST")
     if xmp or skip_scored:
         xmp_library()  # before hours of scoring
     settings = PredictSettings(
@@ -93,28 +123,85 @@ def score(
         max_new_tokens=max_new_tokens,
         fast=fast,
     )
-    if model is None and not quiet:
-        say(DEFAULT_MODEL_NOTE)
     config = ScoreConfig(
-        inputs, model, output, max_pixels, settings, device, reference, calibration, quiet=quiet, skip_rated=skip_scored
+        tuple(paths or ()),
+        model,
+        output,
+        max_pixels,
+        settings,
+        device,
+        reference,
+        calibration,
+        quiet=quiet,
+        skip_rated=skip_scored,
+        files_from=files_from,
+        null=null,
+        shard=parse_shard(shard) if shard else None,
+        endpoints=tuple(endpoint or ()),
     )
-    rows = []
-    for row in score_files(config):
-        rows.append(row)
-        if as_json:
-            print(json.dumps(asdict(row)), flush=True)
-    if not as_json and not quiet:
-        print_table(rows, top=top)
+    if endpoint:
+        local = {"--model": model, "--device": device, "--fast": fast, "--samples": samples, "--ray": ray}
+        _refuse("--endpoint", {**local, "--reference": reference, "--calibration": calibration})
+    elif model is None and not quiet:
+        say(DEFAULT_MODEL_NOTE)
+    if ray is not None:
+        _refuse(
+            "--ray", {"--json": as_json, "--top": top, "--shard": shard, "--xmp": xmp, "--skip-scored": skip_scored}
+        )
+        _score_on_ray(config, ray, ray_workers)
+        return
+    for_sidecars: list[Prediction] = []
+    scored = failed = 0
+    first_failure = ""
+
+    def watched() -> Iterator[Prediction]:
+        nonlocal scored, failed, first_failure
+        for row in score_files(config):
+            if row.score is None:
+                failed += 1
+                first_failure = first_failure or f"{row.image}: {row.error}"
+            else:
+                scored += 1
+            if as_json:
+                print(json.dumps(asdict(row)), flush=True)
+            if xmp:
+                for_sidecars.append(row)
+            yield row
+
+    if as_json or quiet:
+        deque(watched(), maxlen=0)
+    else:
+        print_table(watched(), top=top)
+        if top is None and scored + failed > MOST_PRINTED:
+            say(f"these are the best {MOST_PRINTED:,} of {scored + failed:,}; -o FILE has all rows, --top N more")
     if xmp:
-        made = write_sidecars(rows)
+        made = write_sidecars(for_sidecars)
         say(f"sidecars: {made.written:,} written, {made.kept:,} with a person's rating, which stays")
         if made.problems:
             say(f"{len(made.problems):,} sidecars are as they were, first: {made.problems[0]}")
-    failed = [row for row in rows if row.score is None]
     if failed:
-        first = f"{failed[0].image}: {failed[0].error}"
-        say(f"{len(failed):,} of {len(rows):,} failed, first: {first}")
-    if rows and len(failed) == len(rows):
+        say(f"{failed:,} of {scored + failed:,} failed, first: {first_failure}")
+    if failed and not scored:
+        raise typer.Exit(1)
+
+
+def _refuse(option: str, others: dict[str, object]) -> None:
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise AesError(f"{option} does not go with {', '.join(given)}", fix="leave one of them out")
+
+
+def _score_on_ray(config: ScoreConfig, address: str, workers: int | None) -> None:
+    from aesr1.app.score_on_ray import score_on_ray
+
+    if config.output is None:
+        raise AesError("--ray needs a folder for its results", fix="name one that all machines see: -o FOLDER")
+    found = score_on_ray(config, address, workers=workers)
+    kept = f", {found.kept:,} of them from before" if found.kept else ""
+    print_result(f"{config.output}: {found.files:,} files{kept}; {found.pictures:,} pictures scored now")
+    if found.failed:
+        say(f"{found.failed:,} of {found.pictures:,} failed, first: {found.first_failure}")
+    if found.failed and found.failed == found.pictures and not found.kept:
         raise typer.Exit(1)
 
 

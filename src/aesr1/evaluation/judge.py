@@ -8,19 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from aesr1.evaluation.endpoint_judge import ask_endpoint, endpoint_judge, is_address
+from aesr1.endpoint.endpoint_judge import ask_endpoints, endpoint_judge, is_address
+from aesr1.endpoint.profile import Profile
 from aesr1.evaluation.local_judge import judge_locally
-from aesr1.evaluation.profile import Profile
+from aesr1.images.picture_list import PictureList
 from aesr1.model.load import load
 from aesr1.model.predict import (
     Origin,
     PredictSettings,
-    completed_rows,
     has_no_error,
     origin_of,
     predict,
     with_identity,
 )
+from aesr1.model.resumed_rows import ResumedRows
 from aesr1.progress import progress_bar
 from aesr1.records import Appender, Prediction
 
@@ -42,7 +43,7 @@ def judge_of(model: str, profile: Profile, settings: PredictSettings) -> Judge:
     """
     if is_address(model):
         judge = endpoint_judge(model, profile, in_flight=settings.batch_size, seed=settings.seed)
-        return Judge(judge.origins, partial(ask_endpoint, judge), was_answered)
+        return Judge(judge.origins, partial(ask_endpoints, [judge]), was_answered)
     vlm = load(model, max_pixels=profile.max_pixels, for_scoring=True)
 
     def ask_by_contract(images: Sequence[str], write: Callable[[Prediction], None], pool: Executor | None) -> None:
@@ -66,17 +67,16 @@ def judged_rows(
 
     by_content: a copy of a picture gets the picture's row, and a picture that was changed is asked about again.
     """
-    with Appender(path) as rows, progress_bar(title, total=len(images)) as progress:
-        done = completed_rows(rows, judge.origins, images, is_final=judge.is_final)
-        progress.advance(len(done))
+    with Appender(path) as file, progress_bar(title, total=len(images)) as progress:
+        rows = ResumedRows(file, judge.origins, PictureList(images), is_final=judge.is_final)
+        progress.advance(rows.count())
 
         def write(prediction: Prediction) -> None:
-            done[prediction.image] = with_identity(prediction) if by_content else prediction
-            rows.append(done[prediction.image])
+            rows.add(with_identity(prediction) if by_content else prediction)
             progress.advance(1)
 
-        judge.ask([image for image in images if image not in done], write, pool)
-    return [done[image] for image in images]
+        judge.ask(list(rows.missing()), write, pool)
+        return list(rows)
 
 
 def was_answered(row: Prediction) -> bool:

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from aesr1.evaluation.profile import Profile
-from aesr1.evaluation.read_reply import read_reply
+from aesr1.endpoint.profile import Profile
+from aesr1.endpoint.read_reply import row_of_reply
 from aesr1.model.generate import generate_replies, prefill_question
 from aesr1.model.load import Vlm
 from aesr1.model.predict import Origin, empty_row, predict_batches
@@ -63,17 +63,4 @@ def judge_locally(
         lambda error: replace(empty, error=error),
         batch_size=batch_size,
         pool=pool,
-    )
-
-
-def row_of_reply(empty: Prediction, profile: Profile, reply: str) -> Prediction:
-    """The row of a reply that is read by the profile."""
-    read = read_reply(profile, reply)
-    return replace(
-        empty,
-        score=read.score,
-        readable=read.score is not None,
-        reasoning=read.reasoning,
-        reply=reply,
-        error=read.out_of_range,
     )

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from aesr1.endpoint.endpoint_judge import ask_endpoints, endpoint_judge, is_address
+from aesr1.endpoint.profile import CRITIQUE, PICTURE, Profile
 from aesr1.errors import AesError
-from aesr1.evaluation.endpoint_judge import ask_endpoint, endpoint_judge, is_address
 from aesr1.evaluation.judge import Judge, judged_rows, was_answered
-from aesr1.evaluation.profile import CRITIQUE, PICTURE, Profile
 from aesr1.metrics import Interval, share_bootstrap
 from aesr1.model.predict import PredictSettings
 from aesr1.records import Prediction
@@ -66,7 +66,7 @@ def judge_reasons(
     scores = {}
     for kind, shown in (("own", drawn), ("other", [*drawn[1:], drawn[0]])):
         asked = replace(base, critiques={picture: texts[of] for picture, of in zip(shown, drawn, strict=True)})
-        judge = Judge(asked.origins, partial(ask_endpoint, asked), was_answered)
+        judge = Judge(asked.origins, partial(ask_endpoints, [asked]), was_answered)
         path = output / f"reasons-{name}-{kind}.jsonl"
         title = f"reasons of {name}, {kind} picture"
         rows = judged_rows(judge, shown, path, pool, title=title, by_content=False)  # a copy may have another text

@@ -10,15 +10,15 @@ from functools import partial
 from pathlib import Path
 
 from aesr1.contract import MAX_PIXELS
+from aesr1.endpoint.endpoint_judge import is_address
+from aesr1.endpoint.profile import AESR1, Profile, load_profile
 from aesr1.errors import AesError
 from aesr1.evaluation.baselines import BASELINES, baseline_predictions
 from aesr1.evaluation.compare import by_domain
 from aesr1.evaluation.datasets import Study, compare_datasets
 from aesr1.evaluation.describe import describe, measure_pictures
-from aesr1.evaluation.endpoint_judge import is_address
 from aesr1.evaluation.judge import judge_of, judged_rows
 from aesr1.evaluation.page import write_page
-from aesr1.evaluation.profile import AESR1, Profile, load_profile
 from aesr1.evaluation.provenance import provenance
 from aesr1.evaluation.read_predictions import read_predictions
 from aesr1.evaluation.reason_judge import judge_reasons

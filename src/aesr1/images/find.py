@@ -9,6 +9,9 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +21,8 @@ from aesr1.images.formats import HEIF_SUFFIXES, PHOTOS, RAW_SUFFIXES, suffixes
 HIDDEN_FOLDERS = frozenset({"@eadir", ".thumbnails", ".trash", "__macosx"})
 """Folders in which systems keep small copies of pictures."""
 KINDS_NAMED = 5
+LIST_BLOCK = 2**16
+"""A list is read in blocks of so many bytes."""
 
 
 class FoundImages(NamedTuple):
@@ -33,25 +38,40 @@ def find_images(inputs: Iterable[str | Path]) -> FoundImages:
     A file given by name is kept whatever its suffix, so that its error is reported. Links to folders are followed,
     each folder once. An input that matches nothing is a warning; AesError where none matches.
     """
-    paths: dict[Path, None] = {}
     warnings: list[str] = []
+    return FoundImages(list(dict.fromkeys(iterate_images(inputs, warnings))), warnings)
+
+
+def iterate_images(
+    inputs: Iterable[str | Path], warnings: list[str], *, also: frozenset[str] = frozenset()
+) -> Iterator[Path]:
+    """As `find_images`, one path at a time; a path that two inputs name comes twice.
+
+    What is held is the names in one folder, and the matches of one glob. `warnings` is complete at the end. `also`:
+    suffixes of other files that are wanted.
+    """
     skipped: Counter[str] = Counter()
+    found_any = False
     for entry in inputs:
-        if os.path.isdir(entry):  # noqa: PTH112  # False for a name that is too long
-            matches = sorted(_pictures_below(Path(entry), skipped))
-        elif any(mark in str(entry) for mark in "*?[") and not os.path.exists(entry):  # noqa: PTH110
-            names = globbing.glob(str(entry), recursive=True)  # noqa: PTH207  # the pattern may be absolute
-            matches = sorted(Path(name) for name in names if Path(name).is_file())
-        else:
-            matches = [Path(stored_path(Path(entry)))]
-        if not matches:
+        found = False
+        for path in _matches(entry, skipped, also):
+            found = found_any = True
+            yield path.absolute()
+        if not found:
             warnings.append(f"{entry} holds no pictures")
-        paths.update(dict.fromkeys(match.absolute() for match in matches))
     if skipped:
         warnings.append(_about(skipped))
-    if not paths:
+    if not found_any:
         raise AesError("; ".join(warnings) or "no files were given", fix=f"looked for {', '.join(sorted(suffixes()))}")
-    return FoundImages(list(paths), warnings)
+
+
+def _matches(entry: str | Path, skipped: Counter[str], also: frozenset[str]) -> Iterable[Path]:
+    if os.path.isdir(entry):  # noqa: PTH112  # False for a name that is too long
+        return _pictures_below(Path(entry), skipped, suffixes() | also, set())
+    if any(mark in str(entry) for mark in "*?[") and not os.path.exists(entry):  # noqa: PTH110
+        names = globbing.glob(str(entry), recursive=True)  # noqa: PTH207  # the pattern may be absolute
+        return sorted(Path(name) for name in names if Path(name).is_file())
+    return [Path(stored_path(Path(entry)))]
 
 
 def stored_path(path: Path) -> str:
@@ -61,44 +81,54 @@ def stored_path(path: Path) -> str:
     return next(filter(os.path.exists, names), names[0])
 
 
-def read_list(file: Path, *, null: bool = False) -> list[str]:
-    """The names in a text file, one a line, or separated by null characters. `-` is stdin.
+def read_list(file: Path, *, null: bool = False) -> Iterator[str]:
+    """The names in a text file, one a line, or separated by null characters, as they are read. `-` is stdin.
 
     UTF-8 with or without a byte order mark, or UTF-16 with one; bytes that are neither stay as they are in the name.
     """
-    content = sys.stdin.buffer.read() if str(file) == "-" else _read(file)
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        content = os.fsencode(content.decode("utf-16", errors="replace"))
-    names = content.removeprefix(codecs.BOM_UTF8).split(b"\0" if null else b"\n")
-    return [os.fsdecode(name if null else name.removesuffix(b"\r")) for name in names if name.strip()]
-
-
-def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as stream:
+            blocks = iter(partial(stream.read, LIST_BLOCK), b"")
+            first = next(blocks, b"")
+            blocks = chain([first.removeprefix(codecs.BOM_UTF8)], blocks)
+            if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                blocks = map(os.fsencode, codecs.iterdecode(blocks, "utf-16", errors="replace"))
+            rest = b""
+            for block in chain(blocks, [b"\0" if null else b"\n"]):
+                *names, rest = (rest + block).split(b"\0" if null else b"\n")
+                yield from (os.fsdecode(name if null else name.removesuffix(b"\r")) for name in names if name.strip())
     except OSError as error:
         raise AesError(f"the list {file} cannot be read: {error.strerror}", fix="pass a file of names") from error
 
 
-def _pictures_below(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
-    visited: set[tuple[int, int]] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        status = os.stat(place)  # noqa: PTH116
+def _pictures_below(
+    folder: Path, skipped: Counter[str], kinds: frozenset[str], visited: set[tuple[int, int]]
+) -> Iterator[Path]:
+    """The files of these kinds in a folder, in the order of their paths.
+
+    `visited`: folders that were searched, by device and inode. A folder that cannot be read is left out.
+    """
+    try:
+        status = folder.stat()
         if (status.st_dev, status.st_ino) in visited:
-            folders.clear()
-            continue
+            return
         visited.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if name.lower() not in HIDDEN_FOLDERS)
-        for name in files:
-            path = Path(place, name)
-            if name.startswith("._"):
-                continue
-            if not path.is_file():
-                skipped["pipes or devices" if path.exists() else "broken links"] += 1
-            elif path.suffix.lower() in suffixes():
-                yield path
-            elif not name.startswith("."):
-                skipped[path.suffix.lower() or "no suffix"] += 1
+        names = sorted(os.listdir(folder))  # noqa: PTH208  # a third of the memory of paths
+    except OSError:
+        return
+    for name in names:
+        path = folder / name
+        if path.is_dir():
+            if name.lower() not in HIDDEN_FOLDERS:
+                yield from _pictures_below(path, skipped, kinds, visited)
+        elif name.startswith("._"):
+            continue
+        elif not path.is_file():
+            skipped["pipes or devices" if path.exists() else "broken links"] += 1
+        elif path.suffix.lower() in kinds:
+            yield path
+        elif not name.startswith("."):
+            skipped[path.suffix.lower() or "no suffix"] += 1
 
 
 def _about(skipped: Counter[str]) -> str:

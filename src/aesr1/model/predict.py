@@ -23,7 +23,7 @@ from aesr1.model.generate import generate_replies, prefill_pictures
 from aesr1.model.load import Vlm
 from aesr1.model.processor import picture_length
 from aesr1.model.score_expectation import Expectation, expect_scores, expect_scores_after
-from aesr1.records import Appender, Prediction, read_rows
+from aesr1.records import Prediction
 
 BATCHES_SORTED_TOGETHER = 4
 """Pictures of this many batches are sorted by length together: more would save little padding and delay rows."""
@@ -228,45 +228,8 @@ def has_no_error(row: Prediction) -> bool:
     return row.error is None
 
 
-def completed_rows(
-    file: Appender,
-    origins: Sequence[Origin],
-    images: Sequence[str],
-    *,
-    is_final: Callable[[Prediction], bool] = has_no_error,
-) -> dict[str, Prediction]:
-    """The rows of an interrupted run by image, of these images.
-
-    A picture that was changed since, or whose row is not final, loses its row, to be scored again. A picture whose
-    content was scored under another path gets a copy of that row. AesError where the file was written by another model
-    or in another way than those of `origins`.
-    """
-    rows = read_rows(file.path, Prediction)
-    others = sorted({(row.model, row.revision, row.decoding) for row in rows} - set(origins))
-    if others:
-        raise AesError(
-            f"{file.path} was written by {', '.join(others[0])}; now it is {', '.join(origins[0])}",
-            fix="choose another file",
-        )
-    kept = {row.image: row for row in rows if is_final(row)}
-    by_content = {row.content: row for row in kept.values() if row.content}
-    done: dict[str, Prediction] = {}
-    for image in images:
-        row = kept.get(image)
-        if row is not None and (row.content is None or (row.size, row.mtime) == _size_and_time(image)):
-            done[image] = row
-            continue
-        identity = _identity(image) if by_content else {}
-        if same := by_content.get(identity.get("content") or ""):
-            kept[image] = done[image] = replace(same, image=image, **identity)
-        else:
-            kept.pop(image, None)
-    if list(kept.values()) != rows:
-        file.rewrite(kept.values())
-    return done
-
-
-def _size_and_time(image: str) -> tuple[int, float] | None:
+def size_and_time(image: str) -> tuple[int, float] | None:
+    """Bytes of a picture's file, and when it was changed, in seconds since 1970; None where there is none."""
     try:
         status = os.stat(image)  # noqa: PTH116
     except (OSError, ValueError):
@@ -276,12 +239,12 @@ def _size_and_time(image: str) -> tuple[int, float] | None:
 
 def with_identity(row: Prediction) -> Prediction:
     """A row for a file of rows: with the size, time and hash of its picture's file, so that an edit is noticed."""
-    return replace(row, **_identity(row.image))
+    return replace(row, **identity_of(row.image))
 
 
-def _identity(image: str) -> dict[str, Any]:
+def identity_of(image: str) -> dict[str, Any]:
     """Size, time and hash of a picture's file; empty where there is none."""
-    status = _size_and_time(image)
+    status = size_and_time(image)
     if status is None or not Path(image).is_file():
         return {}
     with Path(image).open("rb") as opened:

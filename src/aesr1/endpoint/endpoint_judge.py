@@ -1,25 +1,26 @@
-"""Asks a model behind an OpenAI-compatible server by a profile."""
+"""Asks a model behind one or more OpenAI-compatible servers by a profile."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from aesr1.contract import parse_reply
 from aesr1.endpoint.client import Answer, EndpointClient, only_model
+from aesr1.endpoint.profile import Profile
+from aesr1.endpoint.read_logprobs import expect_words, expect_written_score
+from aesr1.endpoint.read_reply import row_of_reply
 from aesr1.endpoint.settings import EndpointConfig
 from aesr1.errors import AesError
-from aesr1.evaluation.local_judge import row_of_reply
-from aesr1.evaluation.profile import Profile
-from aesr1.evaluation.read_logprobs import expect_words, expect_written_score
 from aesr1.images.data_url import data_url
 from aesr1.images.load import open_image
 from aesr1.model.predict import Origin, empty_row
 from aesr1.records import Prediction
+from aesr1.terminal import say
 
 FEWEST_UNANSWERED = 3
 """After as many pictures in a row without an answer as may be in flight, and at least these, the server is down."""
@@ -68,41 +69,135 @@ def endpoint_judge(address: str, profile: Profile, *, in_flight: int, seed: int)
     return EndpointJudge(config, profile, seed)
 
 
-def ask_endpoint(
-    judge: EndpointJudge, images: Sequence[str], write: Callable[[Prediction], None], pool: Executor | None
-) -> None:
-    """Ask about each picture and `write` its row once it is known, in any order. `pool` opens the pictures.
+class _Asked(NamedTuple):
+    """A picture, and which servers did not answer about it."""
 
-    AesError where no request can succeed, where the server is down, and where it cannot give what a profile of words
-    needs; the rows so far are written.
+    image: str
+    tried: frozenset[int] = frozenset()
+    row: Prediction | None = None  # what the last of them gave
+
+
+class _Waiting:
+    """The pictures that wait for a server."""
+
+    def __init__(self, images: Iterable[str]) -> None:
+        self._images = iter(images)
+        self._returned: list[_Asked] = []
+        self._in_hand = 0
+        self._changed = asyncio.Event()
+
+    async def take(self, server: int) -> _Asked | None:
+        """The next picture that this server was not asked about; None where none can come any more."""
+        while True:
+            asked = next((each for each in self._returned if server not in each.tried), None)
+            if asked is not None:
+                self._returned.remove(asked)
+            elif (image := next(self._images, None)) is not None:
+                asked = _Asked(image)
+            if asked is not None or not self._in_hand:
+                self._in_hand += asked is not None
+                return asked
+            self._changed.clear()
+            await self._changed.wait()
+
+    def put(self, returned: _Asked | None = None) -> None:
+        """A picture is no longer in hand: it has its row, or it waits again."""
+        self._in_hand -= 1
+        if returned is not None:
+            self._returned.append(returned)
+        self._changed.set()
+
+    def left(self) -> list[Prediction]:
+        """The last rows of pictures that no server answered about."""
+        return [each.row for each in self._returned if each.row is not None]
+
+
+def ask_endpoints(
+    judges: Sequence[EndpointJudge],
+    images: Iterable[str],
+    write: Callable[[Prediction], None],
+    pool: Executor | None,
+) -> None:
+    """Ask about each picture a server that is free, and `write` its row once it is known, in any order.
+
+    `pool` opens the pictures. A server that is down, or refuses all requests, is left out, and its pictures go to the
+    others. AesError where none is left; the rows so far are written.
     """
     try:
-        asyncio.run(_ask_all(judge, deque(images), write, pool))
-    except BaseExceptionGroup as group:  # the first is the cause of the others
-        raise group.exceptions[0] from None
+        asyncio.run(_ask_all(judges, images, write, pool))
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error of a group, which is the cause of the others."""
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _ask_all(
-    judge: EndpointJudge, waiting: deque[str], write: Callable[[Prediction], None], pool: Executor | None
+    judges: Sequence[EndpointJudge],
+    images: Iterable[str],
+    write: Callable[[Prediction], None],
+    pool: Executor | None,
+) -> None:
+    images = iter(images)
+    if (first := next(images, None)) is None:
+        return
+    waiting, alive = _Waiting(chain([first], images)), set(range(len(judges)))
+
+    async def serve(server: int, judge: EndpointJudge) -> None:
+        try:
+            await _ask_one_server(server, judge, waiting, alive, write, pool)
+        except (AesError, BaseExceptionGroup) as error:
+            cause = _first(error)
+            alive.discard(server)
+            if not isinstance(cause, AesError) or not alive:
+                raise cause from None
+            say(f"{judge.config.url} is left out, {len(alive)} of {len(judges)} servers go on: {cause.problem}")
+
+    async with asyncio.TaskGroup() as tasks:
+        for server, judge in enumerate(judges):
+            tasks.create_task(serve(server, judge))
+    for row in waiting.left():
+        write(row)
+
+
+async def _ask_one_server(
+    server: int,
+    judge: EndpointJudge,
+    waiting: _Waiting,
+    alive: Set[int],
+    write: Callable[[Prediction], None],
+    pool: Executor | None,
 ) -> None:
     unanswered = 0
 
     async def work(client: EndpointClient) -> None:
         nonlocal unanswered
-        while waiting:
-            row = await _ask(judge, client, waiting.popleft(), pool)
-            write(row)
-            unanswered = unanswered + 1 if (row.error or "").startswith(NOT_ANSWERED) else 0
+        while (asked := await waiting.take(server)) is not None:
+            tried = asked.tried | {server}
+            try:
+                row = await _ask(judge, client, asked.image, pool)
+            except BaseException:
+                waiting.put(asked._replace(tried=tried))
+                raise
+            if (row.error or "").startswith(NOT_ANSWERED):
+                unanswered += 1
+                if others := alive - tried:
+                    waiting.put(_Asked(asked.image, tried, row))
+            else:
+                unanswered, others = 0, set()
+            if not others:
+                write(row)
+                waiting.put()
             if unanswered >= max(FEWEST_UNANSWERED, judge.config.in_flight):
                 raise AesError(
                     f"{judge.config.url} has not answered for {unanswered} pictures ({row.error})",
                     fix="check the server; the same command resumes",
                 )
 
-    if not waiting:
-        return
     async with EndpointClient(judge.config) as client, asyncio.TaskGroup() as tasks:
-        for _ in range(min(judge.config.in_flight, len(waiting))):
+        for _ in range(judge.config.in_flight):
             tasks.create_task(work(client))
 
 

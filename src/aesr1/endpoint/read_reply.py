@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
 from aesr1.contract import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
-from aesr1.evaluation.profile import Profile
+from aesr1.endpoint.profile import Profile
+from aesr1.records import Prediction
 
 NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 FENCE = re.compile(r"```(?:json)?\s*(?P<inner>.*?)\s*```", re.DOTALL)
@@ -62,3 +64,16 @@ def _rating(answer: str) -> float | None:
         return float(rating) if isinstance(rating, int | float) and not isinstance(rating, bool) else None
     except (ValueError, RecursionError, OverflowError):
         return None
+
+
+def row_of_reply(empty: Prediction, profile: Profile, reply: str) -> Prediction:
+    """The row of a reply that is read by the profile."""
+    read = read_reply(profile, reply)
+    return replace(
+        empty,
+        score=read.score,
+        readable=read.score is not None,
+        reasoning=read.reasoning,
+        reply=reply,
+        error=read.out_of_range,
+    )

@@ -119,7 +119,7 @@ AESR1 = Profile("aesr1", PICTURE + PROMPT, "contract", (0.0, 1.0), max_new_token
 
 def profile_names() -> list[str]:
     """The names of the profiles that come along."""
-    folder = files("aesr1.evaluation") / "profiles"
+    folder = files("aesr1.endpoint") / "profiles"
     return [AESR1.name, *sorted(file.name.removesuffix(".toml") for file in folder.iterdir())]
 
 
@@ -136,7 +136,7 @@ def load_profile(name: str) -> Profile:
         return _parse(path.stem, path.read_text(encoding="utf-8", errors="replace"))
     if name not in profile_names():
         raise AesError(f"there is no profile {name}", fix=f"pass one of {', '.join(profile_names())}, or a .toml file")
-    return _parse(name, (files("aesr1.evaluation") / "profiles" / f"{name}.toml").read_text(encoding="utf-8"))
+    return _parse(name, (files("aesr1.endpoint") / "profiles" / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def _parse(name: str, text: str) -> Profile:

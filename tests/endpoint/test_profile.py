@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from aesr1.cli.main import app
 from aesr1.contract import PROMPT
+from aesr1.endpoint.profile import AESR1, PICTURE, Profile, load_profile, profile_names
+from aesr1.endpoint.read_reply import read_reply
 from aesr1.errors import AesError
-from aesr1.evaluation.profile import AESR1, PICTURE, Profile, load_profile, profile_names
-from aesr1.evaluation.read_reply import read_reply
 from aesr1.evaluation.run import EvalConfig, evaluate_models
 from aesr1.images.load import open_image
 from aesr1.model.generate import text_inputs
