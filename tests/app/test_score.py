@@ -491,7 +491,7 @@ def test_pictures_that_changed_places_keep_their_scores(random_model, scene_fold
     first = [row.score for row in score_files(config)]
     for old, new in (("a", "x"), ("b", "a"), ("x", "b")):
         (tmp_path / f"{old}.png").rename(tmp_path / f"{new}.png")
-    monkeypatch.setattr("aesr1.model.predict._score_batch", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr("aesr1.model.predict.score_batch", lambda *_: pytest.fail("scored again"))
     again = list(score_files(config))
     assert [row.score for row in again] == [first[1], first[0], first[2]]
     assert [Path(row.image).name for row in again] == ["a.png", "b.png", "c.png"]

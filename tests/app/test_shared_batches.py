@@ -72,6 +72,14 @@ def pool():
         yield pool
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own Ctrl-C, whatever the commands of other tests left."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_what_comes_meanwhile_is_one_batch_in_the_order_in_which_it_came(pool, model):
     calls = [[1], [2], [3, 4], [5], [6], [7]]
     futures = asked(pool, SharedBatches(model, 4), model, *calls)
@@ -81,7 +89,7 @@ def test_what_comes_meanwhile_is_one_batch_in_the_order_in_which_it_came(pool, m
 
 
 def test_threads_that_come_again_and_again_meet_in_every_batch(pool, model, monkeypatch):
-    monkeypatch.setattr(shared_batches, "PATIENCE", 5.0)
+    monkeypatch.setattr(shared_batches, "PATIENCE", 50.0)
     batches = SharedBatches(model, 4)
 
     def five(width):
@@ -138,7 +146,7 @@ def test_an_error_of_the_model_reaches_all_of_its_batch_and_no_other(pool, model
 
 
 @pytest.mark.parametrize("others", [[], [[1]]], ids=["while its batch runs", "while it waits"])
-def test_ctrl_c_costs_no_other_thread_its_rows(pool, model, others):
+def test_ctrl_c_costs_no_other_thread_its_rows(pool, model, others, ctrl_c):
     batches = SharedBatches(model, 4)
     futures = asked(pool, batches, model, *others)
 
@@ -156,7 +164,7 @@ def test_ctrl_c_costs_no_other_thread_its_rows(pool, model, others):
     assert not batches._waiting
 
 
-def test_who_waited_for_an_interrupted_batch_is_served_after_it(pool, model):
+def test_who_waited_for_an_interrupted_batch_is_served_after_it(pool, model, ctrl_c):
     batches = SharedBatches(model, 4)
 
     def interrupt():
