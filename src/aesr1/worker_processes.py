@@ -9,13 +9,18 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 
 
-def worker_pool(count: int | None = None) -> ProcessPoolExecutor:
-    """A pool of `count` processes, by default one for each core. They start now, before the caller starts threads.
+def worker_pool(count: int | None = None, *, copies: bool = True) -> ProcessPoolExecutor:
+    """A pool of `count` processes, by default one for each core.
 
+    `copies`: they are copies of this process and start now, before the caller starts threads. Else they begin anew,
+    which takes a second or two, during which this returns; a library with OpenMP, as rawpy, is safe in them alone.
     A killed parent cannot end its workers; they would wait for work forever and keep its terminal and pipes open.
     """
-    pool = ProcessPoolExecutor(count, initializer=_end_with_parent)
-    pool.submit(os.getpid).result()
+    context = None if copies else multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, context, initializer=_end_with_parent)
+    started = pool.submit(os.getpid)
+    if copies:
+        started.result()
     return pool
 
 

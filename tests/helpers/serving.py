@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from fastapi import FastAPI
 
 from aesr1.server.application import create_app
 from aesr1.server.serve import uvicorn_config
@@ -15,10 +16,10 @@ from aesr1.server.settings import ServeConfig
 
 
 @contextmanager
-def running(config: ServeConfig) -> Iterator[str]:
-    """Serve for the block; yields the address."""
+def running(config: ServeConfig, app: FastAPI | None = None) -> Iterator[str]:
+    """Serve for the block; yields the address. `app`: where it was made before."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn_config(create_app(config), config))
+    server = uvicorn.Server(uvicorn_config(app or create_app(config), config))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

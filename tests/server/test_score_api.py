@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +23,7 @@ from serving import running
 from aesr1.app.score import Scorer
 from aesr1.model.predict import PredictSettings
 from aesr1.server import batching as module
+from aesr1.server.application import create_app
 from aesr1.server.settings import ServeConfig
 
 SAME = 1e-5
@@ -111,6 +114,17 @@ def test_camera_raw_is_known_by_its_name(address, tmp_path):
     raw.write_bytes(dng(128, 96, [30_000] * (128 * 96)))
     (row,) = send(address, [raw], reasons="false", thumbnail="64").json()["predictions"]
     assert row["error"] is None and row["thumbnail"].startswith("data:image/jpeg")
+
+
+def test_a_killed_process_that_opens_pictures_is_replaced(scenes):
+    config = ServeConfig("tiny", device="cpu")
+    app = create_app(config)
+    with running(config, app) as address:
+        send(address, scenes[:1], reasons="false")
+        for process in list(app.state.openers._processes):
+            os.kill(process, signal.SIGKILL)
+        rows = send(address, scenes, reasons="false").json()["predictions"]
+    assert [row["error"] for row in rows] == [None] * 8
 
 
 def test_a_thumbnail_has_the_longest_side_that_was_asked_for(address, scenes):

@@ -5,12 +5,14 @@
 import asyncio
 import json
 import logging
+import os
 import secrets
 import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -39,10 +41,11 @@ from aesr1.server.rank_page import rank_page
 from aesr1.server.receive import FORM, JSON, receive_form, receive_json, require_type
 from aesr1.server.score_request import OpenedPicture, ScoreAnswer, ScoredPicture, ScoreOptions, ScoreRequest
 from aesr1.server.settings import HttpRefusal, ServeConfig, stopping_refusal
+from aesr1.worker_processes import worker_pool
 
 T = TypeVar("T")
-DECODERS = 4  # pictures opened at the same time; limits memory
-UPLOADS = 16  # forms received at the same time; limits the temporary files
+OPENERS, DECODERS = min(4, os.cpu_count() or 1), 4  # processes that open pictures; threads that do for chat
+UPLOADS = 64  # forms received at the same time; limits the temporary files
 CLOSING_SECONDS = 1.0  # for the model to end its token
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 """Names of this machine for itself."""
@@ -201,23 +204,36 @@ async def _opened_pictures(request: Request, state: Any) -> tuple[list[OpenedPic
 
 
 def _openings(state: Any, sources: Sequence[Any], options: ScoreOptions) -> list[Awaitable[OpenedPicture]]:
-    """What opens each picture; what is fetched waits for other servers, and so has threads of its own."""
+    """What opens each picture: in a process, because the model's thread would wait for one that decodes.
+
+    What is fetched waits for other servers, and so has threads of its own.
+    """
     return [
-        _in_thread(
-            state.fetchers if isinstance(source, str) and source[:5].lower() != "data:" else state.decoders,
-            score_request.open_picture,
-            index,
-            source,
-            options,
-            state.config,
-        )
+        _in_thread(state.fetchers, score_request.open_picture, index, source, options, state.config)
+        if isinstance(source, str) and source[:5].lower() != "data:"
+        else _open_in_process(state, index, source, options)
         for index, source in enumerate(sources)
     ]
 
 
-def _in_thread(threads: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any) -> Awaitable[T]:
+async def _open_in_process(state: Any, index: int, source: Any, options: ScoreOptions) -> OpenedPicture:
+    """Open one picture; a process that is killed costs its own picture alone, which is tried twice."""
+    async with state.opening:
+        named = source if isinstance(source, str) else (source[0], source[1].read())
+        for _ in range(2):
+            openers = state.openers
+            try:
+                return await _in_thread(openers, score_request.open_picture, index, named, options, state.config)
+            except BrokenProcessPool:
+                if state.openers is openers:
+                    state.openers = worker_pool(OPENERS, copies=False)
+    name = None if isinstance(source, str) else source[0]
+    return OpenedPicture(index, name, error="the process that opened it was killed, as happens where memory runs out")
+
+
+def _in_thread(executor: Executor, function: Callable[..., T], *arguments: Any) -> Awaitable[T]:
     """Call what takes time outside of the event loop."""
-    return asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
+    return asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
 
 
 async def _scored(
@@ -331,28 +347,32 @@ def _call_all(functions: Sequence[Callable[[], object]], seconds: float) -> bool
 
 def create_app(config: ServeConfig) -> FastAPI:
     """The application with its loaded model. AesError where the model is missing."""
+
+    openers = worker_pool(OPENERS, copies=False)
     name = config.model or DEFAULT
-    vlm = load(name, max_pixels=config.max_pixels, device=config.device, for_scoring=True)
+    model_thread = ThreadPoolExecutor(1, "aesr1-model")
+    loading = partial(load, name, max_pixels=config.max_pixels, device=config.device, for_scoring=True)
+    vlm = model_thread.submit(loading).result()
     folder = checkpoint_folder(name)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = app.state
-        state.batcher = Batcher(vlm, config, on_batch=state.measurements.batches.observe)
+        state.batcher = Batcher(vlm, config, thread=model_thread, on_batch=state.measurements.batches.observe)
         state.decoders = ThreadPoolExecutor(DECODERS, "aesr1-decode")
         state.fetchers = ThreadPoolExecutor(DECODERS, "aesr1-fetch")
         state.zippers = ThreadPoolExecutor(1, "aesr1-zip")
-        state.uploads = asyncio.Semaphore(UPLOADS)
+        state.uploads, state.opening = asyncio.Semaphore(UPLOADS), asyncio.Semaphore(2 * OPENERS)
         yield
-        closings = [state.batcher.close]
-        pools = (state.decoders, state.fetchers, state.zippers)
+        closings: list[Callable[[], object]] = [state.batcher.close]
+        pools = (state.openers, state.decoders, state.fetchers, state.zippers, model_thread)
         closings += [partial(pool.shutdown, cancel_futures=True) for pool in pools]
         state.ended = await asyncio.to_thread(_call_all, closings, CLOSING_SECONDS)
 
     # no documentation pages: they load scripts from other servers
     app = FastAPI(title="aesr1", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     state = app.state
-    state.config, state.vlm, state.ended = config, vlm, True
+    state.config, state.vlm, state.openers, state.ended = config, vlm, openers, True
     state.about = {"model": vlm.name, "revision": vlm.revision, "contract": VERSION, "aesr1": __version__}
     state.card = {"id": vlm.name, "object": "model", "created": int(time.time()), "owned_by": "aesr1"}
     state.references = {reasons: folder and reference_of_model(folder, fast=not reasons) for reasons in (True, False)}

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from aesr1.errors import AesError
@@ -143,15 +143,25 @@ def _kind(job: Job) -> object:
 class Batcher:
     """The model's thread and its queue. Requests of one kind that wait at the same time form one batch."""
 
-    def __init__(self, vlm: Vlm, config: ServeConfig, *, on_batch: Callable[[int], object] = lambda _: None) -> None:
-        """`on_batch` hears the size of each batch."""
+    def __init__(
+        self,
+        vlm: Vlm,
+        config: ServeConfig,
+        *,
+        thread: Executor | None = None,
+        on_batch: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        """`thread`: the one that loaded the model. `on_batch` hears the size of each batch.
+
+        Each thread that computes with torch has its own OpenMP threads. Where there are more than cores, they wait for
+        each other asleep and not awake, and the model is half as fast: so one thread loads it and runs it.
+        """
         self._vlm, self._config, self._on_batch = vlm, config, on_batch
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._seconds_each: dict[object, float] = {}  # of the model for a request of each kind, in its last batch
-        self._thread = threading.Thread(target=self._run, name="aesr1-model", daemon=True)
-        self._thread.start()
+        self._ended = (thread or ThreadPoolExecutor(1, "aesr1-model")).submit(self._run)
 
     @property
     def waiting(self) -> int:
@@ -197,8 +207,7 @@ class Batcher:
         with self._changed:
             self._closing.set()
             self._changed.notify()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return not wait([self._ended], timeout).not_done
 
     def _run(self) -> None:
         while batch := self._gathered():

@@ -12,6 +12,8 @@ from aesr1.server.settings import HttpRefusal, ServeConfig
 
 JSON, FORM = "application/json", "multipart/form-data"
 MAX_FIELDS = 8
+SLOT_SECONDS = 5.0
+"""A form waits so long for one that is being received to end."""
 
 
 def content_type(request: Request) -> str:
@@ -43,19 +45,24 @@ async def receive_form(
     if origin is not None and origin.partition("://")[2] != request.headers.get("host"):  # JSON is asked for before
         fix = "use the page of this server, or a program that is no browser"
         raise HttpRefusal(f"the request comes from a page of {origin[:80]}", fix=fix, status=403, code="other_origin")
-    if uploads.locked():
+    try:
+        await asyncio.wait_for(uploads.acquire(), SLOT_SECONDS)
+    except TimeoutError:
+        fix = "try again later"
         raise HttpRefusal(
-            "too many files are being received", fix="try again later", status=503, code="overloaded", retry_after=5
-        )
+            "too many files are being received", fix=fix, status=503, code="overloaded", retry_after=5
+        ) from None
     limited = _LimitedRequest(request.scope, request.receive)
     try:
-        async with uploads, asyncio.timeout(config.body_seconds) as limited.deadline:
+        async with asyncio.timeout(config.body_seconds) as limited.deadline:
             limited.config = config
             return await limited.form(max_files=max_files, max_fields=MAX_FIELDS, max_part_size=max_field)
     except TimeoutError:
         seconds, rate = config.body_seconds, config.least_rate
         fix = f"send it within {seconds:g} s, or after that at {rate:,} bytes a second"
         raise _too_slow(fix) from None
+    finally:
+        uploads.release()
 
 
 def require_type(request: Request, *types: str) -> str:

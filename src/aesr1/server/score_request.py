@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -165,18 +166,17 @@ def parse_form(form: FormData, config: ServeConfig) -> tuple[list[tuple[str, Bin
 
 
 def open_picture(
-    index: int, source: str | tuple[str, BinaryIO], options: ScoreOptions, config: ServeConfig
+    index: int, source: str | tuple[str, bytes], options: ScoreOptions, config: ServeConfig
 ) -> OpenedPicture:
-    """Open one picture of a request, by its address or its name and file. An error of it is in the result."""
+    """Open one picture of a request, by its address, or the name and bytes of its file. Its error is in the result."""
     name, metadata = None, NOTHING
     try:
         if isinstance(source, str):
             image = picture_at(source, config)
         else:
-            name, file = source
-            image = picture_in(file, name, config)
-            file.seek(0)
-            metadata = in_file(file)
+            name, raw = source
+            image = picture_in(BytesIO(raw), name, config)
+            metadata = in_file(BytesIO(raw))
     except AesError as error:
         return OpenedPicture(index, name, error=error.problem)
     thumbnail = None
