@@ -118,12 +118,8 @@ def same(trainer, batch):
 def test_loss_and_gradients_equal_those_of_trl(family, scene_folder, tmp_path, capsys):
     trainer = trainer_of(family, tmp_path)
     batch = batch_of(trainer, scene_folder)
-    warned = capsys.readouterr().err
-    assert trainer._agrees == ("gemma" not in str(family)), warned  # it looks at a picture's tokens in both directions
-    if trainer._agrees:
-        same(trainer, batch)
-    else:
-        assert "read for each of them" in warned
+    assert trainer._agrees, capsys.readouterr().err
+    same(trainer, batch)
 
 
 @pytest.mark.parametrize(

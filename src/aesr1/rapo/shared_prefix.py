@@ -20,6 +20,8 @@ from aesr1.rapo.shared_prefix_batch import (
 from aesr1.terminal import say
 from aesr1.training.parameters import unwrap_lora
 
+TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
+"""Inputs that tell a picture's tokens from those of words; families have one or the other."""
 FLOAT32_TOLERANCE, HALF_TOLERANCE = 1e-3, 5e-2
 """Largest difference of log-probabilities from TRL's: the maximum in float32, the mean in 16 bits."""
 
@@ -96,7 +98,8 @@ class SharedPrefix:
         groups = len(input_ids) // replies
         groups_per_chunk = max(1, (kwargs.get("batch_size") or len(input_ids)) // replies)
         pictures = picture_rows({name: kwargs.get(name) for name in (*PICTURE_INPUTS, *PICTURE_COUNTS)}, replies)
-        token_types, parts = kwargs.get("mm_token_type_ids"), []
+        token_types = {name: kwargs[name] for name in TOKEN_TYPES if kwargs.get(name) is not None}
+        parts = []
         for start in range(0, groups, groups_per_chunk):
             chunk = slice(start, min(start + groups_per_chunk, groups))
             rows = slice(chunk.start * replies, chunk.stop * replies)
@@ -107,41 +110,52 @@ class SharedPrefix:
                     attention_mask[rows],
                     logits_to_keep,
                     picture_inputs(pictures, chunk),
-                    None if token_types is None else token_types[rows],
+                    {name: values[rows] for name, values in token_types.items()},
                 )
             )
         log_probs, entropies = zip(*parts, strict=True)
         return LogProbs(torch.cat(log_probs), torch.cat(entropies) if kwargs.get("compute_entropy") else None, None)
 
     def _log_probs_of_groups(
-        self, model: Any, ids: Any, mask: Any, logits_to_keep: int, pictures: dict[str, Any], token_types: Any
+        self,
+        model: Any,
+        ids: Any,
+        mask: Any,
+        logits_to_keep: int,
+        pictures: dict[str, Any],
+        token_types: dict[str, Any],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities and entropies (rows, R) from a pass over prompts and pictures, and one over the replies."""
         replies, prompt_length = self.num_generations, ids.shape[1] - logits_to_keep
         prompts, prompt_mask = ids[::replies, :prompt_length], mask[::replies, :prompt_length]
+        types = {name: values[::replies, :prompt_length] for name, values in token_types.items()}
         unwrapped = unwrap_lora(self.accelerator.unwrap_model(model))
         positions = prompt_positions(
             unwrapped,
             prompts,
             prompt_mask,
             image_grid_thw=pictures.get("image_grid_thw"),
-            mm_token_type_ids=None if token_types is None else token_types[::replies, :prompt_length],
+            mm_token_type_ids=types.get("mm_token_type_ids"),
         )
         cache = recording_cache(unwrapped.config)
         inputs = reply_inputs(ids, mask, positions, prompt_length=prompt_length, replies=replies)
         with self.accelerator.autocast(), checkpointing_keeps_cache(model):
-            model(
+            prefix = model(
                 input_ids=prompts[:, :-1],
                 attention_mask=prompt_mask[:, :-1],
                 position_ids=positions[..., :-1],
                 past_key_values=cache,
                 use_cache=False,
                 logits_to_keep=1,
+                **{name: values[:, :-1] for name, values in types.items()},
                 **pictures,
             )
             outputs = model(**inputs._asdict(), past_key_values=repeated(cache, replies), fused_lm_head=True)
         entropy = outputs.log_probs if outputs.entropy is None else outputs.entropy  # the reference model has none
-        return outputs.log_probs, entropy
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # type: ignore[attr-defined]
+            return outputs.log_probs, entropy
+        # weights that are divided are gathered where a layer's output has a gradient; of the last one only keys have
+        return outputs.log_probs + 0 * prefix.logits.sum(), entropy
 
     def _agrees_with_trl(
         self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **kwargs: Any
