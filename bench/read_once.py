@@ -144,17 +144,21 @@ def kept(trainer: RapoTrainer, batch: dict[str, Any], *, once: bool) -> float:
 def expected(setting: Setting, prompt: int, shape: Shape = SHAPE) -> float:
     """Ratio of the forward operations of tower, decoder and head; a backward pass is twice as many in both ways.
 
-    Here TRL's head scores all tokens (it scores replies' alone on a GPU), and attention masks what it computes.
+    Attention masks what it computes.
     """
-    k, side = setting.replies, setting.side // 28 * 2
+    k, side, length = setting.replies, setting.side // 28 * 2, setting.length
 
-    def operations(rows: int, length: int, pictures: int) -> float:
-        tower = vision_part(shape, Batch(pictures, 0, 0, side)).forward
-        decoder = language_part(shape, Batch(rows, length, 0, side))
-        head = 2.0 * rows * length * shape.text.hidden_size * shape.text.vocab_size
-        return tower + decoder.weights + 2 * decoder.attention + head
+    def tower(pictures: int) -> float:
+        return vision_part(shape, Batch(pictures, 0, 0, side)).forward
 
-    return operations(k, prompt + setting.length, k) / operations(1, prompt - 1 + k * (setting.length + 1), 1)
+    def decoder(rows: int, queries: int, keys: int) -> float:
+        part = language_part(shape, Batch(rows, queries, 0, side))
+        return part.weights + 2 * part.attention * keys / queries
+
+    head = 2.0 * k * length * shape.text.hidden_size * shape.text.vocab_size
+    plain = tower(k) + decoder(k, prompt + length, prompt + length) + head
+    once = tower(1) + decoder(1, prompt - 1, prompt - 1) + decoder(k, length + 1, prompt + length) + head
+    return plain / once
 
 
 def peak() -> float:

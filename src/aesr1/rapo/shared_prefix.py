@@ -1,4 +1,4 @@
-"""Log-probabilities of K replies from one forward pass of picture and prompt, checked against TRL's own."""
+"""Log-probabilities of K replies after one pass over picture and prompt, checked against TRL's own."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import torch
 from accelerate.utils import gather_object
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
+from aesr1.model.prefix_cache import checkpointing_keeps_cache, recording_cache, repeated
 from aesr1.rapo.shared_prefix_batch import (
     PICTURE_COUNTS,
     PICTURE_INPUTS,
-    pack_groups,
     picture_inputs,
     picture_rows,
     prompt_positions,
+    reply_inputs,
 )
 from aesr1.terminal import say
 from aesr1.training.parameters import unwrap_lora
 
+TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
+"""Inputs that tell a picture's tokens from those of words; families have one or the other."""
 FLOAT32_TOLERANCE, HALF_TOLERANCE = 1e-3, 5e-2
 """Largest difference of log-probabilities from TRL's: the maximum in float32, the mean in 16 bits."""
 
@@ -36,8 +39,9 @@ class LogProbs(NamedTuple):
 class SharedPrefix:
     """For a GRPOTrainer: reads picture and prompt once for the K replies of a group.
 
-    Used where micro-batches are whole groups and the model family allows it. The first batch is computed in both ways;
-    if they differ, or the model fails, TRL's way is used for the whole run, with a warning.
+    Used where micro-batches are whole groups and the model family allows it, for the policy, the reference and the
+    rollout's log-probabilities alike. The first batch, and each that is longer or has more pictures than all before,
+    is computed in both ways; if they differ, or the model fails, TRL's way is used from then on, with a warning.
     """
 
     read_once: bool
@@ -46,6 +50,7 @@ class SharedPrefix:
     num_generations: int
     _buffered_inputs: Any
     _agrees: bool | None = None  # unknown before the first batch
+    _checked: tuple[int, ...] = (0, 0, 0)  # the largest lengths of prompt and reply, and pictures, that were compared
 
     def _prepare_inputs(self, generation_batch: Any) -> Batch:
         """As TRL's, but groups are shuffled as a whole, so that a micro-batch holds all replies to its pictures."""
@@ -59,11 +64,19 @@ class SharedPrefix:
         return micro_batch
 
     def _has_whole_groups(self, rows: int) -> bool:
-        """Whether this many rows, and a process's share of a generation batch, are whole groups."""
-        local = self.args.per_device_train_batch_size * self.args.steps_per_generation
+        """Whether this many rows and a micro-batch are whole groups, so that all log-probabilities come one way."""
+        micro_batch = self.args.per_device_train_batch_size
         training = self.model.training  # type: ignore[attr-defined]
-        whole = rows % self.num_generations == 0 and local % self.num_generations == 0
+        whole = rows % self.num_generations == 0 and micro_batch % self.num_generations == 0
         return bool(self.read_once and self._agrees is not False and training and whole)
+
+    def _is_larger(self, input_ids: torch.Tensor, reply_length: int, pictures: list[int] | None) -> bool:
+        """Whether a batch of any process is larger than those that were compared; it counts as compared then."""
+        sizes = (input_ids.shape[1] - reply_length, reply_length, max(pictures or [1]))
+        largest = tuple(map(max, zip(self._checked, *gather_object([sizes]), strict=True)))
+        larger = largest != self._checked
+        self._checked = largest
+        return larger
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **kwargs: Any
@@ -71,7 +84,7 @@ class SharedPrefix:
         arguments = (model, input_ids, attention_mask, logits_to_keep)
         if not self._has_whole_groups(len(input_ids)) or kwargs.get("compute_aux_loss"):
             return super()._get_per_token_logps_and_entropies(*arguments, **kwargs)  # type: ignore[misc, no-any-return]
-        if self._agrees is None:
+        if self._agrees is not False and self._is_larger(input_ids, logits_to_keep, kwargs.get("num_images")):
             self._agrees = self._agrees_with_trl(*arguments, **kwargs)
         if not self._agrees:
             return super()._get_per_token_logps_and_entropies(*arguments, **kwargs)  # type: ignore[misc, no-any-return]
@@ -85,7 +98,8 @@ class SharedPrefix:
         groups = len(input_ids) // replies
         groups_per_chunk = max(1, (kwargs.get("batch_size") or len(input_ids)) // replies)
         pictures = picture_rows({name: kwargs.get(name) for name in (*PICTURE_INPUTS, *PICTURE_COUNTS)}, replies)
-        token_types, parts = kwargs.get("mm_token_type_ids"), []
+        token_types = {name: kwargs[name] for name in TOKEN_TYPES if kwargs.get(name) is not None}
+        parts = []
         for start in range(0, groups, groups_per_chunk):
             chunk = slice(start, min(start + groups_per_chunk, groups))
             rows = slice(chunk.start * replies, chunk.stop * replies)
@@ -96,39 +110,52 @@ class SharedPrefix:
                     attention_mask[rows],
                     logits_to_keep,
                     picture_inputs(pictures, chunk),
-                    None if token_types is None else token_types[rows],
+                    {name: values[rows] for name, values in token_types.items()},
                 )
             )
         log_probs, entropies = zip(*parts, strict=True)
         return LogProbs(torch.cat(log_probs), torch.cat(entropies) if kwargs.get("compute_entropy") else None, None)
 
     def _log_probs_of_groups(
-        self, model: Any, ids: Any, mask: Any, logits_to_keep: int, pictures: dict[str, Any], token_types: Any
+        self,
+        model: Any,
+        ids: Any,
+        mask: Any,
+        logits_to_keep: int,
+        pictures: dict[str, Any],
+        token_types: dict[str, Any],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities and entropies (rows, R) from one forward pass; `pictures` are the picture inputs."""
+        """Log-probabilities and entropies (rows, R) from a pass over prompts and pictures, and one over the replies."""
         replies, prompt_length = self.num_generations, ids.shape[1] - logits_to_keep
         prompts, prompt_mask = ids[::replies, :prompt_length], mask[::replies, :prompt_length]
+        types = {name: values[::replies, :prompt_length] for name, values in token_types.items()}
+        unwrapped = unwrap_lora(self.accelerator.unwrap_model(model))
         positions = prompt_positions(
-            unwrap_lora(self.accelerator.unwrap_model(model)),
+            unwrapped,
             prompts,
             prompt_mask,
             image_grid_thw=pictures.get("image_grid_thw"),
-            mm_token_type_ids=None if token_types is None else token_types[::replies, :prompt_length],
+            mm_token_type_ids=types.get("mm_token_type_ids"),
         )
-        reply_mask = mask[:, prompt_length:]
-        pad = self._tokenizer.pad_token_id  # type: ignore[attr-defined]
-        packed = pack_groups(prompts, prompt_mask, positions, ids[:, prompt_length:], reply_mask, pad=pad)
-        with self.accelerator.autocast():
-            outputs = model(
-                input_ids=packed.input_ids,
-                attention_mask=packed.attention_mask,
-                position_ids=packed.position_ids,
-                labels=packed.labels,
-                fused_lm_head=True,
+        cache = recording_cache(unwrapped.config)
+        inputs = reply_inputs(ids, mask, positions, prompt_length=prompt_length, replies=replies)
+        with self.accelerator.autocast(), checkpointing_keeps_cache(model):
+            prefix = model(
+                input_ids=prompts[:, :-1],
+                attention_mask=prompt_mask[:, :-1],
+                position_ids=positions[..., :-1],
+                past_key_values=cache,
+                use_cache=False,
+                logits_to_keep=1,
+                **{name: values[:, :-1] for name, values in types.items()},
                 **pictures,
             )
+            outputs = model(**inputs._asdict(), past_key_values=repeated(cache, replies), fused_lm_head=True)
         entropy = outputs.log_probs if outputs.entropy is None else outputs.entropy  # the reference model has none
-        return packed.by_reply(outputs.log_probs, reply_mask), packed.by_reply(entropy, reply_mask)
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # type: ignore[attr-defined]
+            return outputs.log_probs, entropy
+        # weights that are divided are gathered where a layer's output has a gradient; of the last one only keys have
+        return outputs.log_probs + 0 * prefix.logits.sum(), entropy
 
     def _agrees_with_trl(
         self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **kwargs: Any
