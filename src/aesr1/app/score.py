@@ -133,6 +133,18 @@ class ScoreConfig:
             raise AesError("no pictures were named", fix="name files, folders or globs, or pass --files-from LIST")
 
 
+def scorer_of(config: ScoreConfig) -> Scorer:
+    """The loaded model of these settings."""
+    return Scorer(
+        config.model,
+        max_pixels=config.max_pixels,
+        device=config.device,
+        settings=config.settings,
+        reference=config.reference,
+        calibration=config.calibration,
+    )
+
+
 def score_files(config: ScoreConfig) -> Iterator[Prediction]:
     """Predictions of all pictures found, in order. Rows of the same model in the output file are not scored again.
 
@@ -147,14 +159,7 @@ def score_files(config: ScoreConfig) -> Iterator[Prediction]:
         if config.endpoints:
             yield from _scored_by_servers(config, pictures, pool)
             return
-        scorer = Scorer(
-            config.model,
-            max_pixels=config.max_pixels,
-            device=config.device,
-            settings=config.settings,
-            reference=config.reference,
-            calibration=config.calibration,
-        )
+        scorer = scorer_of(config)
         if config.output is None:
             with progress_bar("score", total=len(pictures), quiet=config.quiet) as progress:
                 for prediction in scorer.stream(pictures, pool=pool):

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from aesr1.app.predictions_table import write_table
 from aesr1.app.ray_shards import Opened, pictures_of, shards_of
-from aesr1.app.score import ScoreConfig, Scorer
+from aesr1.app.score import ScoreConfig, scorer_of
 from aesr1.contract import MAX_PIXELS
 from aesr1.errors import AesError, install
 from aesr1.images.find import read_list
@@ -174,14 +174,7 @@ class ShardScorer:
     def __init__(self, config: ScoreConfig, shards: Path) -> None:
         self._config, self._shards, self._problem = config, shards, None
         try:
-            self._scorer = Scorer(
-                config.model,
-                max_pixels=config.max_pixels,
-                device=config.device,
-                settings=config.settings,
-                reference=config.reference,
-                calibration=config.calibration,
-            )
+            self._scorer = scorer_of(config)
             require_same_settings(shards.parent / "model", self._scorer.origin._asdict())
         except AesError as error:
             self._problem = {"problem": error.problem, "fix": error.fix}

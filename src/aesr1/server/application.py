@@ -347,7 +347,6 @@ def _call_all(functions: Sequence[Callable[[], object]], seconds: float) -> bool
 
 def create_app(config: ServeConfig) -> FastAPI:
     """The application with its loaded model. AesError where the model is missing."""
-
     openers = worker_pool(OPENERS, copies=False)
     name = config.model or DEFAULT
     model_thread = ThreadPoolExecutor(1, "aesr1-model")
