@@ -84,7 +84,7 @@ class SharedPrefix:
         arguments = (model, input_ids, attention_mask, logits_to_keep)
         if not self._has_whole_groups(len(input_ids)) or kwargs.get("compute_aux_loss"):
             return super()._get_per_token_logps_and_entropies(*arguments, **kwargs)  # type: ignore[misc, no-any-return]
-        if self._agrees is not False and self._is_larger(input_ids, logits_to_keep, kwargs.get("num_images")):
+        if self._is_larger(input_ids, logits_to_keep, kwargs.get("num_images")):
             self._agrees = self._agrees_with_trl(*arguments, **kwargs)
         if not self._agrees:
             return super()._get_per_token_logps_and_entropies(*arguments, **kwargs)  # type: ignore[misc, no-any-return]

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from aesr1.errors import AesError
@@ -202,12 +202,12 @@ class Batcher:
             self._changed.notify()
         return [future for _, future in jobs]
 
-    def close(self, timeout: float | None = None) -> bool:
-        """End the thread after the current token or batch; waiting requests are refused. Whether it ended in time."""
+    def close(self) -> None:
+        """End the thread after the current token or batch; waiting requests are refused."""
         with self._changed:
             self._closing.set()
             self._changed.notify()
-        return not wait([self._ended], timeout).not_done
+        self._ended.result()
 
     def _run(self) -> None:
         while batch := self._gathered():
