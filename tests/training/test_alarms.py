@@ -67,6 +67,11 @@ def test_a_healthy_run_raises_nothing():
         ({"kl": [0.03, 0.06, 0.07, 0.08, 0.1, 0.12, 0.13, 0.13, 0.13, 0.13]}, 40, "kl", "0.13", "beta fourfold"),
         ({"readable": [0.95] * 5 + [0.9, 0.8, 0.7, 0.6, 0.6]}, 45, "readable", "from 95% to 70%", "raise beta"),
         ({"readable": [0.2] * 10}, 25, "readable", "only 20%", "longer cold start"),
+        ({"readable": [0.8] * 10}, 25, "readable", "only 80% of replies are readable, and", "longer cold start"),
+        ({"readable": [0.8, 0.8, 0.82, 0.84, 0.86] + [0.88] * 5}, 25, "readable", "only 84%", "longer cold start"),
+        ({"readable": [0.1, 0.2, 0.3, 0.5, 0.7, 0.8] + [0.95] * 4}, 5, "readable", "only 10%", "stop and start"),
+        ({"frac_reward_zero_std": [0.95] + [0.1] * 9}, 5, "frac_reward_zero_std", "95% of groups", "generations"),
+        ({"frac_reward_zero_std": [0.9, 0.95] + [0.1] * 8}, 10, "frac_reward_zero_std", "92% of groups", "temperature"),
         ({"score__std": [0.2] * 5 + [0.01] * 5}, 40, "score/std", "from 0.200 to 0.010", "reward_weights"),
         ({"score__std": [0.03] * 5 + [0.003] * 5}, 40, "score/std", "from 0.030 to 0.003", "relative more"),
         ({"score__std": [0.0] * 10}, 25, "score/std", "one value from the start", "longer cold start"),
@@ -101,7 +106,9 @@ def test_a_failure_is_named_with_its_advice(changes, step, name, problem, advice
     "changes",
     [
         {"readable": [0.95] * 5 + [0.5] + [0.95] * 4},  # one odd batch
-        {"readable": [0.1, 0.1, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.9]},  # begins badly and learns
+        {"readable": [0.3, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.95]},  # begins badly and learns
+        {"readable": [0.2, 0.8] + [0.95] * 8},  # one log is not below the limit of the first
+        {"frac_reward_zero_std": [0.9] + [0.1] * 9},  # at the limit of the first log
         {"score__std": [0.19, 0.12, 0.1, 0.09, 0.09, 0.08, 0.08, 0.08, 0.08, 0.08]},  # as narrow as people's
         {"score__std": [0.015, 0.01, 0.012, 0.014, 0.011, 0.015, 0.01, 0.013, 0.012, 0.011]},  # never was wider
         {"score__std": [0.0] * 4 + [0.05] * 6},  # one value before it warmed up

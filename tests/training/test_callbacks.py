@@ -71,6 +71,27 @@ def test_a_resumed_run_cuts_what_came_after_its_checkpoint(tmp_path, capfd):
     assert "KL" not in capfd.readouterr().err  # it was said before
 
 
+def test_the_end_says_what_was_raised_and_what_is_still_active(tmp_path, capfd):
+    log = Log(tmp_path)
+    for row in rows(readable=[0.1] * 3 + [0.95] * 7, kl=[0.5, 0.5, 0.5, 0, 0, 0, 0, 0.9, 0.9, 0.9]):
+        log.add(row)
+    capfd.readouterr()
+    log.watching.on_train_end(log.args, log.state, log.control)
+    assert capfd.readouterr().err.splitlines() == [
+        f"alarms of this run ({tmp_path / 'alarms.jsonl'} has problems and advice):",
+        "  readable: at step 5; ended",
+        "  kl: at step 15, 45; still active",
+    ]
+
+
+def test_the_end_of_a_run_without_alarms_is_silent(tmp_path, capfd):
+    log = Log(tmp_path)
+    for row in rows():
+        log.add(row)
+    log.watching.on_train_end(log.args, log.state, log.control)
+    assert capfd.readouterr().err == ""
+
+
 def test_other_processes_write_nothing(tmp_path):
     Log(tmp_path, first=False).add(rows()[0])
     assert list(tmp_path.iterdir()) == []

@@ -35,13 +35,15 @@ class Thresholds:
     shortest: int = 3  # logs in one mean: 15 steps at the recipes' logging_steps
     longest: int = 20  # a tenth of all logs, but no more: averaging longer would see a sudden fall too late
     warm_up: int = 5  # logs before levels count: a model may begin badly
-    readable: float = 0.5  # below, most of the advantage goes to form; runs from .45 ended worse than they began
+    unreadable: float = 0.2  # share of readable replies that is too low already in the first log
+    readable: float = 0.9  # below in all of the last logs, advantage goes to form; healthy runs keep .93 …
     readable_gain: float = 0.1  # … unless the share has risen by so much since the start
     readable_fall: float = 0.15  # healthy runs waver by .06
     collapsed: float = 0.02  # standard deviation of scores; the human ones' is .08 on AVA, .2 on drawn scenes …
     collapse: float = 1 / 3  # … and of the widest only so much; healthy runs keep .45
     one_value: float = 0.01  # standard deviation below which it need not have fallen: the last digit of a reply
-    evenness: float = 0.5  # share of groups whose replies all earn the same; healthy runs stay below .17
+    no_spread: float = 0.9  # share of groups whose replies all earn the same that is too high already in the first log
+    evenness: float = 0.5  # the same in the mean of some logs; healthy runs stay below .17
     kl: float = 0.12  # a token, median; healthy runs end at .02 to .08, from .13 on the held-out SRCC fell
     clipped: float = 0.2  # share of replies cut at the cap; healthy runs stay below .04
     near_cap: float = 0.8  # mean length by the cap; the longest replies of a batch have 1.2 to 1.4 times the mean …
@@ -96,16 +98,23 @@ def _gradient(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
 
 def _readable(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
     means = _means(rows, "readable", limits)
+    if (share := _latest(rows, "readable", limits)) is not None and share < limits.unreadable:
+        return (
+            f"only {share:.0%} of replies are readable",
+            "stop and start from a longer cold start: nearly all of the reward is for form now; read some replies "
+            "(log_completions: true), and raise max_completion_length if they are cut",
+        )
     if not means:
         return None
     now, best = means[-1], max(means)
     if now < best - limits.readable_fall:
         return f"readable replies fell from {best:.0%} to {now:.0%}", f"{_halve(rows)}, or {RAISE_BETA}"
-    late = len(_values(rows, "readable")) >= limits.warm_up
-    if late and now < min(limits.readable, means[0] + limits.readable_gain):
+    values = _values(rows, "readable")
+    late = len(values) >= limits.warm_up
+    if late and max(values[-limits.warm_up :]) < min(limits.readable, means[0] + limits.readable_gain):
         return (
             f"only {now:.0%} of replies are readable, and the share does not rise",
-            "start from a longer cold start (more rationales or num_train_epochs): as it is, nearly all of the "
+            "start from a longer cold start (more rationales or num_train_epochs): as it is, much of the "
             "advantage goes to form; or raise max_completion_length if replies are cut",
         )
     return None
@@ -132,10 +141,11 @@ def _collapse(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
 
 def _zero_advantage(rows: Sequence[LogRow], limits: Thresholds) -> Finding | None:
     means = _means(rows, "frac_reward_zero_std", limits)
-    if not means or means[-1] <= limits.evenness:
+    share = _latest(rows, "frac_reward_zero_std", limits)
+    if share is None or share <= (limits.evenness if means else limits.no_spread):
         return None
     return (
-        f"{means[-1]:.0%} of groups have zero advantage: all their replies earn the same",
+        f"{share:.0%} of groups have zero advantage: all their replies earn the same",
         "double num_generations or raise temperature; the absolute reward separates near from far, binary does not",
     )
 
@@ -229,6 +239,12 @@ def _means(rows: Sequence[LogRow], name: str, limits: Thresholds) -> list[float]
     """Running means of a figure, oldest first; empty if there are too few values."""
     values, width = _values(rows, name), _width(rows, name, limits)
     return [math.fsum(values[end - width : end]) / width for end in range(width, len(values) + 1)]
+
+
+def _latest(rows: Sequence[LogRow], name: str, limits: Thresholds) -> float | None:
+    """The last running mean; of the first few logs, the mean of all. None if there is no value."""
+    values = _values(rows, name)[-_width(rows, name, limits) :]
+    return math.fsum(values) / len(values) if values else None
 
 
 def _width(rows: Sequence[LogRow], name: str, limits: Thresholds) -> int:

@@ -136,6 +136,20 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
                 fix=f"{alarm.advice}; start again in another output folder, from {start}",
             )
 
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Say which alarms were raised in the run, from its start on, and which are still active."""
+        if not state.is_world_process_zero:
+            return
+        steps: dict[str, list[int]] = {}
+        for row in read_json_lines(self.output / ALARMS):
+            steps.setdefault(row["name"], []).append(row["step"])
+        lines = [
+            f"  {name}: at step {', '.join(map(str, raised))}; {'still active' if name in self.standing else 'ended'}"
+            for name, raised in steps.items()
+        ]
+        if lines:
+            say("\n".join([f"alarms of this run ({self.output / ALARMS} has problems and advice):", *lines]))
+
     def _raise_alarms(self, rows: Sequence[LogRow]) -> None:
         """Print and write each alarm when it becomes active."""
         alarms = active_alarms(rows)
