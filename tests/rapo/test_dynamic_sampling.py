@@ -120,10 +120,33 @@ def test_batches_that_do_not_fit_each_other_are_refused(change, words):
     assert words in error.value.problem and "dynamic_sampling_rounds: 0" in error.value.fix
 
 
-def test_replacement_rows_depend_on_the_step():
-    assert replacement_rows(4, size=100, seed=(0, 5, 0)) == replacement_rows(4, size=100, seed=(0, 5, 0))
-    assert replacement_rows(4, size=100, seed=(0, 5, 0)) != replacement_rows(4, size=100, seed=(0, 6, 0))
-    assert len(replacement_rows(4, size=2, seed=(0,))) == 4
+def test_replacement_rows_depend_on_the_step_and_are_others_in_each_process():
+    domains = ["d"] * 100
+    rows = replacement_rows(4, domains, seed=(0, 5, 0), process=0)
+    assert rows == replacement_rows(4, domains, seed=(0, 5, 0), process=0)
+    assert rows != replacement_rows(4, domains, seed=(0, 6, 0), process=0)
+    assert rows != replacement_rows(4, domains, seed=(0, 5, 0), process=1)
+    assert len(replacement_rows(4, ["d"] * 2, seed=(0,), process=0)) == 4
+
+
+def test_replacement_rows_are_of_one_data_set_in_all_processes():
+    domains, chosen = ["a"] * 30 + ["b"] * 10, []
+    for step in range(200):
+        rows = [row for process in (0, 1) for row in replacement_rows(4, domains, seed=(0, step), process=process)]
+        assert len({domains[row] for row in rows}) == 1
+        chosen.append(domains[rows[0]])
+    assert 120 < chosen.count("a") < 180  # as often as its images are met
+
+
+def test_replacements_are_ranked_among_as_many_images_as_the_others(monkeypatch, scene_folder, random_model, tmp_path):
+    """One flat group of four: with a ranking four images are read to replace it, else two."""
+    counts = []
+    monkeypatch.setattr(trainer, "zero_advantage_groups", lambda *_: [0])
+    monkeypatch.setattr(trainer, "replacement_rows", lambda count, *_, **__: counts.append(count) or [*range(count)])
+    more = {"per_device_train_batch_size": 16, "dynamic_sampling_rounds": 1, "max_steps": 1}
+    rapo(scene_folder / "ratings.jsonl", random_model, tmp_path / "ranked", **more)
+    rapo(scene_folder / "ratings.jsonl", random_model, tmp_path / "not", rewards=("absolute", "format"), **more)
+    assert counts == [4, 2]
 
 
 @pytest.mark.parametrize(
@@ -143,9 +166,14 @@ def test_consecutive_picture_tokens_become_one(ids, once):
 
 def rapo(ratings, model, output, **settings):
     """Two steps of eight replies to two pictures; the rows that they logged."""
-    given = {"ratings": ratings, "model": model, "output_dir": output, "max_steps": 2, "logging_steps": 1, **settings}
+    given = {"ratings": ratings, "model": model, "output_dir": output, "max_steps": 2, "logging_steps": 1}
     given |= {"per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 16, "validate_every": 0}
-    train.main([*CPU, "--save_strategy", "no", *(text for n, v in given.items() for text in (f"--{n}", str(v)))])
+    flags = [
+        text
+        for name, value in {**given, **settings}.items()
+        for text in (f"--{name}", *map(str, value if isinstance(value, tuple) else (value,)))
+    ]
+    train.main([*CPU, "--save_strategy", "no", *flags])
     return [row for row in map(json.loads, (output / "figures.jsonl").open()) if "reward" in row]
 
 
@@ -163,7 +191,7 @@ def test_families_with_tiles_train_with_dynamic_sampling(family, monkeypatch, tm
         return [0] if len(asked) % 2 else []
 
     monkeypatch.setattr(trainer, "zero_advantage_groups", every_other_time)
-    monkeypatch.setattr(trainer, "replacement_rows", lambda count, **_: [7] * count)
+    monkeypatch.setattr(trainer, "replacement_rows", lambda count, *_, **__: [7] * count)
     logged = rapo(tmp_path / "ratings.jsonl", model, tmp_path / "run", dynamic_sampling_rounds=1)
     assert [row["resampled"] for row in logged] == [0.5, 0.5] and len(asked) == 4
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from trl import GRPOConfig
 
-from aesr1.rapo.reward_functions import GLOBAL, RewardSettings
-from aesr1.rapo.settings import RapoConfig, passes_of
+from aesr1.rapo.reward_functions import RewardSettings
+from aesr1.rapo.settings import RapoConfig, images_compared, passes_of
 from aesr1.training.dry_run import format_plan, schedule, summarize_model
 from aesr1.training.launch import Launch
 from aesr1.training.memory_estimate import StepWork
@@ -19,12 +21,12 @@ def describe_run(
     training: GRPOConfig,
     launch: Launch,
     *,
-    images: int,
+    domains: Sequence[str],
 ) -> str:
-    """The run on so many training images: what is compared, batches, steps, memory."""
+    """The run on training images of these data sets, one name an image: what is compared, batches, steps, memory."""
     replies = training.num_generations or 1
     rows = training.per_device_train_batch_size * (training.steps_per_generation or 1)
-    planned = schedule(training, passes_of(training, launch, images))
+    planned = schedule(training, passes_of(rewards, training, launch, domains))
     model = summarize_model(settings, training, launch)
     prompt, longest = sum(model.prompt), training.max_completion_length or 0
     groups, rest = divmod(training.per_device_train_batch_size, replies)
@@ -39,12 +41,12 @@ def describe_run(
         validation=min(config.validate_batch, config.validate_images) if config.validate_every else 0,
     )
     everywhere = rows * launch.processes // replies
-    compared = everywhere if rewards.comparison_scope == GLOBAL else rows // replies
+    compared = images_compared(rewards, training, launch)
     batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * launch.processes
     rounds = training.gradient_accumulation_steps
     lines = [
-        f"images: {images:,} to train on; {everywhere} at a time with {replies} replies each, of which {compared} are "
-        f"compared (comparison_scope: {rewards.comparison_scope}); {batch // replies} a step",
+        f"images: {len(domains):,} to train on; {everywhere} at a time with {replies} replies each, of which "
+        f"{compared} are compared (comparison_scope: {rewards.comparison_scope}); {batch // replies} a step",
         f"micro-batch: {training.per_device_train_batch_size} replies, {rounds} times a step",
     ]
     return format_plan(model, work, launch, training, planned=planned, lines=lines)

@@ -29,9 +29,15 @@ def zero_advantage_groups(rewards: torch.Tensor, replies: int) -> list[int]:
     return groups
 
 
-def replacement_rows(count: int, *, size: int, seed: Sequence[int]) -> list[int]:
-    """Rows of the training set to use instead; the same for the same seeds, so that a resumed run is equal."""
-    rows: list[int] = np.random.default_rng(list(seed)).choice(size, size=count, replace=count > size).tolist()
+def replacement_rows(count: int, domains: Sequence[str], *, seed: Sequence[int], process: int) -> list[int]:
+    """Rows of the training set to use instead; the same for the same seeds, so that a resumed run is equal.
+
+    All are of one data set of `domains` (one name a row), the same for all processes: a random row's.
+    """
+    chosen = domains[int(np.random.default_rng(list(seed)).integers(len(domains)))]
+    of_chosen = np.flatnonzero([domain == chosen for domain in domains])
+    rng = np.random.default_rng([*seed, process])
+    rows: list[int] = rng.choice(of_chosen, size=count, replace=count > len(of_chosen)).tolist()
     return rows
 
 

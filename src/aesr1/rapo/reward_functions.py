@@ -61,9 +61,14 @@ REWARDS: dict[str, Reward] = {
     "format": lambda groups, settings: format_reward(groups.scores),
 }
 """Every reward by its name in a recipe. A new reward is a function in `rapo.rewards` and an entry here."""
-COMPARING = ("relative",)
+COMPARING = {"relative"}
 """Rewards that compare images: under comparison_scope global they see the images of all processes."""
-ONLY_WITH = {"soft_preferences": "relative", "compare_across_datasets": "relative", "sigma_end": "absolute"}
+ONLY_WITH = {
+    "soft_preferences": "relative",
+    "compare_across_datasets": "relative",
+    "group_by_dataset": "relative",
+    "sigma_end": "absolute",
+}
 """Settings that change one reward only."""
 
 
@@ -87,6 +92,12 @@ class RewardSettings:
     )
     compare_across_datasets: bool = field(
         default=False, metadata={"help": "Also compare images of different data sets."}
+    )
+    group_by_dataset: bool = field(
+        default=False,
+        metadata={
+            "help": "The images that are compared at a time are of one data set. An epoch leaves out the rest of each."
+        },
     )
     sigma: float = field(default=0.1, metadata={"help": "Width of the absolute reward, on the 0–1 scale."})
     sigma_end: float | None = field(
@@ -119,6 +130,11 @@ class RewardSettings:
             width = getattr(self, name)
             if width is not None and not width > 0:
                 raise AesError(f"{name} is {width}", fix="give a width above 0 on the 0–1 scale")
+        if self.group_by_dataset and self.compare_across_datasets:
+            raise AesError(
+                "group_by_dataset and compare_across_datasets contradict each other",
+                fix="choose one: images meet those of their own data set, or those of any",
+            )
         if not 0 <= self.tie_target <= 1:
             raise AesError(f"tie_target is {self.tie_target}", fix="give 1 (the paper's) or 0.5")
         for name, reward in ONLY_WITH.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from trl import GRPOConfig
 from aesr1.contract import Judgement, render_reply
 from aesr1.errors import AesError
 from aesr1.model.load import load_config
+from aesr1.rapo.image_order import images_in_blocks
 from aesr1.rapo.reward_functions import GROUP_FIX, LOCAL, RewardSettings
 from aesr1.records import Rating
 from aesr1.training.checks import check_trainer
@@ -75,11 +77,9 @@ def check_config(
         )
     if (rewards.comparison_scope == LOCAL or config.dynamic_sampling_rounds) and rows % replies:
         raise AesError(f"{rows} replies of one process do not form groups of {replies}", fix=GROUP_FIX)
-    compared = rows if rewards.comparison_scope == LOCAL else rows * launch.processes
-    images = compared // replies
-    if "relative" in rewards.rewards and images < 2:
+    if "relative" in rewards.rewards and images_compared(rewards, training, launch) < 2:
         raise AesError(
-            f"only {images} image is compared at a time, so there is no ranking",
+            "only one image is compared at a time, so there is no ranking",
             fix="raise steps_per_generation or per_device_train_batch_size, or leave relative out of rewards",
         )
     if training.save_steps >= 1:  # below 1 it is a share of all steps, which depend on the data: see check_data
@@ -90,7 +90,7 @@ def check_data(rewards: RewardSettings, training: GRPOConfig, launch: Launch, ra
     """Refuse settings that cannot work with these training ratings. AesError."""
     if rewards.soft_preferences:
         _check_rater_stds(ratings)
-    passes = passes_of(training, launch, len(ratings))
+    passes = passes_of(rewards, training, launch, [rating.domain for rating in ratings])
     steps = schedule(training, passes).steps
     _check_saves(training, steps_between_saves(training, steps))
 
@@ -120,10 +120,29 @@ def check_replies_fit(model: ModelSettings, training: GRPOConfig) -> None:
         )
 
 
-def passes_of(training: GRPOConfig, launch: Launch, images: int) -> int:
-    """Micro-batches in an epoch, for each process. AesError where the images do not fill one batch."""
+def images_compared(rewards: RewardSettings, training: GRPOConfig, launch: Launch) -> int:
+    """Images that are ranked against each other at a time."""
+    rows: int = training.per_device_train_batch_size * (training.steps_per_generation or 1)
+    return rows * (1 if rewards.comparison_scope == LOCAL else launch.processes) // (training.num_generations or 1)
+
+
+def passes_of(rewards: RewardSettings, training: GRPOConfig, launch: Launch, domains: Sequence[str]) -> int:
+    """Micro-batches in an epoch, for each process; `domains` has the data set of each training image.
+
+    AesError where the images do not fill one batch.
+    """
     rows: int = training.per_device_train_batch_size * (training.steps_per_generation or 1)
     together = rows * launch.processes // (training.num_generations or 1)
+    images = len(domains)
+    if rewards.group_by_dataset:
+        block = images_compared(rewards, training, launch)
+        for name, count in Counter(domains).items():
+            if count < block:
+                raise AesError(
+                    f"{name} has {count} images to train on, but {block} are compared at a time",
+                    fix="lower images_per_comparison, leave the data set out, or set group_by_dataset: false",
+                )
+        images = images_in_blocks(domains, block)
     if images < together:
         raise AesError(
             f"there are {images} images to train on, but one batch has {together}",

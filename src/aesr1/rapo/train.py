@@ -13,8 +13,16 @@ from trl import GRPOConfig
 from aesr1.model.lora_checkpoint import is_lora_checkpoint
 from aesr1.model.out_of_memory import explain_out_of_memory
 from aesr1.rapo.dry_run import describe_run
-from aesr1.rapo.reward_functions import RewardSettings, reward_functions
-from aesr1.rapo.settings import PAPER, RapoConfig, check_config, check_data, check_replies_fit, derive_settings
+from aesr1.rapo.reward_functions import COMPARING, RewardSettings, reward_functions
+from aesr1.rapo.settings import (
+    PAPER,
+    RapoConfig,
+    check_config,
+    check_data,
+    check_replies_fit,
+    derive_settings,
+    images_compared,
+)
 from aesr1.rapo.trainer import RapoTrainer
 from aesr1.records import Rating, ratings_of_split, read_rows
 from aesr1.training.callbacks import ProgressBar
@@ -53,6 +61,8 @@ def rapo(config: RapoConfig, rewards: RewardSettings, model: ModelSettings, trai
             processing_class=vlm.processor,
             callbacks=[progress],
             dynamic_sampling_rounds=config.dynamic_sampling_rounds,
+            rank_replacements=bool(COMPARING & set(rewards.rewards)),
+            dataset_block=images_compared(rewards, training, launch) if rewards.group_by_dataset else 0,
             read_once=config.read_once,
             peft_config=lora_config(vlm.model, rank=model.lora_rank, alpha=model.lora_alpha),
         )
@@ -116,6 +126,6 @@ def main(arguments: Sequence[str]) -> Path | str:
     )
     if dry.dry_run:
         launch = planned_launch(dry, training)
-        images = len(_checked_data(config, rewards, model, training, launch).train)
-        return describe_run(config, rewards, model, training, launch, images=images)
+        train = _checked_data(config, rewards, model, training, launch).train
+        return describe_run(config, rewards, model, training, launch, domains=[rating.domain for rating in train])
     return rapo(config, rewards, model, training)

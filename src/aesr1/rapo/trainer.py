@@ -10,35 +10,36 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from trl import GRPOTrainer
-from trl.trainer.utils import RepeatSampler
 
 from aesr1.errors import AesError
 from aesr1.model.load import ATTENTION
 from aesr1.rapo.dynamic_sampling import Batch, replace_groups, replacement_rows, zero_advantage_groups
+from aesr1.rapo.image_order import ImageOrder
 from aesr1.rapo.shared_prefix import SharedPrefix
 from aesr1.rapo.shared_prefix_rollout import shared_prefix_rollout
 from aesr1.training.resume import ResumableTrainer
-
-
-class EpochSampler(RepeatSampler):  # type: ignore[misc]  # TRL is untyped
-    """TRL's sampler with an order that depends on seed and epoch, so that a resumed run uses the same images."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by accelerate at the start of every epoch."""
-        if self.shuffle:
-            self.generator.manual_seed((self.seed or 0) + epoch)
 
 
 class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[misc]  # TRL is untyped
     """GRPOTrainer that resumes with the same weights and the same order of images.
 
     `dynamic_sampling_rounds`: rounds in which groups with zero advantage are replaced by groups of other images.
+    `rank_replacements`: a reward compares images, so groups of replacements are ranked among as many as the others.
+    `dataset_block`: so many images in a row are of one data set; 0: of any.
     `read_once`: a picture is read once for all its replies, where the model family allows it.
     """
 
     _logs: dict[str, Any]  # TRL's table of completions
 
-    def __init__(self, *args: Any, dynamic_sampling_rounds: int = 0, read_once: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        dynamic_sampling_rounds: int = 0,
+        rank_replacements: bool = True,
+        dataset_block: int = 0,
+        read_once: bool = True,
+        **kwargs: Any,
+    ) -> None:
         config = kwargs["model"].config
         own = config._attn_implementation
         # TRL loads the reference with it; a convolutional tower has no sdpa, and None is transformers' default
@@ -46,17 +47,29 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
         super().__init__(*args, **kwargs)
         config._attn_implementation_internal = own
         self.dynamic_sampling_rounds, self.read_once = dynamic_sampling_rounds, read_once
+        self.rank_replacements, self.dataset_block = rank_replacements, dataset_block
         grid = getattr(self.accelerator.unwrap_model(self.model).config, "image_grid_pinpoints", None)
         if grid is not None and self.ref_model is not None:
             # TRL reads the reference's config from disk; the number of tiles must be our processor's
             self.accelerator.unwrap_model(self.ref_model).config.image_grid_pinpoints = grid
         self._rounds: Counter[int] = Counter()  # of dynamic sampling, by step
 
-    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+    def _get_train_sampler(self, dataset: Any = None) -> ImageOrder:
         trl = super()._get_train_sampler(dataset)
-        return EpochSampler(
-            trl.data_source, trl.mini_repeat_count, trl.batch_size, trl.repeat_count, trl.shuffle, trl.seed
+        return ImageOrder(
+            trl.data_source,
+            trl.mini_repeat_count,
+            trl.batch_size,
+            trl.repeat_count,
+            trl.shuffle,
+            trl.seed,
+            domains=self._domains(),
+            block=self.dataset_block,
         )
+
+    def _domains(self) -> list[str]:
+        """The data set of each training image."""
+        return list(self.train_dataset.with_format(None)["domain"])
 
     def _generate_single_turn(self, prompt_ids: Any, images: Any, fields: Any, *args: Any, **kwargs: Any) -> Any:
         if self.read_once and (replies := shared_prefix_rollout(self, prompt_ids, images, fields)) is not None:
@@ -83,6 +96,7 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
         """The batch with zero-advantage groups replaced by groups of other images."""
         replies = self.num_generations
         groups = len(batch["advantages"]) // replies
+        least = groups if self.rank_replacements else 2
         zero_groups = zero_advantage_groups(self._local_rewards, replies)
         before = len(zero_groups)
         for _ in range(self.dynamic_sampling_rounds):
@@ -90,7 +104,7 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
             if not needed:
                 break
             with self._without_logging():
-                other = super()._generate_and_score_completions(self._replacement_inputs(max(2, needed)))
+                other = super()._generate_and_score_completions(self._replacement_inputs(max(least, needed)))
             zero_again = set(zero_advantage_groups(self._local_rewards, replies))
             new_groups = [group for group in range(len(other["advantages"]) // replies) if group not in zero_again]
             old_rows = _rows_of_groups(zero_groups[: len(new_groups)], replies)
@@ -130,8 +144,10 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
         """Other images of the training set, one row for each reply."""
         step = self.state.global_step
         self._rounds[step] += 1
-        seed = (self.args.seed, step, self._rounds[step], self.accelerator.process_index)
-        rows = replacement_rows(images, size=len(self.train_dataset), seed=seed)
+        seed = (self.args.seed, step, self._rounds[step])
+        process = self.accelerator.process_index
+        domains = self._domains() if self.dataset_block else [""] * len(self.train_dataset)
+        rows = replacement_rows(images, domains, seed=seed, process=process)
         return [self.train_dataset[row] for row in rows for _ in range(self.num_generations)]
 
 
