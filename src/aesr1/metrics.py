@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import least_squares
+from scipy.sparse import csr_array
 from scipy.special import expit
 from scipy.stats import binomtest, kendalltau, rankdata
 
@@ -53,12 +54,24 @@ class RaterCeiling(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Draws:
+    """R draws of the n images, with replacement, as all metrics use them."""
+
+    indices: Indices  # (R, n)
+
+    @cached_property
+    def counts(self) -> Grid:
+        """(R, n): how often each image was drawn. A product with it is faster than a look at the drawn values."""
+        return _tally(self.indices, self.indices.shape[1]).astype(np.float64)
+
+
+@dataclass(frozen=True)
 class Metric:
     """A measure of agreement: `plcc(predicted, human)` gives the value for two (n,)."""
 
     name: str  # in results.json
     title: str  # in tables
-    rows: Callable[..., Column]  # values of R draws: indices (R, n), predicted (n,), human (n,) → (R,)
+    rows: Callable[..., Column]  # values of R draws: Draws, predicted (n,), human (n,) → (R,)
     higher_is_better: bool = True
     compared: bool = False  # differences between models are reported
     ordered: bool = True  # has no value if all human scores are the same
@@ -72,7 +85,7 @@ class Metric:
         """
         first, people = _columns(predicted, human, ordered=self.ordered)
         first = self.mapped(first, people) if self.mapped else first
-        return float(self.rows(np.arange(len(people))[None], first, people, **options)[0])
+        return float(self.rows(_once(len(people)), first, people, **options)[0])
 
 
 def bootstrap(
@@ -263,8 +276,9 @@ def _resampled(
     sizes = [min(step, draws - start) for start in range(0, draws, step)]
 
     def rows(indices: Indices) -> NDArray[np.float64]:
+        draws = Draws(indices)
         return np.array(
-            [[metric.rows(indices, each, human) for metric, each in zip(metrics, own, strict=True)] for own in scores]
+            [[metric.rows(draws, each, human) for metric, each in zip(metrics, own, strict=True)] for own in scores]
         )
 
     values: list[NDArray[np.float64]] = []
@@ -296,26 +310,26 @@ def _pearson(predicted: Grid, human: Grid) -> Column:
     return np.where(np.ptp(human, axis=1) > 0, np.clip(values, -1.0, 1.0), np.nan)
 
 
-def _plcc(indices: Indices, predicted: Column, human: Column) -> Column:
+def _plcc(draws: Draws, predicted: Column, human: Column) -> Column:
     """Pearson's correlation. A constant predictor gets 0, because it orders nothing."""
     first, people = predicted - predicted.mean(), human - human.mean()
     columns = np.stack([first, people, first**2, people**2, first * people], axis=1)
-    # from the counts of the images, one product of matrices: half the time of five passes over the drawn values
-    x, y, xx, yy, xy = (_tally(indices, len(human)) @ columns / indices.shape[1]).T
+    x, y, xx, yy, xy = (draws.counts @ columns / len(human)).T
     variances = np.stack([xx - x**2, yy - y**2])
     flat = (variances <= 1e-9 * columns[:, 2:4].mean(axis=0)[:, None]).any(axis=0)  # perhaps by rounding alone
     values: Column = np.clip((xy - x * y) / np.sqrt(np.where(flat, 1.0, variances.prod(axis=0))), -1.0, 1.0)
-    values[flat] = _pearson(predicted[indices[flat]], human[indices[flat]])
+    drawn = draws.indices[flat]
+    values[flat] = _pearson(predicted[drawn], human[drawn])
     return values
 
 
-def _srcc(indices: Indices, predicted: Column, human: Column) -> Column:
+def _srcc(draws: Draws, predicted: Column, human: Column) -> Column:
     """Spearman's rank correlation; ties get their average rank. A constant predictor gets 0."""
-    if indices.shape[1] <= MOST_PAIRED or not np.ptp(predicted) or not np.ptp(human):
-        return _pearson(_drawn_ranks(indices, predicted), _drawn_ranks(indices, human))
+    if len(human) <= MOST_PAIRED or not np.ptp(predicted) or not np.ptp(human):
+        return _pearson(_drawn_ranks(draws.indices, predicted), _drawn_ranks(draws.indices, human))
     own, whole = _own_covariances(predicted.tobytes(), human.tobytes())
     # Σ_i w_i R_i S_i, R and S the ranks under the counts w: near w = 1 its value plus Σ_m (w_m − 1) of its derivative
-    both, first, second = (_tally(indices, len(human)) @ own - own.sum(axis=0) + whole).T
+    both, first, second = (draws.counts @ own - own.sum(axis=0) + whole).T
     values: Column = np.clip(both / np.sqrt(first * second), -1.0, 1.0)
     return values
 
@@ -343,15 +357,15 @@ def _own_covariances(predicted_bytes: bytes, human_bytes: bytes) -> tuple[Grid, 
     return np.stack(own, axis=1), np.array(whole)
 
 
-def _mae(indices: Indices, predicted: Column, human: Column) -> Column:
+def _mae(draws: Draws, predicted: Column, human: Column) -> Column:
     """Mean absolute error, on the scale of the inputs."""
-    errors: Column = np.abs(predicted - human)[indices].mean(axis=1)
+    errors: Column = draws.counts @ np.abs(predicted - human) / len(human)
     return errors
 
 
-def _rmse(indices: Indices, predicted: Column, human: Column) -> Column:
+def _rmse(draws: Draws, predicted: Column, human: Column) -> Column:
     """Root of the mean squared error, on the scale of the inputs."""
-    errors: Column = np.sqrt(((predicted - human) ** 2)[indices].mean(axis=1))
+    errors: Column = np.sqrt(draws.counts @ (predicted - human) ** 2 / len(human))
     return errors
 
 
@@ -381,16 +395,16 @@ def _drawn_ranks(indices: Indices, column: Column) -> Grid:
     return np.take_along_axis(times.cumsum(axis=1) - (times - 1) / 2, levels[indices], axis=1)
 
 
-def _krcc(indices: Indices, predicted: Column, human: Column) -> Column:
+def _krcc(draws: Draws, predicted: Column, human: Column) -> Column:
     """Kendall's tau-b, which corrects for ties on both sides. A constant predictor gets 0."""
-    untied = _untied_pairs(indices, human)
-    norm = np.sqrt(_untied_pairs(indices, predicted)) * np.sqrt(untied)
-    values = np.divide(_agreement(indices, predicted, human), norm, out=np.zeros(len(norm)), where=norm > 0)
+    untied = _untied_pairs(draws, human)
+    norm = np.sqrt(_untied_pairs(draws, predicted)) * np.sqrt(untied)
+    values = np.divide(_agreement(draws, predicted, human), norm, out=np.zeros(len(norm)), where=norm > 0)
     return np.where(untied > 0, values, np.nan)
 
 
 def _pair_accuracy(
-    indices: Indices, predicted: Column, human: Column, *, margin: float = 0.0, limit: float = math.inf
+    draws: Draws, predicted: Column, human: Column, *, margin: float = 0.0, limit: float = math.inf
 ) -> Column:
     """Share of pairs of images that are ordered as people order them; a predicted tie counts half.
 
@@ -402,37 +416,47 @@ def _pair_accuracy(
 
     def signs(scores: Column) -> Column:
         """Twice the pairs that the scores order as people do, minus those in the opposite order."""
-        farther = _agreement_of_all(indices, scores, human, limit) if limit < np.ptp(human) else 0.0
-        return _agreement(indices, scores, human, margin) - farther
+        farther = _agreement_of_all(draws, scores, human, limit) if limit < np.ptp(human) else 0.0
+        return _agreement(draws, scores, human, margin) - farther
 
-    pairs = signs(human) if margin or limit < math.inf else _untied_pairs(indices, human)
+    pairs = signs(human) if margin or limit < math.inf else _untied_pairs(draws, human)
     share: Column = np.full(len(pairs), np.nan)
     np.divide(signs(predicted), pairs, out=share, where=pairs > 0)
     return 0.5 + share / 2
 
 
-def _calibration_error(indices: Indices, predicted: Column, human: Column) -> Column:
+def _calibration_error(draws: Draws, predicted: Column, human: Column) -> Column:
     """Mean of |mean predicted − mean human| over bins of equal count by predicted score, on the scale of the inputs.
 
     Ten bins, fewer for fewer than 100 images; equal predictions share a bin. Chance alone gives a little more than 0.
     """
-    bins, images = min(10, max(1, len(human) // 10)), indices.shape[1]
-    many = images > MOST_PAIRED  # then the bins of all images are those of a draw
-    ranks = rankdata(predicted)[indices] if many else _drawn_ranks(indices, predicted)
-    bin_of = ((ranks - 0.5) * bins / images).astype(np.int64)
-    cells = bin_of + np.arange(len(indices))[:, None] * bins
-    gaps = np.bincount(cells.ravel(), (predicted - human)[indices].ravel(), minlength=len(indices) * bins)
-    errors: Column = np.abs(gaps.reshape(len(indices), bins)).sum(axis=1) / images
+    images, gaps = len(human), predicted - human
+    bins = min(10, max(1, images // 10))
+    if images > MOST_PAIRED:  # then the bins of all images are those of a draw
+        by_bin = np.zeros((images, bins))
+        by_bin[np.arange(images), _bins(rankdata(predicted), bins)] = gaps
+        sums = draws.counts @ by_bin
+    else:
+        cells = _bins(_drawn_ranks(draws.indices, predicted), bins) + np.arange(len(draws.indices))[:, None] * bins
+        flat = np.bincount(cells.ravel(), gaps[draws.indices].ravel(), minlength=len(cells) * bins)
+        sums = flat.astype(np.float64).reshape(-1, bins)
+    errors: Column = np.abs(sums).sum(axis=1) / images
     return errors
 
 
-def _agreement(indices: Indices, predicted: Column, human: Column, margin: float = 0.0) -> Column:
+def _bins(ranks: Grid, bins: int) -> NDArray[np.int64]:
+    """The bin of each of n ranks, which are in the last axis."""
+    numbers: NDArray[np.int64] = ((ranks - 0.5) * bins / ranks.shape[-1]).astype(np.int64)
+    return numbers
+
+
+def _agreement(draws: Draws, predicted: Column, human: Column, margin: float = 0.0) -> Column:
     """(R,) pairs in the order of people minus pairs in the opposite order; each pair counts twice."""
     if len(human) <= MOST_PAIRED or margin:
-        return _agreement_of_all(indices, predicted, human, margin)
+        return _agreement_of_all(draws, predicted, human, margin)
     own = _own_agreement(predicted.tobytes(), human.tobytes())
     # Σ_ij w_i w_j s_ij near w = 1, where w_i counts image i in the row: twice Σ_i w_i Σ_j s_ij, less Σ_ij s_ij
-    total: Column = 2 * own[indices].sum(axis=1) - own.sum()
+    total: Column = 2 * (draws.counts @ own) - own.sum()
     return total
 
 
@@ -443,7 +467,7 @@ def _own_agreement(predicted_bytes: bytes, human_bytes: bytes) -> Column:
     Bytes of two (n,): the chunks of a bootstrap, and all metrics of pairs, ask for the same.
     """
     predicted, human = np.frombuffer(predicted_bytes), np.frombuffer(human_bytes)
-    everything = np.arange(len(human))[None]
+    everything = _once(len(human))
     untied = math.sqrt(_untied_pairs(everything, predicted)[0] * _untied_pairs(everything, human)[0])
     total = kendalltau(predicted, human, method="asymptotic").statistic * untied if untied else 0.0
     others = np.random.default_rng(0).choice(len(human), REFERENCES, replace=False)
@@ -457,14 +481,14 @@ def _own_agreement(predicted_bytes: bytes, human_bytes: bytes) -> Column:
     return own
 
 
-def _agreement_of_all(indices: Indices, predicted: Column, human: Column, margin: float = 0.0) -> Column:
+def _agreement_of_all(draws: Draws, predicted: Column, human: Column, margin: float = 0.0) -> Column:
     """As `_agreement`: for each row Σ_ij w_i w_j sign(p_i − p_j) sign(h_i − h_j), where w_i counts image i in it.
 
     Matrix products in float32 are fast, and exact here: their sums are whole numbers up to n.
     """
-    times = _tally(indices, len(human)).astype(np.float32)
+    times = draws.counts.astype(np.float32)
     levels, people = _levels(predicted).astype(np.float32), _levels(human).astype(np.float32)
-    total = np.zeros(len(indices))
+    total = np.zeros(len(times))
     for start in range(0, len(human), _BLOCK):
         block = slice(start, start + _BLOCK)
         signs = np.sign(levels[:, None] - levels[block]) * np.sign(people[:, None] - people[block])
@@ -474,12 +498,23 @@ def _agreement_of_all(indices: Indices, predicted: Column, human: Column, margin
     return total
 
 
-def _untied_pairs(indices: Indices, column: Column) -> Column:
+def _untied_pairs(draws: Draws, column: Column) -> Column:
     """(R,) pairs that differ; each pair counts twice."""
     levels = _levels(column)
-    tied = _tally(levels[indices], int(levels.max()) + 1).astype(np.float64)
-    untied: Column = indices.shape[1] ** 2 - np.einsum("rl,rl->r", tied, tied)
+    count = int(levels.max()) + 1
+    tied = draws.counts if count == len(column) else draws.counts @ _sums_by(levels, count)
+    untied: Column = len(column) ** 2 - np.einsum("rl,rl->r", tied, tied)
     return untied
+
+
+def _sums_by(labels: NDArray[np.int64], kinds: int) -> csr_array:
+    """(n, kinds), of which a product with (R, n) sums the columns of each label."""
+    return csr_array((np.ones(len(labels)), labels, np.arange(len(labels) + 1)), shape=(len(labels), kinds))
+
+
+def _once(images: int) -> Draws:
+    """Every image once: the images as they are."""
+    return Draws(np.arange(images)[None])
 
 
 def _levels(column: Column) -> NDArray[np.int64]:
@@ -504,7 +539,7 @@ calibration_error = Metric(
 plcc_logistic = Metric("plcc_logistic", "PLCC, logistic ↑", _plcc, mapped=logistic_fit)
 
 METRICS = (plcc, srcc, krcc, pair_accuracy, mae, rmse, calibration_error, plcc_logistic)
-"""Every metric, in the order of the tables. A new metric is a function (indices, predicted, human) and an entry."""
+"""Every metric, in the order of the tables. A new metric is a function (draws, predicted, human) and an entry."""
 
 PAIR_GAPS = {"up to 0.1": (0.0, 0.1), "0.1 to 0.25": (0.1, 0.25), "above 0.25": (0.25, math.inf)}
 """Difficulties of pairs: how far apart people rate the two, on the 0–1 scale (above, up to)."""
