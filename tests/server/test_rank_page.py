@@ -14,6 +14,7 @@ from PIL import Image
 from serving import running
 
 from aesr1.server import batching as module
+from aesr1.server import rank_page
 from aesr1.server.settings import ServeConfig
 
 
@@ -253,6 +254,31 @@ def test_sidecars_are_merged_with_those_that_were_dropped_along(ranked, folder):
     with zipfile.ZipFile(io.BytesIO(ranked.export("sidecars.zip"))) as archive:
         merged = archive.read("trip/00.xmp").decode()
     assert re.search(r'xmp:Rating(?:="|>)(\d)', merged)[1] != stars
+
+
+def test_sidecars_of_many_pictures_come_in_parts_and_pictures_of_one_name_stay_together(
+    driver, folder, tmp_path, monkeypatch
+):
+    pytest.importorskip("libxmp")
+    monkeypatch.setattr(rank_page, "SIDECARS_AT_A_TIME", 2)
+    for name in ("02.jpg", "02.webp"):
+        Image.open(folder / "02.png").save(folder / name)
+    (tmp_path / "downloads").mkdir()
+    with running(ServeConfig("tiny", device="cpu", max_new_tokens=120)) as address:
+        page = Page(driver, address, tmp_path / "downloads")
+        page.drop(*(folder / name for name in ("00.png", "01.png", "02.png", "02.jpg", "02.webp", "03.png")))
+        page.until("counts", "6 of 6 scored")
+        page.select("export", "sidecars.zip")
+        page.until("said", "sidecars-1-of-3.zip, sidecars-2-of-3.zip, sidecars-3-of-3.zip were exported")
+        held = []
+        for part in (1, 2, 3):
+            path = page._downloads / f"sidecars-{part}-of-3.zip"
+            while not path.exists():
+                time.sleep(0.05)
+            with zipfile.ZipFile(path) as archive:
+                held.append(archive.namelist())
+        page.check(address)
+    assert held == [["00.xmp", "01.xmp"], ["02.jpg.xmp", "02.png.xmp", "02.webp.xmp"], ["03.xmp"]]
 
 
 def test_a_busy_server_is_asked_again_and_a_dead_one_is_told(page, folder, monkeypatch):

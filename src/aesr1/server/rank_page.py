@@ -13,6 +13,9 @@ TEMPLATE = Path(__file__).parent / "templates" / "rank.html.j2"
 FILES_AT_A_TIME = 8
 """In one request of the page: few enough that the first scores come soon."""
 
+SIDECARS_AT_A_TIME = 5_000
+"""In one zip file that the page asks for; half of the server's limit, as pictures of one name stay together."""
+
 
 def rank_page(model: str, config: ServeConfig) -> str:
     """The page as HTML, with the limits that the server sets."""
@@ -24,4 +27,5 @@ def rank_page(model: str, config: ServeConfig) -> str:
         suffixes=" ".join(sorted(suffixes())),
         files=min(FILES_AT_A_TIME, config.max_pictures, config.max_waiting),
         bytes=config.max_upload,
+        sidecars=SIDECARS_AT_A_TIME,
     )
