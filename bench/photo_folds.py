@@ -162,9 +162,8 @@ def report_reasons(table: PhotoTable, folders: Sequence[Path]) -> None:
             for subject in (*SUBJECTS, *KINDS, PERSON)
             if each.reasoning and subject in each.reasoning.lower()
         ]
-        print(f"{len(named)} subjects named, right {np.mean([right for _, right in named]):.3f}")
         wrong = Counter(subject for subject, right in named if not right)
-        print("wrong: " + ", ".join(f"{subject} {count}" for subject, count in wrong.most_common()))
+        print(f"{len(named)} subjects named, {wrong.total()} of them wrong: {dict(wrong.most_common())}")
         fit = text_follows_picture(texts, np.array([as_vector(measure(picture)) for picture in pictures]), seed=0)
         print(f"R² of the measures from the words: {fit.own.value:.3f}, another's {fit.shuffled.value:.3f}; difference")
         print(f"{fit.difference.value:+.3f} [{fit.difference.low:+.3f}, {fit.difference.high:+.3f}]")
