@@ -93,8 +93,11 @@ class RecurrentLayer(LinearAttentionLayer):  # type: ignore[misc]
         self.reorder_cache(indices)
 
 
-OWN_LAYERS = {DynamicLayer: PreallocatedLayer, LinearAttentionLayer: RecurrentLayer}
-"""What `prefill` uses in place of transformers' layers of exactly these types."""
+def _own_layer(layer: Any) -> Any:
+    """Our layer in place of an empty one of transformers'; the layer itself where we have none."""
+    if type(layer) is LinearAttentionLayer:
+        return RecurrentLayer(layer.number_of_states)
+    return PreallocatedLayer() if type(layer) is DynamicLayer else layer
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def prefill(model: Any, inputs: Any) -> Prefill:
     """Read left-padded inputs with pictures into a cache."""
     mask = inputs["attention_mask"]
     cache = DynamicCache(config=model.config)
-    cache.layers = [OWN_LAYERS[type(layer)]() if type(layer) in OWN_LAYERS else layer for layer in cache.layers]
+    cache.layers = [_own_layer(layer) for layer in cache.layers]
     mrope = hasattr(getattr(model, "model", None), "rope_deltas")
     # most families count positions after the padding; Qwen-VL computes its own from mask and pictures
     positions = {} if mrope else {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}

@@ -53,8 +53,6 @@ class _Gemma4Processor(Gemma4Processor, _WithoutVideo):  # type: ignore[misc]
 _SUBSTITUTES = {"SmolVLMProcessor": Idefics3Processor, "Gemma4Processor": _Gemma4Processor}
 """SmolVLM's processor cannot be made without num2words, which spells the number of a video's frames; it reads
 pictures as Idefics3's does."""
-_FRAMES = (transformers.Glm4vImageProcessorPil, transformers.Glm46VImageProcessorPil)
-"""They count a picture's pixels in every frame of a temporal patch."""
 _SOFT_TOKENS = (70, 140, 280, 560, 1120)
 """The largest numbers of picture tokens that Gemma 4 was trained with; its processor refuses others."""
 _REPLY_MARK = "REPLY"
@@ -213,7 +211,8 @@ def limit_picture_tokens(image_processor: Any, *, max_pixels: int) -> None:
         most = min(image_processor.max_soft_tokens, max_pixels // token_pixels)
         image_processor.max_soft_tokens = max((n for n in _SOFT_TOKENS if n <= most), default=_SOFT_TOKENS[0])
     elif size.get("longest_edge") and size.get("shortest_edge"):
-        most = max_pixels * (image_processor.temporal_patch_size if isinstance(image_processor, _FRAMES) else 1)
+        counts_frames = type(image_processor).__name__.startswith("Glm4")  # a picture is the frames of one patch
+        most = max_pixels * (image_processor.temporal_patch_size if counts_frames else 1)
         image_processor.size = {name: min(size[name], most) for name in ("shortest_edge", "longest_edge")}
 
 
