@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from families import BUILDERS
 
 from aesr1 import cold_start
 from aesr1.cli.main import app
@@ -82,6 +83,13 @@ def test_every_function_that_the_docs_name_exists(page):
         file = SOURCE.joinpath(*modules).with_suffix(".py")
         if file.exists():
             assert re.search(rf"\b{name}\b", file.read_text()), dotted
+
+
+def test_every_tested_family_is_in_the_table_of_families():
+    table = (ROOT / "docs" / "deploy.md").read_text().partition("## Families")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
+    names = {re.sub(r"\(.*| ", "", name).lower() for row in rows for name in row.split(", ")}
+    assert BUILDERS.keys() <= names
 
 
 def test_the_file_tree_of_the_architecture_is_the_real_one():

@@ -177,5 +177,7 @@ def test_lora_is_on_the_language_model_alone(vlm):
     pair = ("lora_A.default.weight", "lora_B.default.weight")
     assert trained == {f"base_model.model.{name}.{part}" for name in names for part in pair}
     assert not any(part in VISION_PARTS for name in names for part in name.split("."))
-    layers = vlm.model.config.get_text_config().num_hidden_layers
-    assert sum(name.endswith("q_proj") for name in names) == layers
+    config = vlm.model.config.get_text_config()
+    linear = (getattr(config, "layer_types", None) or []).count("linear_attention")
+    assert sum(name.endswith("q_proj") for name in names) == config.num_hidden_layers - linear
+    assert sum(name.endswith("linear_attn.out_proj") for name in names) == linear

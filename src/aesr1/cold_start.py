@@ -52,6 +52,7 @@ PAPER: dict[str, Any] = {
     "disable_tqdm": True,
     "remove_unused_columns": False,
     "freeze_vision": True,
+    "router_aux_loss_coef": 0.0,  # TRL would add this loss to that of a mixture of experts
 }
 """The paper's values where the defaults differ. A recipe or a flag may change each."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+import trl
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -34,6 +35,14 @@ VISION = {
     "num_attention_heads": 2,
     "image_size": TILE,
     "patch_size": PATCH,
+}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+QWEN3_5_LAYERS = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
 }
 PARTS = (
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}IMAGE"
@@ -68,7 +77,18 @@ NEXT_TEMPLATE = (
     + PARTS.replace("IMAGE", "<image>\n")
     + " [/INST]{% else %} {{ message['content'][0]['text'] }}</s>{% endif %}{% endfor %}"
 )
+GLM_TEMPLATE = (
+    "[gMASK]<sop>{{ '\n' }}{% for message in messages %}{{ '<|' + message['role'] + '|>\n' }}"
+    + PARTS.replace("IMAGE", "<|begin_of_image|><|image|><|end_of_image|>")
+    + "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}"
+    "{% if enable_thinking is false %}{{ '<think></think>\n' }}{% endif %}{% endif %}"
+)
 """The published templates, less what one question and one answer never reach."""
+
+
+def _published(name: str) -> str:
+    """A published template, as TRL keeps it."""
+    return (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text()
 
 
 def _tokenizer(*special: str, eos: str, bos: str | None = None, **named: str) -> Any:
@@ -89,7 +109,12 @@ def _tokenizer(*special: str, eos: str, bos: str | None = None, **named: str) ->
     )
 
 
-PROCESSORS = {"FastVlm": "LlavaProcessor"}
+PROCESSORS = {
+    "FastVlm": "LlavaProcessor",
+    "Qwen3VLMoe": "Qwen3VLProcessor",
+    "Qwen3_5": "Qwen3VLProcessor",
+    "Qwen3_5Moe": "Qwen3VLProcessor",
+}
 """Families whose processor has another name."""
 
 
@@ -117,11 +142,14 @@ def _save(folder: Path, family: str, tokenizer: Any, image_processor: Any, templ
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
     make = picture_processor(getattr(transformers, PROCESSORS.get(family, f"{family}Processor")))
-    make(image_processor, tokenizer, chat_template=template, **of.get("processor", {})).save_pretrained(folder)
+    parts = {"image_processor": image_processor, "tokenizer": tokenizer, "chat_template": template}
+    make(**parts, **of.get("processor", {})).save_pretrained(folder)
     return folder
 
 
-def _qwen(family: str, vision: dict[str, Any], *, interleaved: bool = False) -> Callable[[Path], Path]:
+def _qwen(
+    family: str, vision: dict[str, Any], *, interleaved: bool = False, template: str = QWEN_TEMPLATE, **text: Any
+) -> Callable[[Path], Path]:
     def build(folder: Path) -> Path:
         marks = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
         tokenizer = _tokenizer("<|im_start|>", *marks, eos="<|im_end|>")
@@ -129,16 +157,53 @@ def _qwen(family: str, vision: dict[str, Any], *, interleaved: bool = False) -> 
             patch_size=PATCH, merge_size=2, size={"shortest_edge": 256, "longest_edge": 4 * TILE**2}
         )
         names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
-        rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+        rope = {"rope_theta": 1e4, "mrope_section": [2, 3, 3], "partial_rotary_factor": 1.0, "rope_type": "default"}
         return _save(
             folder,
             family,
             tokenizer,
             pictures,
-            QWEN_TEMPLATE,
+            template,
             config=dict(zip(names, marks, strict=True)),
-            text={"rope_parameters": rope | ({"mrope_interleaved": True} if interleaved else {})},
+            text={"rope_parameters": rope | ({"mrope_interleaved": True} if interleaved else {}), **text},
             vision={"depth": 2, "num_heads": 2, "spatial_merge_size": 2, **vision},
+        )
+
+    return build
+
+
+def _glm(family: str) -> Callable[[Path], Path]:
+    def build(folder: Path) -> Path:
+        names = ("image_start", "image_end", "video_start", "video_end", "image", "video")
+        marks = [f"<|{mark}|>" for mark in ("begin_of_image", "end_of_image", "begin_of_video", "end_of_video")]
+        marks += ["<|image|>", "<|video|>"]
+        tokenizer = _tokenizer("[gMASK]", "<sop>", "<|user|>", "<|assistant|>", *marks, eos="<|endoftext|>")
+        pictures = getattr(transformers, f"{family}ImageProcessorPil")(
+            patch_size=PATCH, merge_size=2, size={"shortest_edge": 512, "longest_edge": 8 * TILE**2}
+        )
+        return _save(
+            folder,
+            family,
+            tokenizer,
+            pictures,
+            GLM_TEMPLATE,
+            config={f"{name}_token_id": mark for name, mark in zip(names, marks, strict=True)},
+            text={
+                "model_type": "glm4v_text",
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 1e4,
+                    "partial_rotary_factor": 1.0,
+                    "mrope_section": [2, 3, 3],
+                },
+            },
+            vision={
+                "model_type": "glm4v_vision",
+                "depth": 2,
+                "num_heads": 2,
+                "spatial_merge_size": 2,
+                "out_hidden_size": 64,
+            },
         )
 
     return build
@@ -219,6 +284,43 @@ def _gemma3(folder: Path) -> Path:
     )
 
 
+def _gemma4(folder: Path) -> Path:
+    """With per-layer embeddings, and the last two layers using the keys and values of the first two (E2B, E4B)."""
+    marks = {"image": "<|image|>", "boi": "<|image>", "eoi": "<image|>"}
+    marks |= {"audio": "<|audio|>", "boa": "<|audio>", "eoa": "<audio|>"}
+    named = {f"{name}_token": mark for name, mark in marks.items()}
+    tokenizer = _tokenizer("<|turn>", "<|video|>", eos="<turn|>", bos="<bos>", **named)
+    return _save(
+        folder,
+        "Gemma4",
+        tokenizer,
+        transformers.Gemma4ImageProcessorPil(patch_size=PATCH, pooling_kernel_size=2),
+        _published("gemma4_v5"),
+        config={
+            **{f"{name}_token_id": marks[name] for name in ("image", "boi", "eoi", "boa", "audio")},
+            "eoa_token_index": marks["eoa"],
+            "video_token_id": "<|video|>",
+        },
+        text={
+            "num_hidden_layers": 4,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "num_kv_shared_layers": 2,
+            "sliding_window": 16,
+            "global_head_dim": 32,
+            "hidden_size_per_layer_input": 8,
+            "vocab_size_per_layer_input": len(tokenizer),
+            "use_bidirectional_attention": "vision",
+        },
+        vision={
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "pooling_kernel_size": 2,
+            "position_embedding_size": 256,
+        },
+        processor={"feature_extractor": transformers.Gemma4AudioFeatureExtractor()},
+    )
+
+
 def _onevision(folder: Path) -> Path:
     return _save(
         folder,
@@ -289,10 +391,35 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
         {"out_hidden_size": 64, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
         interleaved=True,
     ),
+    "qwen3-vl-moe": _qwen(
+        "Qwen3VLMoe",
+        {"out_hidden_size": 64, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
+        interleaved=True,
+        **EXPERTS,
+    ),
+    "qwen3.5": _qwen(
+        "Qwen3_5",
+        {"out_hidden_size": 64, "num_position_embeddings": 64},
+        interleaved=True,
+        template=_published("qwen3_5_think"),
+        **QWEN3_5_LAYERS,
+    ),
+    "qwen3.5-moe": _qwen(
+        "Qwen3_5Moe",
+        {"out_hidden_size": 64, "num_position_embeddings": 64},
+        interleaved=True,
+        template=_published("qwen3_5_think"),
+        **QWEN3_5_LAYERS,
+        **EXPERTS,
+        shared_expert_intermediate_size=32,
+    ),
+    "glm-4.1v": _glm("Glm4v"),
+    "glm-4.6v": _glm("Glm46V"),
     "smolvlm": _splitting("SmolVLM"),
     "idefics3": _splitting("Idefics3"),
     "internvl": _internvl,
     "gemma3": _gemma3,
+    "gemma4": _gemma4,
     "llava-onevision": _onevision,
     "llava-next": _next,
     "fastvlm": _fastvlm,

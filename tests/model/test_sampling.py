@@ -18,6 +18,10 @@ from aesr1.model.load import load
 from aesr1.model.sampling import SamplingSettings, sample_replies, sampling_settings
 from aesr1.model.score_expectation import expect_scores, expect_scores_after
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"  # GLM's processor, of numpy from lists of tensors
+)
+
 PIXELS = 4096
 PROMPT = "Describe it."
 

@@ -140,6 +140,16 @@ def test_loss_and_gradients_equal_those_of_trl_under_other_settings(random_model
     assert any("visual" in name for name in gradients) == ("rank" not in more and "frozen" not in more)
 
 
+@pytest.mark.parametrize("name", ["qwen3.5"])
+@pytest.mark.parametrize("more", [{}, {"rank": 2}, {"frozen": True}], ids=str)
+def test_recurrent_states_are_computed_again_under_gradient_checkpointing(name, more, scene_folder, tmp_path, capsys):
+    trainer = trainer_of(BUILDERS[name](tmp_path / "model"), tmp_path / "run", gradient_checkpointing=True, **more)
+    batch = batch_of(trainer, scene_folder)
+    assert trainer._agrees, capsys.readouterr().err
+    gradients = same(trainer, batch)
+    assert any("linear_attn" in parameter for parameter in gradients)
+
+
 def test_a_picture_passes_the_vision_tower_once(random_model, scene_folder, tmp_path):
     trainer = trainer_of(random_model, tmp_path)
     batch = batch_of(trainer, scene_folder)

@@ -1,4 +1,4 @@
-"""A key-value cache that is filled once and repeated for several replies."""
+"""A cache of keys, values and recurrent states that is filled once and repeated for several replies."""
 
 from __future__ import annotations
 
@@ -8,19 +8,27 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import (
+    DummyLayer,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionCacheLayerMixin,
+    LinearAttentionLayer,
+)
 
 SPARE_COLUMNS = 64
 """A cache grows by this many columns."""
 
 
 def can_repeat_cache(model: Any) -> bool:
-    """Whether this family's cache has only keys and values, so that rows can be repeated and removed."""
+    """Whether rows of this family's cache can be repeated and removed: it has keys and values or recurrent states."""
     if model.config.is_encoder_decoder or not hasattr(model.config, "get_text_config"):
         return False
     return {type(layer) for layer in DynamicCache(config=model.config).layers} <= {
         DynamicLayer,
         DynamicSlidingWindowLayer,
+        LinearAttentionLayer,
+        DummyLayer,  # uses the keys and values of an earlier layer (Gemma 4)
     }
 
 
@@ -68,6 +76,30 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         self._buffers = None
 
 
+class RecurrentLayer(LinearAttentionLayer):  # type: ignore[misc]
+    """The states of a linear-attention layer (Qwen3.5). A step changes them in place."""
+
+    def fork(self) -> RecurrentLayer:
+        """A copy that goes on separately."""
+        return copy.deepcopy(self)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """As DynamicLayer's."""
+        rows = torch.arange(len(self.conv_states[0]), device=self.device)
+        self.batch_select_indices(rows.repeat_interleave(repeats))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """As DynamicLayer's."""
+        self.reorder_cache(indices)
+
+
+def _own_layer(layer: Any) -> Any:
+    """Our layer in place of an empty one of transformers'; the layer itself where we have none."""
+    if type(layer) is LinearAttentionLayer:
+        return RecurrentLayer(layer.number_of_states)
+    return PreallocatedLayer() if type(layer) is DynamicLayer else layer
+
+
 @dataclass(frozen=True)
 class Prefill:
     """The state of a model after N rows of tokens: cache, logits of the last token, tokens and mask.
@@ -85,7 +117,8 @@ class Prefill:
         """These rows (None: all), each repeated `times` times. The copy shares nothing that a step changes."""
         cache = copy.copy(self.cache)
         cache.layers = [
-            layer.fork() if isinstance(layer, PreallocatedLayer) else copy.copy(layer) for layer in self.cache.layers
+            layer.fork() if isinstance(layer, PreallocatedLayer | RecurrentLayer) else copy.copy(layer)
+            for layer in self.cache.layers
         ]
         if rows is not None:
             cache.batch_select_indices(rows)
@@ -99,16 +132,20 @@ class Prefill:
         return Prefill(cache, repeat_rows(self.logits), repeat_rows(self.tokens), repeat_rows(self.mask), rope_deltas)
 
     @property
-    def has_sliding_window(self) -> bool:
-        """Whether a layer sees only a window of the last columns; padding between tokens would make it smaller."""
-        return any(isinstance(layer, DynamicSlidingWindowLayer) for layer in self.cache.layers)
+    def must_be_contiguous(self) -> bool:
+        """Whether padding between tokens would change what a layer computes.
+
+        It would make a sliding window smaller, and a recurrent state would decay over it.
+        """
+        contiguous = (DynamicSlidingWindowLayer, LinearAttentionCacheLayerMixin)
+        return any(isinstance(layer, contiguous) for layer in self.cache.layers)
 
 
 def prefill(model: Any, inputs: Any) -> Prefill:
     """Read left-padded inputs with pictures into a cache."""
     mask = inputs["attention_mask"]
     cache = DynamicCache(config=model.config)
-    cache.layers = [PreallocatedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [_own_layer(layer) for layer in cache.layers]
     mrope = hasattr(getattr(model, "model", None), "rope_deltas")
     # most families count positions after the padding; Qwen-VL computes its own from mask and pictures
     positions = {} if mrope else {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}

@@ -8,16 +8,55 @@ from typing import Any
 
 import numpy as np
 import transformers
-from transformers import PROCESSOR_MAPPING, Idefics3Processor, ProcessorMixin
+from transformers import PROCESSOR_MAPPING, Gemma4Processor, Idefics3Processor, ProcessorMixin
 from transformers.image_utils import make_flat_list_of_images
 from transformers.models.auto.video_processing_auto import get_video_processor_config
 
 from aesr1.errors import AesError
 
 VIDEO = "video_processor"
-_SUBSTITUTES = {"SmolVLMProcessor": Idefics3Processor}
+
+
+class _WithoutVideo(ProcessorMixin):  # type: ignore[misc]
+    """Comes after a family's class, and takes a video processor that is None, which transformers' class refuses."""
+
+    def __init__(self, *parts: Any, video_processor: None = None, **named: Any) -> None:
+        super().__init__(*parts, **named)
+
+
+class _Gemma4Processor(Gemma4Processor, _WithoutVideo):  # type: ignore[misc]
+    """Gemma 4's processor, which cannot be made without a video processor. It has the parameters of transformers'."""
+
+    def __init__(
+        self,
+        feature_extractor: Any,
+        image_processor: Any,
+        tokenizer: Any,
+        video_processor: Any = None,
+        chat_template: Any = None,
+        image_seq_length: int = 280,
+        audio_seq_length: int = 750,
+        audio_ms_per_token: int = 40,
+    ) -> None:
+        super().__init__(
+            feature_extractor,
+            image_processor,
+            tokenizer,
+            video_processor,
+            chat_template=chat_template,
+            image_seq_length=image_seq_length,
+            audio_seq_length=audio_seq_length,
+            audio_ms_per_token=audio_ms_per_token,
+        )
+
+
+_SUBSTITUTES = {"SmolVLMProcessor": Idefics3Processor, "Gemma4Processor": _Gemma4Processor}
 """SmolVLM's processor cannot be made without num2words, which spells the number of a video's frames; it reads
 pictures as Idefics3's does."""
+_SOFT_TOKENS = (70, 140, 280, 560, 1120)
+"""The largest numbers of picture tokens that Gemma 4 was trained with; its processor refuses others."""
+_REPLY_MARK = "REPLY"
+"""Takes the place of a reply, to find what a template puts after one."""
 
 
 class PictureProcessor:
@@ -25,6 +64,7 @@ class PictureProcessor:
 
     tokenizer: Any
     image_processor: Any
+    chat_template: Any
     family: type  # transformers' class
     video_settings: dict[str, Any] | None = None  # the checkpoint's; None where the family has no video
 
@@ -73,20 +113,24 @@ class PictureProcessor:
     def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
         """As the family's, but with the same tokens in training (where TRL adds none) as in generation.
 
-        A beginning-of-text token that the tokenizer would add is written out. A reply starts where the generation
-        prompt ends: SmolVLM's and LLaVA-OneVision's templates put a space or a line break between, which training
-        would teach, and every reply would be unreadable.
+        A beginning-of-text token that the tokenizer would add is written out. Templates that know of thinking leave
+        it off: the contract's reasoning is part of the reply. A reply starts where the generation prompt ends and is
+        written as it is, and an end token follows. SmolVLM's and LLaVA-OneVision's templates put a space or a line
+        break before it, Qwen3.5's would take the reasoning out, and GLM's ends no reply; training would teach that.
         """
         render = super().apply_chat_template  # type: ignore[misc]
+        if "enable_thinking" in str(kwargs.get("chat_template") or self.chat_template):
+            kwargs.setdefault("enable_thinking", False)
         text = render(conversation, *args, **kwargs)
         if not isinstance(text, str) or kwargs.get("continue_final_message"):
             return text
         if len(conversation) > 1 and conversation[-1]["role"] == "assistant":
             content = conversation[-1]["content"]
             reply = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+            marked = _REPLY_MARK if isinstance(content, str) else [{"type": "text", "text": _REPLY_MARK}]
             question = render(conversation[:-1], *args, **{**kwargs, "add_generation_prompt": True})
-            if reply and reply in text:
-                text = question + reply + text.rpartition(reply)[2]
+            answer = render([*conversation[:-1], {**conversation[-1], "content": marked}], *args, **kwargs)
+            text = question + reply + (answer.rpartition(_REPLY_MARK)[2] or self.tokenizer.eos_token)
         start = self.tokenizer.bos_token
         added = bool(start) and self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]
         return start + text if added and not text.startswith(start) else text
@@ -142,11 +186,12 @@ def load_processor(path: str, config: Any, *, max_pixels: int) -> Any:
 def limit_picture_tokens(image_processor: Any, *, max_pixels: int) -> None:
     """Limit the tokens of a picture by `max_pixels`, for each family in its own way.
 
-    Qwen-VL: pictures are shrunk to max_pixels. Families that cut a picture into square tiles of a fixed size, with an
-    overview: no more tiles than fit into max_pixels, but at least one, or the smallest grid that the model has. At
-    262,144 pixels that is one view for SmolVLM (512², 64 tokens), Idefics3 (364², 169) and InternVL (448², 256); a
-    tile of 384² and an overview for LLaVA-OneVision (at most 1,485); two tiles of 336² and an overview for LLaVA-NeXT
-    (at most 1,776). Gemma 3 gets every picture as 896² in 256 tokens; its pan and scan is off.
+    Qwen-VL and GLM-V: pictures are shrunk to max_pixels. Families that cut a picture into square tiles of a fixed
+    size, with an overview: no more tiles than fit into max_pixels, but at least one, or the smallest grid that the
+    model has. At 262,144 pixels that is one view for SmolVLM (512², 64 tokens), Idefics3 (364², 169) and InternVL
+    (448², 256); a tile of 384² and an overview for LLaVA-OneVision (at most 1,485); two tiles of 336² and an overview
+    for LLaVA-NeXT (at most 1,776). Gemma 3 gets every picture as 896² in 256 tokens; its pan and scan is off. Gemma 4
+    gets a picture in at most one of five numbers of tokens, each of 48²: 70 at 262,144 pixels.
     """
     size = getattr(image_processor, "size", None) or {}
     grid = getattr(image_processor, "image_grid_pinpoints", None)
@@ -161,8 +206,14 @@ def limit_picture_tokens(image_processor: Any, *, max_pixels: int) -> None:
         tiles = max_pixels // (size["height"] * size["width"])
         image_processor.max_patches = max(1, min(image_processor.max_patches, tiles))
         image_processor.min_patches = min(image_processor.min_patches, image_processor.max_patches)
+    elif hasattr(image_processor, "max_soft_tokens"):
+        token_pixels = (image_processor.patch_size * image_processor.pooling_kernel_size) ** 2
+        most = min(image_processor.max_soft_tokens, max_pixels // token_pixels)
+        image_processor.max_soft_tokens = max((n for n in _SOFT_TOKENS if n <= most), default=_SOFT_TOKENS[0])
     elif size.get("longest_edge") and size.get("shortest_edge"):
-        image_processor.size = {name: min(size[name], max_pixels) for name in ("shortest_edge", "longest_edge")}
+        counts_frames = type(image_processor).__name__.startswith("Glm4")  # a picture is the frames of one patch
+        most = max_pixels * (image_processor.temporal_patch_size if counts_frames else 1)
+        image_processor.size = {name: min(size[name], most) for name in ("shortest_edge", "longest_edge")}
 
 
 def picture_length(processor: Any, size: tuple[int, int]) -> int:

@@ -52,9 +52,9 @@ def expect_scores_after(vlm: Vlm, prefilled: PicturePrefill, prefixes: Sequence[
     tree = _score_tree(vlm.processor.tokenizer)
     lengths = [len(ids) for ids in tokens]
     by_row: dict[int, Expectation] = {}
-    sliding = prefilled.start.has_sliding_window  # padding before a prefix would then hide a part of the prompt
-    for length in sorted(set(lengths)) if sliding else [max(lengths)]:
-        rows = [row for row, own_length in enumerate(lengths) if own_length == length or not sliding]
+    unpadded = prefilled.start.must_be_contiguous  # then padding before a prefix would change the score
+    for length in sorted(set(lengths)) if unpadded else [max(lengths)]:
+        rows = [row for row, own_length in enumerate(lengths) if own_length == length or not unpadded]
         device = prefilled.start.mask.device
         ids = torch.tensor([[0] * (length - lengths[row]) + tokens[row] for row in rows], device=device)
         mask = torch.tensor([[0] * (length - lengths[row]) + [1] * lengths[row] for row in rows], device=device)

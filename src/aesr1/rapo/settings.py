@@ -40,6 +40,7 @@ PAPER: dict[str, Any] = {
     "save_total_limit": 2,
     "disable_tqdm": True,
     "log_multimodal": False,
+    "router_aux_loss_coef": 0.0,  # TRL would add this loss to that of a mixture of experts
 }
 """The paper's values where TRL's defaults differ. A recipe or a flag may change each."""
 

@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
-PICTURE_INPUTS = ("pixel_values", "image_grid_thw", "pixel_attention_mask", "spatial_shapes", "image_sizes")
+PICTURE_INPUTS = (
+    "pixel_values",
+    "image_grid_thw",
+    "pixel_attention_mask",
+    "spatial_shapes",
+    "image_sizes",
+    "image_position_ids",
+)
 """The model inputs of a picture."""
 PICTURE_COUNTS = ("num_images", "num_tiles")
 """Counts that TRL keeps with them."""

@@ -19,10 +19,11 @@ VISION_PARTS = (
     "multi_modal_projector",
     "connector",
     "vision_embed",
+    "embed_vision",
     "image_newline",
 )
 """Names of the vision tower and projector in the model families (image_newline is LLaVA's end of a row)."""
-PROJECTORS = ("multi_modal_projector", "connector", "merger")
+PROJECTORS = ("multi_modal_projector", "connector", "merger", "embed_vision")
 """Names of the projector, the layers between vision tower and language model."""
 
 
