@@ -14,11 +14,13 @@ from trl import SFTConfig, SFTTrainer
 
 from aesr1.contract import ANSWER_OPEN, Judgement, render_reply
 from aesr1.errors import AesError
-from aesr1.model.load import load_config
+from aesr1.model.bundled_shapes import load_shape
+from aesr1.model.load import ReadConfig, load_config
 from aesr1.model.out_of_memory import explain_out_of_memory
 from aesr1.records import Rating, Rationale, read_rows
 from aesr1.training.callbacks import ProgressBar
 from aesr1.training.checks import check_loggers, check_trainer
+from aesr1.training.compute_estimate import RunWork
 from aesr1.training.dry_run import (
     DryRun,
     adapt_settings,
@@ -118,7 +120,14 @@ class _Data(NamedTuple):
     resume: str | None  # checkpoint
 
 
-def _checked_data(config: ColdStartConfig, model: ModelSettings, training: SFTConfig, launch: Launch) -> _Data:
+def _checked_data(
+    config: ColdStartConfig,
+    model: ModelSettings,
+    training: SFTConfig,
+    launch: Launch,
+    *,
+    read: ReadConfig = load_config,
+) -> _Data:
     """Read the rationales and check all that can be checked before a model loads. AesError."""
     check_loggers(training.report_to)
     check_trainer(training, launch, dtype=model.dtype, lora_rank=model.lora_rank)
@@ -130,13 +139,13 @@ def _checked_data(config: ColdStartConfig, model: ModelSettings, training: SFTCo
     validation = validation_ratings(read_rows(Path(config.ratings), Rating), config) if config.ratings else []
     check_images([*(row.image for row in rationales), *(row.image for row in validation)])
     if training.max_length is not None:
-        _check_length(model, training.max_length, rationales)
+        _check_length(model, training.max_length, rationales, read=read)
     return _Data(rationales, validation, resume_point(Path(training.output_dir), launch))
 
 
-def _check_length(model: ModelSettings, max_length: int, rationales: Sequence[Rationale]) -> None:
+def _check_length(model: ModelSettings, max_length: int, rationales: Sequence[Rationale], *, read: ReadConfig) -> None:
     """AesError where TRL would cut rows: the picture's tokens and the score at the end of a reply are needed."""
-    config, processor = load_config(model.model, max_pixels=model.max_pixels)
+    config, processor = read(model.model, max_pixels=model.max_pixels)
     shapes = (1, 4 / 3, 3 / 2, 16 / 9)  # the same area in another shape may take a few tokens more
     prompt = max(count_prompt_tokens(config, processor, max_pixels=model.max_pixels, shape=shape) for shape in shapes)
     longest = max((_reply(row) for row in rationales), key=len)
@@ -195,7 +204,7 @@ def _reply(row: Rationale) -> str:
 def describe_run(config: ColdStartConfig, settings: ModelSettings, training: SFTConfig, dry: DryRun) -> str:
     """The text of `aesr1 sft --dry_run`. AesError where the run is not possible."""
     launch = planned_launch(dry, training)
-    rationales = _checked_data(config, settings, training, launch).rationales
+    rationales = _checked_data(config, settings, training, launch, read=load_shape).rationales
     micro_batch = training.per_device_train_batch_size
     planned = schedule(training, math.ceil(len(rationales) / (micro_batch * launch.processes)))
     model = summarize_model(settings, training, launch)
@@ -203,8 +212,16 @@ def describe_run(config: ColdStartConfig, settings: ModelSettings, training: SFT
     tokens = sum(model.prompt) + longest
     work = StepWork(micro_batch * tokens, tokens, 0, False, training.gradient_checkpointing, training.bf16)
     batch = micro_batch * training.gradient_accumulation_steps * launch.processes
+    whole = RunWork(
+        groups=planned.steps * batch,
+        replies=1,
+        prompt=sum(model.prompt),
+        reply=longest,
+        read_once=False,
+        checkpointing=training.gradient_checkpointing,
+    )
     lines = [f"rationales: {len(rationales):,}, {batch} a step; micro-batch: {micro_batch}"]
-    return format_plan(model, work, launch, training, planned=planned, lines=lines)
+    return format_plan(model, work, whole, launch, training, planned=planned, lines=lines)
 
 
 def main(arguments: Sequence[str]) -> Path | str:

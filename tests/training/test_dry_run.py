@@ -11,6 +11,7 @@ from aesr1 import cold_start
 from aesr1.errors import AesError
 from aesr1.rapo import train
 from aesr1.records import Rating, Rationale, read_rows, write_rows
+from aesr1.training.compute_estimate import PassShape
 from aesr1.training.dry_run import ModelSummary, PromptTokens, checkpoint_bytes
 from aesr1.training.launch import SHARD_ALL, SHARD_OPTIMIZER, Launch
 from aesr1.training.memory_estimate import ModelShape, StepWork, estimate_memory
@@ -228,6 +229,39 @@ def test_a_share_of_the_steps_is_saved_between_generations_alone(scene_folder, r
     ],
 )
 def test_the_size_of_a_checkpoint_by_hand(launch, model_only, size):
-    assert (
-        checkpoint_bytes(ModelSummary("Model", SHAPE, 1000, PromptTokens(16, 4)), launch, model_only=model_only) == size
-    )
+    compute = PassShape(800, 0, 100, 2, 4, 50.0, trains_language=True, trains_vision=False)
+    model = ModelSummary("Model", SHAPE, compute, 1000, PromptTokens(16, 4))
+    assert checkpoint_bytes(model, launch, model_only=model_only) == size
+
+
+def test_the_plan_of_a_published_model_needs_no_hub(scene_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    name = "Qwen/Qwen2.5-VL-3B-Instruct"
+    text = train.main([*flags(scene_folder, name, tmp_path / "x"), "--dry_run"])
+    assert f"(bundled shape of {name}), 3,754.6 M parameters" in text
+    rationales = ["--rationales", str(scene_folder / "rationales.jsonl"), "--model", name, "--max_length", "400"]
+    text = cold_start.main([*rationales, "--output_dir", str(tmp_path / "x"), *CPU, "--dry_run"])
+    assert f"(bundled shape of {name}), 3,754.6 M parameters" in text
+
+
+def test_a_refused_dtype_names_the_file_of_the_launch(scene_folder, random_model, tmp_path):
+    with pytest.raises(AesError, match="float32 copy") as error:
+        train.main([*flags(scene_folder, random_model, tmp_path / "x"), "--dtype", "bfloat16", "--dry_run"])
+    assert "--accelerate_config" in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("more", "shares"),
+    [
+        ([], "prefill decoding training"),
+        (["--beta", "0.1"], "prefill decoding log-probabilities training"),
+        (["--gradient_accumulation_steps", "3"], "prefill decoding training"),
+        (["--steps_per_generation", "2"], "prefill decoding log-probabilities training"),  # steps between rollouts
+    ],
+)
+def test_the_passes_of_a_run_are_counted(scene_folder, random_model, tmp_path, more, shares):
+    settings = [*flags(scene_folder, random_model, tmp_path / "x"), "--beta", "0", "--save_steps", "2"]
+    text = train.main([*settings, *more, "--dry_run"])
+    (line,) = (line for line in text.splitlines() if line.startswith("compute: "))
+    parts = line.partition("PFLOP-days: ")[2].partition(")")[0].split(", ")
+    assert " ".join(part.split()[0] for part in parts) == shares

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
@@ -137,10 +137,16 @@ class ConfigAndProcessor(NamedTuple):
     processor: Any
 
 
+class ReadConfig(Protocol):
+    """`load_config`, or `bundled_shapes.load_shape` for a dry run."""
+
+    def __call__(self, name: str, *, max_pixels: int) -> ConfigAndProcessor:
+        """A model's config and its processor."""
+
+
 def load_config(name: str, *, max_pixels: int) -> ConfigAndProcessor:
     """A model's config and its processor, made to fit each other. Reads no weights. AesError as `load`."""
-    if max_pixels < MIN_PIXELS:
-        raise AesError(f"max_pixels is {max_pixels}", fix=f"give {MIN_PIXELS:,} (56 × 56) or more")
+    check_max_pixels(max_pixels)
     path = _checkpoint_path(name)
     if base := base_model_of(path):
         with explain_missing_base(path, base):
@@ -156,6 +162,12 @@ def load_config(name: str, *, max_pixels: int) -> ConfigAndProcessor:
     if grid := getattr(processor.image_processor, "image_grid_pinpoints", None):
         config.image_grid_pinpoints = grid  # LLaVA's model computes the tiles again from its own list
     return ConfigAndProcessor(config, processor)
+
+
+def check_max_pixels(max_pixels: int) -> None:
+    """AesError for a picture cap that leaves nothing to judge."""
+    if max_pixels < MIN_PIXELS:
+        raise AesError(f"max_pixels is {max_pixels}", fix=f"give {MIN_PIXELS:,} (56 × 56) or more")
 
 
 def _loading_error(name: str, error: Exception) -> AesError:

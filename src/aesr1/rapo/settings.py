@@ -12,7 +12,7 @@ from trl import GRPOConfig
 
 from aesr1.contract import Judgement, render_reply
 from aesr1.errors import AesError
-from aesr1.model.load import load_config
+from aesr1.model.load import ReadConfig
 from aesr1.rapo.image_order import images_in_blocks
 from aesr1.rapo.reward_functions import GROUP_FIX, LOCAL, RewardSettings
 from aesr1.records import Rating
@@ -105,12 +105,12 @@ def _check_saves(training: GRPOConfig, every: int) -> None:
         )
 
 
-def check_replies_fit(model: ModelSettings, training: GRPOConfig) -> None:
+def check_replies_fit(model: ModelSettings, training: GRPOConfig, *, read: ReadConfig) -> None:
     """AesError where even the shortest readable reply would be cut off.
 
-    Reads the model's config and processor, not its weights. AesError as `model.load.load_config`.
+    `read` reads the model's config and processor, not its weights. AesError as `model.load.load_config`.
     """
-    processor = load_config(model.model, max_pixels=model.max_pixels).processor
+    processor = read(model.model, max_pixels=model.max_pixels).processor
     shortest = render_reply(Judgement(0.5, "-"))
     need = len(processor.tokenizer(shortest, add_special_tokens=False)["input_ids"])
     longest = training.max_completion_length

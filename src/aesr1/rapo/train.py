@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from trl import GRPOConfig
 
+from aesr1.model.bundled_shapes import load_shape
+from aesr1.model.load import ReadConfig, load_config
 from aesr1.model.lora_checkpoint import is_lora_checkpoint
 from aesr1.model.out_of_memory import explain_out_of_memory
 from aesr1.rapo.dry_run import describe_run
@@ -91,7 +93,13 @@ class _Data(NamedTuple):
 
 
 def _checked_data(
-    config: RapoConfig, rewards: RewardSettings, model: ModelSettings, training: GRPOConfig, launch: Launch
+    config: RapoConfig,
+    rewards: RewardSettings,
+    model: ModelSettings,
+    training: GRPOConfig,
+    launch: Launch,
+    *,
+    read: ReadConfig = load_config,
 ) -> _Data:
     """Read the data and check all that can be checked before a model loads. AesError."""
     check_config(config, rewards, model, training, launch)
@@ -102,7 +110,7 @@ def _checked_data(
     validation = validation_ratings(ratings, config) if config.validate_every else []
     check_data(rewards, training, launch, train)
     check_images([rating.image for rating in (*train, *validation)])
-    check_replies_fit(model, training)
+    check_replies_fit(model, training, read=read)
     return _Data(train, validation, resume_point(Path(training.output_dir), launch))
 
 
@@ -126,6 +134,6 @@ def main(arguments: Sequence[str]) -> Path | str:
     )
     if dry.dry_run:
         launch = planned_launch(dry, training)
-        train = _checked_data(config, rewards, model, training, launch).train
-        return describe_run(config, rewards, model, training, launch, domains=[rating.domain for rating in train])
+        ratings = _checked_data(config, rewards, model, training, launch, read=load_shape).train
+        return describe_run(config, rewards, model, training, launch, domains=[rating.domain for rating in ratings])
     return rapo(config, rewards, model, training)

@@ -1,10 +1,10 @@
-"""What a run would be, without reading weights: parameters, tokens, steps, memory."""
+"""What a run would be, without reading weights: parameters, tokens, steps, memory, compute."""
 
 from __future__ import annotations
 
 import math
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +15,16 @@ from transformers import AutoModelForImageTextToText, TrainingArguments
 
 from aesr1.contract import PROMPT
 from aesr1.errors import AesError
-from aesr1.model.load import load_config
+from aesr1.model.bundled_shapes import is_bundled, load_shape
 from aesr1.training.checks import check_parsed
+from aesr1.training.compute_estimate import PassShape, RunWork, compute_lines, picture_flops
 from aesr1.training.launch import SHARD_ALL, Launch, launch_from_environment, launch_from_file, launch_with_flags
 from aesr1.training.memory_estimate import ADAM, GIB, MASTER, MemoryEstimate, ModelShape, StepWork, estimate_memory
-from aesr1.training.parameters import count_lora_parameters, freeze_vision
+from aesr1.training.parameters import PROJECTORS, VISION_PARTS, count_lora_parameters, freeze_vision, lora_targets
 from aesr1.training.settings import ModelSettings
+
+DEEP_PROJECTORS = "deepstack_merger_list"
+"""Qwen3-VL's projectors of features from inside its tower."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,19 @@ class PromptTokens(NamedTuple):
     text: int  # of the prompt, template and all
 
 
+class Patches(NamedTuple):
+    """What a vision tower sees of one picture."""
+
+    total: int
+    view: int  # patches of the picture, or of each tile that it is cut into: those that full attention compares
+
+
 class ModelSummary(NamedTuple):
     """A model as its config describes it."""
 
     kind: str
     shape: ModelShape
+    compute: PassShape
     saved: int  # parameters in a checkpoint: of LoRA, those of the adapter
     prompt: PromptTokens
 
@@ -87,19 +99,38 @@ def planned_launch(dry: DryRun, training: TrainingArguments) -> Launch:
 
 def count_prompt_tokens(config: Any, processor: Any, *, max_pixels: int, shape: float = 1.0) -> PromptTokens:
     """Tokens of the prompt about one picture of `max_pixels`; `shape` is its width by its height."""
+    return _count_tokens(config, prompt_inputs(processor, max_pixels=max_pixels, shape=shape))
+
+
+def _count_tokens(config: Any, inputs: Any) -> PromptTokens:
+    seen = inputs["input_ids"]
+    picture = int((seen == config.image_token_id).sum())
+    return PromptTokens(picture, seen.shape[1] - picture)
+
+
+def prompt_inputs(processor: Any, *, max_pixels: int, shape: float = 1.0) -> Any:
+    """The model's inputs for the prompt about one picture."""
     height = int((max_pixels / shape) ** 0.5)
     size = (int(height * shape), height)
     message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PROMPT}]}]
     question = processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
-    seen = processor(text=[question], images=[[Image.new("RGB", size)]], return_tensors="pt")["input_ids"]
-    picture = int((seen == config.image_token_id).sum())
-    return PromptTokens(picture, seen.shape[1] - picture)
+    return processor(text=[question], images=[[Image.new("RGB", size)]], return_tensors="pt")
+
+
+def count_patches(config: Any, inputs: Any) -> Patches:
+    """The patches of the one picture in `inputs`."""
+    patch, pixels = config.vision_config.patch_size, inputs["pixel_values"]
+    if "image_grid_thw" in inputs:
+        return Patches(len(pixels), len(pixels))
+    height, width = (patch, patch) if isinstance(patch, int) else patch
+    view = (pixels.shape[-2] // height) * (pixels.shape[-1] // width)
+    return Patches(view * pixels.shape[:-3].numel(), view)
 
 
 def summarize_model(settings: ModelSettings, training: TrainingArguments, launch: Launch) -> ModelSummary:
     """Count parameters and a picture's tokens from a config and a processor. AesError as `model.load.load`."""
     max_pixels, lora_rank = settings.max_pixels, settings.lora_rank
-    config, processor = load_config(settings.model, max_pixels=max_pixels)
+    config, processor = load_shape(settings.model, max_pixels=max_pixels)
     with torch.device("meta"):
         empty = AutoModelForImageTextToText.from_config(config)
     if settings.freeze_vision:
@@ -122,8 +153,54 @@ def summarize_model(settings: ModelSettings, training: TrainingArguments, launch
         cache_width=(getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * width,
         largest_layer=largest,
     )
-    question = count_prompt_tokens(config, processor, max_pixels=max_pixels)
-    return ModelSummary(type(empty).__name__, shape, trained if lora_rank else total, question)
+    inputs = prompt_inputs(processor, max_pixels=max_pixels)
+    question = _count_tokens(config, inputs)
+    kind = type(empty).__name__ + (f" (bundled shape of {settings.model})" if is_bundled(settings.model) else "")
+    compute = PassShape(
+        language=_weights(empty, lora_targets(empty)),
+        adapter=trained if lora_rank else 0,
+        head=empty.get_output_embeddings().weight.numel(),
+        layers=text.num_hidden_layers,
+        attention=text.num_attention_heads * width,
+        picture=vision_flops(empty, inputs, tokens=question.picture),
+        trains_language=not lora_rank,
+        trains_vision=not (lora_rank or settings.freeze_vision),
+    )
+    return ModelSummary(kind, shape, compute, trained if lora_rank else total, question)
+
+
+def vision_flops(model: Any, inputs: Any, *, tokens: int) -> float:
+    """Forward FLOPs of the vision tower and the projector for the one picture in `inputs`, which takes so many tokens.
+
+    0 for a tower of convolutions. Qwen2.5-VL's windows are counted as whole ones.
+    """
+    if any(isinstance(layer, torch.nn.Conv2d) and layer.kernel_size != layer.stride for layer in model.modules()):
+        return 0.0
+    vision, patches = model.config.vision_config, count_patches(model.config, inputs)
+    parts = {name: set(name.split(".")) for name, _ in model.named_modules()}
+    seen = {name for name, words in parts.items() if not words.isdisjoint(VISION_PARTS)}
+    projector = {name for name in seen if not parts[name].isdisjoint((*PROJECTORS, DEEP_PROJECTORS))}
+    layers = getattr(vision, "depth", None) or vision.num_hidden_layers
+    full, view = layers, patches.view
+    if (window := getattr(vision, "window_size", None)) is not None:
+        full = len(vision.fullatt_block_indexes)
+        view = min(view, (window // vision.patch_size) ** 2)
+    return picture_flops(
+        tower=_weights(model, seen - projector),
+        patches=patches.total,
+        projector=_weights(model, projector),
+        tokens=tokens,
+        width=getattr(vision, "embed_dim", None) or vision.hidden_size,
+        pairs=patches.total * (full * patches.view + (layers - full) * view),
+    )
+
+
+def _weights(model: Any, names: Collection[str]) -> int:
+    """Weights of the linear layers, and of the convolutions that embed patches, among these modules."""
+    layers = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Conv3d)
+    return sum(
+        module.weight.numel() for name, module in model.named_modules() if name in names and isinstance(module, layers)
+    )
 
 
 def _layers(model: Any) -> list[Any]:
@@ -177,13 +254,14 @@ def checkpoint_bytes(model: ModelSummary, launch: Launch, *, model_only: bool) -
 def format_plan(
     model: ModelSummary,
     work: StepWork,
+    whole: RunWork,
     launch: Launch,
     training: TrainingArguments,
     *,
     planned: Schedule,
     lines: Sequence[str],
 ) -> str:
-    """The plan as text; `lines` are the stage's own."""
+    """The plan as text; `work` is that of a process at a time, `whole` the run's; `lines` are the stage's own."""
     shape = model.shape
     need = estimate_memory(shape, work, launch)
     saves = planned.checkpoints
@@ -201,6 +279,7 @@ def format_plan(
             *lines,
             f"steps: {planned.steps:,}; {written}",
             f"memory a GPU: {_size(need.peak)} estimated ({_parts(need)}); CUDA and NCCL take 2 to 4 more",
+            *compute_lines(shape, model.compute, whole, processes=launch.processes),
         ]
     )
 

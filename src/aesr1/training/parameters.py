@@ -112,5 +112,6 @@ def check_dtype(dtype: str, rank: int, launch: Launch) -> None:
     if dtype in ("bfloat16", "float16") and not rank and not launch.deepspeed:
         raise AesError(
             f"dtype is {dtype}, and nothing keeps a float32 copy of the trained weights",
-            fix="set dtype: float32 (bf16: true keeps the arithmetic fast), launch with DeepSpeed, or train by LoRA",
+            fix="set dtype: float32 (bf16: true keeps the arithmetic fast), launch with DeepSpeed "
+            "(a dry run is told of it by --accelerate_config FILE), or train by LoRA",
         )
