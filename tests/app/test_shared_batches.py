@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from PIL import Image
 from aesr1 import Scorer
 from aesr1.app import shared_batches
 from aesr1.app.shared_batches import SharedBatches
+from aesr1.model.model_thread import ModelThread
 from aesr1.model.predict import Origin, PredictSettings, empty_row
 
 ROW = empty_row(Origin("model", "revision", "decoding"))
@@ -47,7 +49,7 @@ def asked(pool, batches, model, *calls):
     futures = []
     for number, widths in enumerate(calls):
         futures.append(pool.submit(batches, pictures_of(*widths)))
-        until(lambda count=number: len(model.batches) + len(batches._waiting) > count)
+        until(lambda count=number: model.batches and len(model.batches) + len(batches._waiting) > count)
     return futures
 
 
@@ -82,7 +84,7 @@ def ctrl_c():
 
 def test_what_comes_meanwhile_is_one_batch_in_the_order_in_which_it_came(pool, model):
     calls = [[1], [2], [3, 4], [5], [6], [7]]
-    futures = asked(pool, SharedBatches(model, 4), model, *calls)
+    futures = asked(pool, SharedBatches(ModelThread(), model, 4), model, *calls)
     model.go.set()
     assert [replies(future) for future in futures] == [[str(width) for width in call] for call in calls]
     assert model.batches == [[1], [2, 3, 4, 5], [6, 7]]
@@ -90,7 +92,7 @@ def test_what_comes_meanwhile_is_one_batch_in_the_order_in_which_it_came(pool, m
 
 def test_threads_that_come_again_and_again_meet_in_every_batch(pool, model, monkeypatch):
     monkeypatch.setattr(shared_batches, "PATIENCE", 50.0)
-    batches = SharedBatches(model, 4)
+    batches = SharedBatches(ModelThread(), model, 4)
 
     def five(width):
         return [replies_of(batches(pictures_of(width))) for _ in range(5)]
@@ -107,7 +109,7 @@ def test_threads_that_come_again_and_again_meet_in_every_batch(pool, model, monk
 def test_a_thread_that_is_alone_does_not_wait(model, monkeypatch):
     monkeypatch.setattr(shared_batches, "PATIENCE", 1000.0)
     model.go.set()
-    batches = SharedBatches(lambda pictures: time.sleep(0.05) or model(pictures), 4)
+    batches = SharedBatches(ModelThread(), lambda pictures: time.sleep(0.05) or model(pictures), 4)
     started = time.monotonic()
     for _ in range(3):
         batches(pictures_of(1))
@@ -115,7 +117,7 @@ def test_a_thread_that_is_alone_does_not_wait(model, monkeypatch):
 
 
 def test_a_long_call_and_short_ones_take_turns(pool, model):
-    batches = SharedBatches(model, 2)
+    batches = SharedBatches(ModelThread(), model, 2)
 
     def long():
         return [row.reply for start in range(0, 6, 2) for row in batches(pictures_of(10 + start, 11 + start))]
@@ -131,23 +133,25 @@ def test_a_long_call_and_short_ones_take_turns(pool, model):
 
 
 def test_calls_that_must_not_be_joined_take_turns(pool, model):
-    futures = asked(pool, SharedBatches(model, 4, joined=False), model, [1], [2, 3], [4])
+    futures = asked(pool, SharedBatches(ModelThread(), model, 4, joined=False), model, [1], [2, 3], [4])
     model.go.set()
     assert [replies(future) for future in futures] == [["1"], ["2", "3"], ["4"]]
     assert model.batches == [[1], [2, 3], [4]]
 
 
-def test_an_error_of_the_model_reaches_all_of_its_batch_and_no_other(pool, model):
-    batches = SharedBatches(model, 2)
-    futures = asked(pool, batches, model, [1], [2], [99], [3])
+def test_an_error_of_the_model_reaches_the_call_that_caused_it_and_no_other(pool, model):
+    batches = SharedBatches(ModelThread(), model, 4)
+    futures = asked(pool, batches, model, [1], [2], [99, 5], [3])
     model.go.set()
-    assert [type(future.exception(10)) for future in futures] == [type(None), *[ZeroDivisionError] * 2, type(None)]
+    assert [type(future.exception(10)) for future in futures] == [type(None)] * 2 + [ZeroDivisionError, type(None)]
+    assert "raise ZeroDivisionError" in traceback.format_exception(futures[2].exception())[-2]
+    assert model.batches == [[1], [2, 99, 5, 3], [2], [99, 5, 3], [99, 5], [3]]
     assert batches(pictures_of(4))[0].reply == "4"
 
 
 @pytest.mark.parametrize("others", [[], [[1]]], ids=["while its batch runs", "while it waits"])
 def test_ctrl_c_costs_no_other_thread_its_rows(pool, model, others, ctrl_c):
-    batches = SharedBatches(model, 4)
+    batches = SharedBatches(ModelThread(), model, 4)
     futures = asked(pool, batches, model, *others)
 
     def interrupt():
@@ -165,7 +169,7 @@ def test_ctrl_c_costs_no_other_thread_its_rows(pool, model, others, ctrl_c):
 
 
 def test_who_waited_for_an_interrupted_batch_is_served_after_it(pool, model, ctrl_c):
-    batches = SharedBatches(model, 4)
+    batches = SharedBatches(ModelThread(), model, 4)
 
     def interrupt():
         until(lambda: model.batches)

@@ -24,6 +24,7 @@ from aesr1.errors import AesError
 from aesr1.images.load import open_image
 from aesr1.model.generate import generate
 from aesr1.model.load import load
+from aesr1.model.model_thread import model_thread
 from aesr1.server import batching as module
 from aesr1.server.batching import Batcher
 from aesr1.server.chat_request import ReplyRequest
@@ -274,7 +275,7 @@ def picture():
 
 @contextmanager
 def batcher(tiny, **settings):
-    batcher = Batcher(tiny, ServeConfig(**settings))
+    batcher = Batcher(tiny, ServeConfig(**settings), model_thread())
     try:
         yield batcher
     finally:

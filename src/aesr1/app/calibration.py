@@ -109,6 +109,8 @@ def features_of(paths: Sequence[str]) -> NDArray[np.float64]:
     import numpy as np
 
     from aesr1.model.image_classes import load_classifier
+    from aesr1.model.model_thread import model_thread
 
-    classifier = load_classifier()
-    return np.concatenate([classifier.mean_features([open_image(path, max_pixels=MAX_PIXELS)]) for path in paths])
+    thread = model_thread("cpu")
+    means = thread.run(load_classifier).mean_features
+    return np.concatenate([thread.run(means, [open_image(path, max_pixels=MAX_PIXELS)]) for path in paths])

@@ -40,7 +40,8 @@ RETRIES_OF_MANY = 2
 class Scorer:
     """A loaded model that turns pictures into predictions. The same picture always gets the same score.
 
-    Threads may share it: pictures that they bring at the same time are scored in one batch.
+    Threads may share it: pictures that they bring at the same time are scored in one batch. One thread of its own loads
+    and runs the model, so a call is as fast from any thread.
 
     from aesr1 import Scorer
     prediction, = Scorer("ssssmark/Aes-R1").score(["photo.jpg"])
@@ -65,11 +66,14 @@ class Scorer:
         from aesr1.app.shared_batches import SharedBatches
         from aesr1.model.image_classes import load_classifier
         from aesr1.model.load import DEFAULT, checkpoint_folder, load
+        from aesr1.model.model_thread import model_thread
         from aesr1.model.predict import PredictSettings, origin_of, score_batch
 
-        self.vlm = load(model or DEFAULT, max_pixels=max_pixels or MAX_PIXELS, device=device, for_scoring=True)
+        thread, pixels = model_thread(device), max_pixels or MAX_PIXELS
+        self.vlm = thread.run(load, model or DEFAULT, max_pixels=pixels, device=device, for_scoring=True)
         self.settings = settings or PredictSettings()
         self._run = SharedBatches(
+            thread,
             lambda pictures: score_batch(self.vlm, pictures, self.settings),
             self.settings.batch_size,
             joined=not self.settings.samples,  # samples depend on the other pictures of a batch
@@ -80,7 +84,7 @@ class Scorer:
             self.calibration.require(self.origin)
             self.origin = self.calibration.origin(self.origin)
             if self.calibration.weights:
-                load_classifier()  # now, because transformers cannot load in several threads at once
+                model_thread("cpu").run(load_classifier)  # now: transformers cannot load in several threads at once
         if reference is not None:
             self.reference = reference_of_rows(reference, self.origin)
         elif not self.settings.samples and not self.calibration and (folder := checkpoint_folder(model or DEFAULT)):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from itertools import islice
 from typing import TYPE_CHECKING
+
+from aesr1.model.model_thread import ModelThread, settle
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -17,101 +21,87 @@ if TYPE_CHECKING:
 PATIENCE = 0.1
 """How long a batch waits for the threads that the one before has served, as a share of that one's time."""
 
-
-@dataclass(eq=False)
-class _Asked:
-    """The pictures of one thread, and what came of them."""
-
-    pictures: Sequence[Image.Image]
-    rows: Sequence[Prediction] | None = None
-    error: Exception | None = None
-
-    @property
-    def answered(self) -> bool:
-        return self.rows is not None or self.error is not None
+Asked = tuple["Sequence[Image.Image]", "Future[Sequence[Prediction]]"]
+"""The pictures of one call, and the rows to come."""
 
 
 class SharedBatches:
-    """A function of a batch that any number of threads may call, and that runs in one of them at a time.
+    """A function of a batch that any number of threads may call, and that runs in the model's thread.
 
-    There is no thread of its own. A thread that comes alone begins at once. Those that come meanwhile wait; then one of
-    them runs the pictures of all, up to `size`, in the order in which they came, and hands out the rows. A thread with
-    more pictures than a batch holds asks again for each batch, so it and the others take turns.
+    What comes alone begins at once. Calls that come meanwhile wait; then the pictures of all, up to `size`, are one
+    batch, in the order in which they came. A thread with more pictures than a batch holds asks again for each batch, so
+    it and the others take turns.
     """
 
     def __init__(
-        self, score: Callable[[Sequence[Image.Image]], Sequence[Prediction]], size: int, *, joined: bool = True
+        self,
+        thread: ModelThread,
+        score: Callable[[Sequence[Image.Image]], Sequence[Prediction]],
+        size: int,
+        *,
+        joined: bool = True,
     ) -> None:
         """`score`: one row for each picture. `joined` False: threads only take turns."""
-        self._score, self._size, self._joined = score, size, joined
+        self._thread, self._score, self._size, self._joined = thread, score, size, joined
         self._changed = threading.Condition()
-        self._waiting: list[_Asked] = []
-        self._running = False
+        self._waiting: deque[Asked] = deque()
         self._expected, self._patience_ends = 0, 0.0  # pictures of the next batch, and how long it waits for them
 
     def __call__(self, pictures: Sequence[Image.Image]) -> Sequence[Prediction]:
-        """The rows of these pictures. An error of `score` reaches every thread whose pictures were in the batch."""
-        asked = _Asked(pictures)
+        """The rows of these pictures. A call whose pictures raise an error gets it, and no other call does."""
+        if self._thread.is_direct:
+            return self._score(pictures)
+        rows: Future[Sequence[Prediction]] = Future()
         with self._changed:
-            self._waiting.append(asked)
-            self._changed.notify_all()
+            self._waiting.append((pictures, rows))
+            self._changed.notify()
+        self._thread.submit(self._run)
         try:
-            while self._is_next(asked):
-                self._run()
+            return rows.result()
         finally:
-            with self._changed:
-                if asked in self._waiting:  # Ctrl-C came first
-                    self._waiting.remove(asked)
-        if asked.error:
-            raise asked.error
-        assert asked.rows is not None
-        return asked.rows
-
-    def _is_next(self, asked: _Asked) -> bool:
-        """Wait until nothing runs: this thread runs the next batch. False once it has its answer."""
-        with self._changed:
-            self._changed.wait_for(lambda: asked.answered or not self._running)
-            if asked.answered:
-                return False
-            self._running = True
-            return True
+            rows.cancel()  # Ctrl-C came first, else this does nothing
 
     def _run(self) -> None:
-        batch: list[_Asked] = []
-        started = time.monotonic()
-        try:
-            with self._changed:
-                self._wait_for_the_served()
-                batch = self._first_waiting()
-            started = time.monotonic()
-            rows = self._score([picture for asked in batch for picture in asked.pictures])
-            for asked in batch:
-                asked.rows, rows = rows[: len(asked.pictures)], rows[len(asked.pictures) :]
-        except Exception as error:  # whatever it is, the threads that wait must hear of it
-            for asked in batch:
-                asked.error = error
-        finally:
-            with self._changed:
-                self._waiting[:0] = [asked for asked in batch if not asked.answered]  # after Ctrl-C others run them
-                came = [asked for asked in batch if asked.answered] + self._waiting
-                self._expected = sum(len(asked.pictures) for asked in came) if len(came) > 1 else 0
-                ended = time.monotonic()
-                self._patience_ends = ended + PATIENCE * (ended - started)
-                self._running = False
-                self._changed.notify_all()
+        """Score the next batch. It is submitted once for each call: where all have been joined, none may wait."""
+        with self._changed:
+            if not self._waiting:
+                return
+            self._wait_for_the_served()
+            batch = self._first_waiting()
+        if batch:
+            settle(batch, self._rows)
 
     def _wait_for_the_served(self) -> None:
         """Threads that were just served mostly come again: without a moment's patience they would miss every batch."""
         expected = min(self._size, self._expected) if self._joined else 0
         self._changed.wait_for(
-            lambda: sum(len(asked.pictures) for asked in self._waiting) >= expected,
+            lambda: _pictures(self._waiting) >= expected,
             self._patience_ends - time.monotonic(),
         )
 
-    def _first_waiting(self) -> list[_Asked]:
-        batch = [self._waiting.pop(0)]
-        pictures = len(batch[0].pictures)
-        while self._joined and self._waiting and pictures + len(self._waiting[0].pictures) <= self._size:
-            batch.append(self._waiting.pop(0))
-            pictures += len(batch[-1].pictures)
+    def _first_waiting(self) -> list[Asked]:
+        batch: list[Asked] = []
+        while self._waiting and (not batch or self._fits(batch, self._waiting[0])):
+            asked = self._waiting.popleft()
+            if asked[1].set_running_or_notify_cancel():
+                batch.append(asked)
         return batch
+
+    def _fits(self, batch: Sequence[Asked], asked: Asked) -> bool:
+        return self._joined and _pictures([*batch, asked]) <= self._size
+
+    def _rows(self, batch: Sequence[Asked]) -> list[Sequence[Prediction]]:
+        started = time.monotonic()
+        try:
+            rows = iter(self._score([picture for pictures, _ in batch for picture in pictures]))
+        finally:  # before the callers hear of it and come again
+            ended = time.monotonic()
+            with self._changed:
+                came = [*batch, *self._waiting]
+                self._expected = _pictures(came) if len(came) > 1 else 0
+                self._patience_ends = ended + PATIENCE * (ended - started)
+        return [list(islice(rows, len(pictures))) for pictures, _ in batch]
+
+
+def _pictures(asked: Sequence[Asked]) -> int:
+    return sum(len(pictures) for pictures, _ in asked)

@@ -31,6 +31,7 @@ from aesr1.app.reference_scores import reference_of_model
 from aesr1.contract import VERSION
 from aesr1.errors import AesError
 from aesr1.model.load import DEFAULT, checkpoint_folder, load
+from aesr1.model.model_thread import model_thread
 from aesr1.model.predict import origin_of
 from aesr1.server import score_request, sidecar_zip
 from aesr1.server.batching import Batcher, BatchFuture
@@ -349,22 +350,21 @@ def create_app(config: ServeConfig) -> FastAPI:
     """The application with its loaded model. AesError where the model is missing."""
     openers = worker_pool(OPENERS, copies=False)
     name = config.model or DEFAULT
-    model_thread = ThreadPoolExecutor(1, "aesr1-model")
-    loading = partial(load, name, max_pixels=config.max_pixels, device=config.device, for_scoring=True)
-    vlm = model_thread.submit(loading).result()
+    thread = model_thread(config.device)
+    vlm = thread.run(load, name, max_pixels=config.max_pixels, device=config.device, for_scoring=True)
     folder = checkpoint_folder(name)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = app.state
-        state.batcher = Batcher(vlm, config, thread=model_thread, on_batch=state.measurements.batches.observe)
+        state.batcher = Batcher(vlm, config, thread, on_batch=state.measurements.batches.observe)
         state.decoders = ThreadPoolExecutor(DECODERS, "aesr1-decode")
         state.fetchers = ThreadPoolExecutor(DECODERS, "aesr1-fetch")
         state.zippers = ThreadPoolExecutor(1, "aesr1-zip")
         state.uploads, state.opening = asyncio.Semaphore(UPLOADS), asyncio.Semaphore(2 * OPENERS)
         yield
         closings: list[Callable[[], object]] = [state.batcher.close]
-        pools = (state.openers, state.decoders, state.fetchers, state.zippers, model_thread)
+        pools = (state.openers, state.decoders, state.fetchers, state.zippers)
         closings += [partial(pool.shutdown, cancel_futures=True) for pool in pools]
         state.ended = await asyncio.to_thread(_call_all, closings, CLOSING_SECONDS)
 

@@ -1,4 +1,4 @@
-"""The thread of the server's model: requests of one kind that wait at the same time form one batch."""
+"""The queue of the server's model: requests of one kind that wait at the same time form one batch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from aesr1.errors import AesError
+from aesr1.model.model_thread import ModelThread, settle
 from aesr1.records import Prediction
 from aesr1.server.chat_request import GeneratedReply, ReplyRequest
 from aesr1.server.score_request import ScoreRequest, score_settings
@@ -141,27 +142,22 @@ def _kind(job: Job) -> object:
 
 
 class Batcher:
-    """The model's thread and its queue. Requests of one kind that wait at the same time form one batch."""
+    """The queue of a model that runs in its thread. Requests of one kind that wait at the same time form one batch."""
 
     def __init__(
         self,
         vlm: Vlm,
         config: ServeConfig,
+        thread: ModelThread,
         *,
-        thread: Executor | None = None,
         on_batch: Callable[[int], object] = lambda _: None,
     ) -> None:
-        """`thread`: the one that loaded the model. `on_batch` hears the size of each batch.
-
-        Each thread that computes with torch has its own OpenMP threads. Where there are more than cores, they wait for
-        each other asleep and not awake, and the model is half as fast: so one thread loads it and runs it.
-        """
-        self._vlm, self._config, self._on_batch = vlm, config, on_batch
+        """`thread`: the one that loaded the model. `on_batch` hears the size of each batch."""
+        self._vlm, self._config, self._thread, self._on_batch = vlm, config, thread, on_batch
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._seconds_each: dict[object, float] = {}  # of the model for a request of each kind, in its last batch
-        self._ended = (thread or ThreadPoolExecutor(1, "aesr1-model")).submit(self._run)
 
     @property
     def waiting(self) -> int:
@@ -200,33 +196,34 @@ class Batcher:
             self.require_room(len(jobs))
             self._waiting.extend(jobs)
             self._changed.notify()
+        for _ in jobs:
+            self._thread.submit(self._run)
         return [future for _, future in jobs]
 
     def close(self) -> None:
-        """End the thread after the current token or batch; waiting requests are refused."""
+        """Refuse the requests that wait, and wait for the end of the current token or batch."""
         with self._changed:
             self._closing.set()
             self._changed.notify()
-        self._ended.result()
+            refused, self._waiting = self._waiting, deque()
+        for _, future in refused:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(stopping_refusal())
+        self._thread.run(lambda: None)
 
     def _run(self) -> None:
-        while batch := self._gathered():
-            jobs = [job for job in batch if job[1].set_running_or_notify_cancel()]
-            if jobs:
-                begun = time.monotonic()
-                self._settle(jobs)
-                self._seconds_each[_kind(jobs[0])] = (time.monotonic() - begun) / len(jobs)
-                self._on_batch(len(jobs))
-        with self._changed:
-            for _, future in self._waiting:
-                if future.set_running_or_notify_cancel():
-                    future.set_exception(stopping_refusal())
+        """Answer the next batch. It is submitted once for each request: where all have been joined, none may wait."""
+        jobs = [job for job in self._gathered() if job[1].set_running_or_notify_cancel()]
+        if jobs:
+            begun = time.monotonic()
+            settle(jobs, self._results)
+            self._seconds_each[_kind(jobs[0])] = (time.monotonic() - begun) / len(jobs)
+            self._on_batch(len(jobs))
 
     def _gathered(self) -> list[Job]:
-        """The oldest request, and those of its kind that come within a moment and fit; none once the server ends."""
+        """The oldest request, and those of its kind that come within a moment and fit; none where none waits."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing.is_set())
-            if self._closing.is_set():
+            if not self._waiting:
                 return []
             batch, deadline = [self._waiting.popleft()], time.monotonic() + self._config.gather
             while len(batch) < self._config.max_batch and not self._closing.is_set():
@@ -249,26 +246,10 @@ class Batcher:
     def _results(self, jobs: Sequence[Job]) -> Sequence[GeneratedReply | Prediction]:
         from aesr1.model.predict import predict
 
+        if self._closing.is_set():
+            raise stopping_refusal()
         requests, futures = zip(*jobs, strict=True)
         if isinstance(requests[0], ReplyRequest):
             return generate_batch(self._vlm, requests, self._closing.is_set, lambda place: futures[place].left)
         settings = score_settings(self._config, reasons=requests[0].reasons)
         return list(predict(self._vlm, [each.image for each in requests], settings))
-
-    def _settle(self, jobs: list[Job]) -> None:
-        """Set every future to its result or its error.
-
-        A batch that fails is tried in halves, so that one bad request fails alone.
-        """
-        try:
-            results = self._results(jobs)
-        except Exception as error:  # an error of one request must not end the thread
-            if len(jobs) == 1 or self._closing.is_set():
-                for _, future in jobs:
-                    future.set_exception(error)
-                return
-            self._settle(jobs[: len(jobs) // 2])
-            self._settle(jobs[len(jobs) // 2 :])
-            return
-        for (_, future), result in zip(jobs, results, strict=True):
-            future.set_result(result)
