@@ -198,6 +198,16 @@ def test_settings_that_sampling_does_not_support_are_left_to_generate(vlm, pictu
     assert found == pytest.approx(torch.tensor(expect_scores_after(vlm, reading, prefixes)), abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["qwen3-vl-moe"])
+def test_a_mixture_of_experts_that_was_trained_with_a_router_loss_scores_as_before(name, pictures, tmp_path):
+    vlm = load(str(BUILDERS[name](tmp_path)), device="cpu", max_pixels=PIXELS)
+    reading = prefill_pictures(vlm, pictures)
+    expected = expect_scores_after(vlm, reading, [reply_until_score("x")] * 3)
+    vlm.model.config.text_config.output_router_logits = True
+    assert expect_scores_after(vlm, reading, [reply_until_score("x")] * 3) == expected
+    assert generate_replies(vlm, prefill_pictures(vlm, pictures), max_new_tokens=4)
+
+
 def test_a_reply_holds_no_picture_tokens(vlm, pictures):
     config = GenerationConfig(do_sample=True, suppress_tokens=picture_tokens(vlm.model.config))
     assert set(sampling_settings(config, vlm.model).suppress_tokens) == set(picture_tokens(vlm.model.config))

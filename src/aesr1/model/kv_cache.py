@@ -141,6 +141,12 @@ class Prefill:
         return any(isinstance(layer, contiguous) for layer in self.cache.layers)
 
 
+def _no_router_loss(model: Any) -> dict[str, bool]:
+    """For a mixture of experts whose config asks for the loss of its routers, which cannot be of a part of the mask."""
+    has_routers = hasattr(getattr(model.config, "text_config", None), "output_router_logits")
+    return {"output_router_logits": False} if has_routers else {}
+
+
 def prefill(model: Any, inputs: Any) -> Prefill:
     """Read left-padded inputs with pictures into a cache."""
     mask = inputs["attention_mask"]
@@ -149,7 +155,8 @@ def prefill(model: Any, inputs: Any) -> Prefill:
     mrope = hasattr(getattr(model, "model", None), "rope_deltas")
     # most families count positions after the padding; Qwen-VL computes its own from mask and pictures
     positions = {} if mrope else {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
-    outputs = model(**inputs, **positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    options = {**positions, **_no_router_loss(model)}
+    outputs = model(**inputs, **options, past_key_values=cache, use_cache=True, logits_to_keep=1)
     rope_deltas = model.model.rope_deltas if mrope else None
     return Prefill(cache, outputs.logits[:, -1], inputs["input_ids"], mask, rope_deltas)
 
@@ -177,6 +184,7 @@ def extend(
         past_key_values=before.cache,
         use_cache=True,
         logits_to_keep=keep,
+        **_no_router_loss(model),
     ).logits
     all_tokens = torch.cat([before.tokens, tokens], dim=1)
     return Extended(replace(before, logits=logits[:, -1], tokens=all_tokens, mask=full_mask), logits)
