@@ -120,8 +120,8 @@ def prompt_inputs(processor: Any, *, max_pixels: int, shape: float = 1.0) -> Any
 def count_patches(config: Any, inputs: Any) -> Patches:
     """The patches of the one picture in `inputs`."""
     patch, pixels = config.vision_config.patch_size, inputs["pixel_values"]
-    if "image_grid_thw" in inputs:
-        return Patches(len(pixels), len(pixels))
+    if "image_grid_thw" in inputs or "image_position_ids" in inputs:  # a row for each patch
+        return Patches(pixels.shape[-2], pixels.shape[-2])
     height, width = (patch, patch) if isinstance(patch, int) else patch
     view = (pixels.shape[-2] // height) * (pixels.shape[-1] // width)
     return Patches(view * pixels.shape[:-3].numel(), view)
@@ -141,7 +141,7 @@ def summarize_model(settings: ModelSettings, training: TrainingArguments, launch
         trained = count_lora_parameters(empty, lora_rank)
         total += trained
     text = config.get_text_config()
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    keys, queries = _attention_widths(text)
     largest = max(sum(p.numel() for p in layer.parameters()) for layer in _layers(empty))
     shape = ModelShape(
         parameters=total,
@@ -150,23 +150,39 @@ def summarize_model(settings: ModelSettings, training: TrainingArguments, launch
         hidden=text.hidden_size,
         intermediate=text.intermediate_size,
         layers=text.num_hidden_layers,
-        cache_width=(getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * width,
+        cache_width=keys,
         largest_layer=largest,
     )
     inputs = prompt_inputs(processor, max_pixels=max_pixels)
     question = _count_tokens(config, inputs)
     kind = type(empty).__name__ + (f" (bundled shape of {settings.model})" if is_bundled(settings.model) else "")
     compute = PassShape(
-        language=_weights(empty, lora_targets(empty)),
+        language=_weights(empty, lora_targets(empty)) + _expert_weights(empty, text),
         adapter=trained if lora_rank else 0,
         head=empty.get_output_embeddings().weight.numel(),
         layers=text.num_hidden_layers,
-        attention=text.num_attention_heads * width,
+        attention=queries,
         picture=vision_flops(empty, inputs, tokens=question.picture),
         trains_language=not lora_rank,
         trains_vision=not (lora_rank or settings.freeze_vision),
     )
     return ModelSummary(kind, shape, compute, trained if lora_rank else total, question)
+
+
+def _attention_widths(text: Any) -> tuple[int, int]:
+    """Numbers in the keys (or values) and in the queries of one token in a layer: the mean where layers differ."""
+    layers = getattr(text, "per_layer_config", None) or [text]  # Gemma 4's layers differ
+    widths = [getattr(each, "head_dim", None) or each.hidden_size // each.num_attention_heads for each in layers]
+    heads = [(getattr(each, "num_key_value_heads", None), each.num_attention_heads) for each in layers]
+    keys = sum(width * (pair[0] or pair[1]) for width, pair in zip(widths, heads, strict=True))
+    queries = sum(width * pair[1] for width, pair in zip(widths, heads, strict=True))
+    return keys // len(layers), queries // len(layers)
+
+
+def _expert_weights(model: Any, text: Any) -> int:
+    """Weights of a mixture's experts that one token uses. They are no linear layers: (experts, rows, columns)."""
+    experts = [weights for name, weights in model.named_parameters() if ".experts." in name and weights.ndim == 3]
+    return sum(weights[0].numel() * text.num_experts_per_tok for weights in experts)
 
 
 def vision_flops(model: Any, inputs: Any, *, tokens: int) -> float:
