@@ -92,7 +92,7 @@ def test_what_comes_meanwhile_is_one_batch_in_the_order_in_which_it_came(pool, m
 
 def test_threads_that_come_again_and_again_meet_in_every_batch(pool, model, monkeypatch):
     monkeypatch.setattr(shared_batches, "PATIENCE", 50.0)
-    batches = SharedBatches(ModelThread(), model, 4)
+    batches = SharedBatches(ModelThread(), lambda pictures: time.sleep(0.02) or model(pictures), 4)
 
     def five(width):
         return [replies_of(batches(pictures_of(width))) for _ in range(5)]

@@ -116,3 +116,19 @@ if child:
     out, errors = process.communicate(timeout=60)
     first, second = out.split()
     assert (process.returncode, errors, first) == (0, "", second)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
+def test_callers_in_other_threads_cost_no_openmp_threads(program):
+    process = program("""
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+torch.set_num_threads(3)
+scorer.score([sys.argv[2]])
+before, together = len(os.listdir("/proc/self/task")), Barrier(4)
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(lambda _: (together.wait(), scorer.score([sys.argv[2]])), range(4)))
+    print(before >= 4, len(os.listdir("/proc/self/task")) - before)
+""")
+    assert process.communicate(timeout=60) == ("True 4\n", "")
