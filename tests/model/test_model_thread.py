@@ -85,7 +85,7 @@ def test_a_process_with_a_scorer_ends(program, code):
     process = program(code + "\nprint(time.time())")
     out, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
-    assert time.time() - float(out) < 2
+    assert time.time() - float(out) < 10  # it would last for ever
 
 
 def test_ctrl_c_ends_the_wait_and_the_process_at_once(program):
@@ -95,7 +95,7 @@ def test_ctrl_c_ends_the_wait_and_the_process_at_once(program):
     process.send_signal(signal.SIGINT)
     asked = time.monotonic()
     _, errors = process.communicate(timeout=60)
-    assert time.monotonic() - asked < 2
+    assert time.monotonic() - asked < 10
     assert process.returncode == -signal.SIGINT and errors.endswith("KeyboardInterrupt\n")
 
 

@@ -227,7 +227,7 @@ def test_a_finished_run_is_not_overwritten(uninterrupted, fluent_model, scene_fo
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--per_device_train_batch_size", "4"], "only 1 image"),
+        (["--per_device_train_batch_size", "4"], "only one image"),
         (["--comparison_scope", "galaxy"], "comparison_scope is"),
         (["--reward_weights", "1", "1"], "2 reward_weights for 3"),
         (["--rewards", "beauty"], "unknown reward"),
@@ -244,7 +244,7 @@ def test_a_finished_run_is_not_overwritten(uninterrupted, fluent_model, scene_fo
         (["--lora_rank", "-1"], "lora_rank is"),
         (["--images_per_comparison", "3"], "3 images × 4 replies cannot be divided by a micro-batch of 8"),
         (["--images_per_comparison", "4", "--steps_per_generation", "1"], "means steps_per_generation 2"),
-        (["--images_per_comparison", "1", "--per_device_train_batch_size", "4"], "only 1 image"),
+        (["--images_per_comparison", "1", "--per_device_train_batch_size", "4"], "only one image"),
         (["--rewards", "absolute", "--soft_preferences", "true"], "it only changes the relative reward"),
         (["--rewards", "relative", "--sigma_end", "0.05"], "it only changes the absolute reward"),
         (["--per_device_train_batch_size", "6", "--steps_per_generation", "2", "--num_generations", "5"], "settings"),
