@@ -80,7 +80,14 @@ def test_modes_of_the_caller_do_not_change_what_is_computed():
         assert thread.run(lambda: (torch.ones(2, 2) @ torch.ones(2, 2)).dtype) == torch.float32
 
 
-@pytest.mark.parametrize("code", ["", "scorer.score([sys.argv[2]])", "model_thread('cpu').submit(busy)"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("", marks=pytest.mark.slow),
+        "scorer.score([sys.argv[2]])",
+        pytest.param("model_thread('cpu').submit(busy)", marks=pytest.mark.slow),
+    ],
+)
 def test_a_process_with_a_scorer_ends(program, code):
     process = program(code + "\nprint(time.time())")
     out, errors = process.communicate(timeout=60)
@@ -99,11 +106,13 @@ def test_ctrl_c_ends_the_wait_and_the_process_at_once(program):
     assert process.returncode == -signal.SIGINT and errors.endswith("KeyboardInterrupt\n")
 
 
+@pytest.mark.slow
 def test_a_scorer_works_while_python_ends(program):
     process = program("import atexit; atexit.register(lambda: print(scorer.score([sys.argv[2]])[0].error))\n")
     assert process.communicate(timeout=60) == ("None\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_scorer_works_in_a_forked_process(program):
     process = program("""
