@@ -63,7 +63,7 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
             trl.repeat_count,
             trl.shuffle,
             trl.seed,
-            domains=self._domains(),
+            domains=self._domains() if self.dataset_block else (),
             block=self.dataset_block,
         )
 
