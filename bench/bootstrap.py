@@ -13,7 +13,8 @@ import time
 
 import numpy as np
 
-from aesr1.metrics import METRICS, bootstrap, bootstrap_all
+from aesr1.intervals import bootstrap, bootstrap_all
+from aesr1.metrics import METRICS
 
 
 def main() -> None:

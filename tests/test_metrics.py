@@ -10,27 +10,29 @@ from scipy import stats
 
 from aesr1 import metrics
 from aesr1.errors import AesError
+from aesr1.intervals import (
+    Interval,
+    bootstrap,
+    bootstrap_all,
+    mean_bootstrap,
+    paired_bootstrap,
+    rater_ceiling,
+    seeds_bootstrap,
+    wilson,
+)
 from aesr1.metrics import (
     METRICS,
     PAIRS_BY_DIFFICULTY,
-    Interval,
     Metric,
-    bootstrap,
-    bootstrap_all,
     calibration_error,
     krcc,
     logistic_fit,
     mae,
-    mean_bootstrap,
     pair_accuracy,
-    paired_bootstrap,
     plcc,
     plcc_logistic,
-    rater_ceiling,
     rmse,
-    seeds_bootstrap,
     srcc,
-    wilson,
 )
 
 ALL: tuple[Metric, ...] = METRICS

@@ -1,21 +1,18 @@
-"""Agreement of scores with people: one table of metrics, intervals, the rater ceiling. Pure functions."""
+"""Agreement of scores with people: one table of metrics, each over many draws of the images. Pure functions."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import least_squares
 from scipy.sparse import csr_array
 from scipy.special import expit
-from scipy.stats import binomtest, kendalltau, rankdata
+from scipy.stats import kendalltau, rankdata
 
 from aesr1.errors import AesError
 
@@ -28,29 +25,7 @@ MOST_PAIRED, REFERENCES = 5_000, 1_000
 """Up to so many images all pairs are counted, and all ranks taken, in every draw. Beyond, a draw counts each image's
 own agreement with so many others, and ranks change to first order, which changes an interval by 1 or 2 %; the value
 itself is exact."""
-THREADS = min(8, os.cpu_count() or 1)
-_CHUNK, _BLOCK = 8_000_000, 512  # limit memory: numbers in a chunk of draws, columns in a block of pairs
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value and its interval, 95 % by default."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether 0 lies outside the interval: a difference is then larger than chance explains."""
-        return self.low > 0 or self.high < 0
-
-
-class RaterCeiling(NamedTuple):
-    """Agreement of the mean scores with those of a second panel with as many raters."""
-
-    plcc: Interval
-    srcc: Interval
+_BLOCK = 512  # columns in a block of pairs: limits memory
 
 
 @dataclass(frozen=True)
@@ -83,163 +58,13 @@ class Metric:
         AesError on unequal lengths, fewer than 2 images, NaN or infinity, and, if `ordered`, human scores that are
         all the same.
         """
-        first, people = _columns(predicted, human, ordered=self.ordered)
+        first, people = checked_columns(predicted, human, ordered=self.ordered)
         first = self.mapped(first, people) if self.mapped else first
         return float(self.rows(_once(len(people)), first, people, **options)[0])
 
 
-def bootstrap(
-    metric: Metric, predicted: Scores, human: Scores, *, draws: int = 2000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """A metric of two (n,) with its percentile interval; the images are resampled with replacement.
-
-    Draws whose human scores are all the same have no correlation and are left out. The intervals are those of
-    `scipy.stats.bootstrap`, which is 3 to 10 times slower for ranks and gives NaN if one draw has no value; those of
-    metrics of ranks and pairs are approximate beyond MOST_PAIRED images.
-    """
-    return mean_bootstrap(metric, [(predicted, human)], draws=draws, seed=seed, level=level)
-
-
-def paired_bootstrap(
-    metric: Metric,
-    first: Scores,
-    second: Scores,
-    human: Scores,
-    *,
-    draws: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """The difference second − first of a metric, (n,) each; both use the same resampled images. See `bootstrap`."""
-    return mean_bootstrap(metric, [(first, second, human)], draws=draws, seed=seed, level=level)
-
-
-def mean_bootstrap(
-    metric: Metric, sets: Sequence[Sequence[Scores]], *, draws: int = 2000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """The mean of a metric over data sets, each counted once whatever its size, with its interval. See `bootstrap`.
-
-    Each set is (predicted, human), or (first, second, human) for the mean of the differences second − first. Images
-    are resampled within their set; the sets are taken as given.
-    """
-    return bootstrap_all([metric], sets, draws=draws, seed=seed, level=level)[metric.name]
-
-
-def bootstrap_all(
-    metrics: Sequence[Metric],
-    sets: Sequence[Sequence[Scores]],
-    *,
-    draws: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, Interval]:
-    """`mean_bootstrap` of several metrics by name, all over the same draws: with many images drawing takes longest."""
-    values: list[Column] = []  # of each set: (metrics,)
-    drawn: list[list[Column]] = []  # of each set and metric: (draws,)
-    for number, (*columns, human) in enumerate(sets):
-        models = [_columns(column, human)[0] for column in columns]
-        _, people = _columns(columns[0], human)
-        results = _resampled(metrics, models, people, draws, [seed, number] if number else seed)
-        of_model = [[metric(model, people) for metric in metrics] for model in models]
-        values.append(np.array(of_model[-1]) - (np.array(of_model[0]) if len(models) > 1 else 0.0))
-        drawn.append(list(results[-1] - results[0] if len(models) > 1 else results[0]))
-    means = np.mean(values, axis=0)
-    return {
-        metric.name: _interval(float(means[index]), np.mean([each[index] for each in drawn], axis=0), level)
-        for index, metric in enumerate(metrics)
-    }
-
-
-def seeds_bootstrap(
-    metrics: Sequence[Metric],
-    runs: Sequence[Scores],
-    human: Scores,
-    *,
-    before: Sequence[Scores] = (),
-    draws: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, Interval]:
-    """The mean of each metric over runs with different seeds, by name; with `before`, minus the mean over those.
-
-    runs: S predictions (n,) of the same images, before: S′ of them. Each draw takes the same images for all runs, so
-    that the interval is of the mean over these runs and says nothing of other seeds. See `bootstrap`.
-    """
-    models = [_columns(column, human)[0] for column in (*runs, *before)]
-    people = _columns(runs[0], human)[1]
-    weights = np.array([1 / len(runs) for _ in runs] + [-1 / len(before) for _ in before])
-    values = weights @ np.array([[metric(model, people) for metric in metrics] for model in models])
-    drawn = np.tensordot(weights, _resampled(metrics, models, people, draws, seed), axes=1)
-    return {metric.name: _interval(values[i], drawn[i], level) for i, metric in enumerate(metrics)}
-
-
-def share_bootstrap(parts: Scores, whole: Scores, *, draws: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
-    """Σ parts / Σ whole of two (n,), with its percentile interval; the n are resampled. AesError where Σ whole is 0."""
-    part, of = (np.asarray(column, dtype=np.float64) for column in (parts, whole))
-    if not of.sum() > 0:
-        raise AesError("there is nothing to have a share of", fix="give at least one row that counts")
-    times = np.random.default_rng(seed).multinomial(len(of), np.full(len(of), 1 / len(of)), size=draws)
-    sums = times @ of
-    return _interval(float(part.sum() / of.sum()), (times @ part)[sums > 0] / sums[sums > 0], level)
-
-
-def wilson(successes: int, total: int, *, level: float = 0.95) -> Interval:
-    """A share with Wilson's score interval. AesError on total 0."""
-    if not 0 <= successes <= total or total == 0:
-        raise AesError(f"{successes} of {total} is not a share", fix="count at least one row")
-    interval = binomtest(successes, total).proportion_ci(level, method="wilson")
-    return Interval(successes / total, float(interval.low), float(interval.high))
-
-
-def rater_ceiling(
-    votes: Sequence[ArrayLike], marks: ArrayLike, *, draws: int = 200, seed: int = 0, level: float = 0.95
-) -> RaterCeiling:
-    """How well people agree with each other on these ratings: a reference for the agreement of a model.
-
-    votes: for n images the number of raters (m,) who chose each of the marks (m,). Each draw splits the votes of each
-    image into two random halves and correlates their means; 2r / (1 + r) (Spearman-Brown) converts this to the full
-    number of raters, with r < 0 set to 0. The value uses the mean r over draws; the draws of the interval also
-    resample the images. A model that predicts the mean opinion of all people would reach the square root of PLCC's
-    value. AesError on fewer than 2 images, fewer than 2 votes for an image, or counts that do not fit the marks.
-    """
-    counts, points = _vote_counts(votes, marks)
-    rng, sizes = np.random.default_rng(seed), counts.sum(axis=1) // 2
-    split = rng.multivariate_hypergeometric
-    halves = np.stack([split(row, size, size=draws) for row, size in zip(counts, sizes, strict=True)], axis=1)
-    first, second = halves @ points / sizes, (counts - halves) @ points / (counts.sum(axis=1) - sizes)
-    chosen = rng.integers(len(counts), size=first.shape)
-    again = np.take_along_axis(first, chosen, axis=1), np.take_along_axis(second, chosen, axis=1)
-
-    def ceiling(correlate: Callable[[Grid, Grid], Column]) -> Interval:
-        value = _spearman_brown(np.nan_to_num(correlate(first, second)).mean(keepdims=True))[0]
-        return _interval(value, _spearman_brown(np.nan_to_num(correlate(*again))), level)
-
-    return RaterCeiling(
-        plcc=ceiling(_pearson), srcc=ceiling(lambda one, two: _pearson(rankdata(one, axis=1), rankdata(two, axis=1)))
-    )
-
-
-def _vote_counts(votes: Sequence[ArrayLike], marks: ArrayLike) -> tuple[NDArray[np.int64], Column]:
-    points = np.asarray(marks, dtype=np.float64)
-    counts = [np.asarray(row, dtype=np.int64) for row in votes]
-    if len(counts) < 2:
-        raise AesError(f"a rater ceiling needs 2 images with votes, got {len(counts)}", fix="give more images' votes")
-    for number, row in enumerate(counts):
-        if row.shape != points.shape or row.min() < 0 or row.sum() < 2:
-            raise AesError(
-                f"the votes of row {number} are {row.tolist()}: not two or more votes over {points.size} marks",
-                fix="leave out images with fewer than 2 raters, and give one count for each mark",
-            )
-    return np.stack(counts), points
-
-
-def _spearman_brown(correlation: Column) -> Column:
-    half: Column = np.maximum(correlation, 0.0)
-    return 2 * half / (1 + half)
-
-
-def _columns(predicted: Scores, human: Scores, *, ordered: bool = False) -> tuple[Column, Column]:
-    """Both as checked (n,) arrays; with `ordered`, the human scores must differ."""
+def checked_columns(predicted: Scores, human: Scores, *, ordered: bool = False) -> tuple[Column, Column]:
+    """Both as checked (n,) arrays. AesError as `Metric`."""
     first, people = np.asarray(predicted, dtype=np.float64), np.asarray(human, dtype=np.float64)
     if first.ndim != 1 or first.shape != people.shape:
         raise AesError(
@@ -262,45 +87,7 @@ def _columns(predicted: Scores, human: Scores, *, ordered: bool = False) -> tupl
     return first, people
 
 
-def _resampled(
-    metrics: Sequence[Metric], models: Sequence[Column], human: Column, draws: int, seed: int | list[int]
-) -> NDArray[np.float64]:
-    """(models, metrics, draws) values over resampled images, NaN if all human scores of a draw are the same.
-
-    The same seed and n give the same draws.
-    """
-    if draws < 1:
-        raise AesError(f"no interval from {draws} draws", fix="use at least 1 draw (2,000 are usual)")
-    scores = [[metric.mapped(model, human) if metric.mapped else model for metric in metrics] for model in models]
-    rng, step = np.random.default_rng(seed), max(1, _CHUNK // len(human))
-    sizes = [min(step, draws - start) for start in range(0, draws, step)]
-
-    def rows(indices: Indices) -> NDArray[np.float64]:
-        draws = Draws(indices)
-        return np.array(
-            [[metric.rows(draws, each, human) for metric, each in zip(metrics, own, strict=True)] for own in scores]
-        )
-
-    values: list[NDArray[np.float64]] = []
-    with ThreadPoolExecutor(THREADS) as pool:
-        for start in range(0, len(sizes), THREADS):
-            chunks = [
-                rng.integers(len(human), size=(size, len(human)), dtype=np.int32)
-                for size in sizes[start : start + THREADS]
-            ]
-            values += pool.map(rows, chunks)
-    return np.concatenate(values, axis=-1)
-
-
-def _interval(value: float, values: Column, level: float) -> Interval:
-    kept = values[~np.isnan(values)]
-    if not kept.size:
-        raise AesError("in every draw the human scores are all the same", fix="use more draws or rate more images")
-    low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(value), float(low), float(high))
-
-
-def _pearson(predicted: Grid, human: Grid) -> Column:
+def pearson(predicted: Grid, human: Grid) -> Column:
     """Two (R, n) → (R,), row by row: 0 if the predictions are constant, NaN if the human scores are."""
     first = predicted - predicted.mean(axis=1, keepdims=True)
     people = human - human.mean(axis=1, keepdims=True)
@@ -319,14 +106,14 @@ def _plcc(draws: Draws, predicted: Column, human: Column) -> Column:
     flat = (variances <= 1e-9 * columns[:, 2:4].mean(axis=0)[:, None]).any(axis=0)  # perhaps by rounding alone
     values: Column = np.clip((xy - x * y) / np.sqrt(np.where(flat, 1.0, variances.prod(axis=0))), -1.0, 1.0)
     drawn = draws.indices[flat]
-    values[flat] = _pearson(predicted[drawn], human[drawn])
+    values[flat] = pearson(predicted[drawn], human[drawn])
     return values
 
 
 def _srcc(draws: Draws, predicted: Column, human: Column) -> Column:
     """Spearman's rank correlation; ties get their average rank. A constant predictor gets 0."""
     if len(human) <= MOST_PAIRED or not np.ptp(predicted) or not np.ptp(human):
-        return _pearson(_drawn_ranks(draws.indices, predicted), _drawn_ranks(draws.indices, human))
+        return pearson(_drawn_ranks(draws.indices, predicted), _drawn_ranks(draws.indices, human))
     own, whole = _own_covariances(predicted.tobytes(), human.tobytes())
     # Σ_i w_i R_i S_i, R and S the ranks under the counts w: near w = 1 its value plus Σ_m (w_m − 1) of its derivative
     both, first, second = (draws.counts @ own - own.sum(axis=0) + whole).T

@@ -15,7 +15,7 @@ from aesr1.experiment.page import plots, span, write_page
 from aesr1.experiment.plan import make_plan
 from aesr1.experiment.recipe import Cell, Experiment
 from aesr1.experiment.summary import summarize, to_markdown
-from aesr1.metrics import Interval
+from aesr1.intervals import Interval
 from aesr1.outputs import write_json
 from aesr1.records import Prediction, Rating, write_rows
 

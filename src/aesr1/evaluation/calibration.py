@@ -9,7 +9,8 @@ import numpy as np
 from scipy.stats import rankdata, t
 
 from aesr1.contract import LEVELS, level_of
-from aesr1.metrics import Column, Interval
+from aesr1.intervals import Interval
+from aesr1.metrics import Column
 
 BINS = 10
 

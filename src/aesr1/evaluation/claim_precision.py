@@ -10,7 +10,8 @@ import numpy as np
 from aesr1.evaluation.reasons import derangement
 from aesr1.facts.claims import Claim, claims_of
 from aesr1.facts.measured_facts import PictureFacts
-from aesr1.metrics import Column, Interval, share_bootstrap
+from aesr1.intervals import Interval, share_bootstrap
+from aesr1.metrics import Column
 
 SHUFFLES = 10
 ALL = "all claims"

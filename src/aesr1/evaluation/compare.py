@@ -12,9 +12,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from aesr1 import metrics
+from aesr1 import intervals
 from aesr1.errors import AesError
-from aesr1.metrics import METRICS, PAIR_GAPS, PAIRS_BY_DIFFICULTY, Column, Interval, Metric, RaterCeiling
+from aesr1.intervals import Interval, RaterCeiling
+from aesr1.metrics import METRICS, PAIR_GAPS, PAIRS_BY_DIFFICULTY, Column, Metric
 from aesr1.records import Prediction, Rating
 
 MOST_BY_DIFFICULTY = 2_000
@@ -106,7 +107,7 @@ def evaluate(
         n=len(every),
         n_scored=agreement.n,
         n_readable=readable,
-        parse_rate=metrics.wilson(readable, len(every)) if any(row.reply for row in every) else None,
+        parse_rate=intervals.wilson(readable, len(every)) if any(row.reply for row in every) else None,
         scored=agreement,
         imputed=agreement if agreement.n == len(every) else _agreement(filled, draws, seed),
         pairs=_by_difficulty(scored, draws, seed),
@@ -135,7 +136,7 @@ def compare(
     domains = tuple(by_domain(ratings))
     votes = [rating.votes for rating in ratings if rating.votes is not None and sum(rating.votes) > 1]
     one_scale = len(domains) == 1 and len(votes) > 1
-    ceiling = metrics.rater_ceiling(votes, np.arange(len(votes[0])), seed=seed) if one_scale else None
+    ceiling = intervals.rater_ceiling(votes, np.arange(len(votes[0])), seed=seed) if one_scale else None
     return Comparison(domains, evaluations, tuple(differences), ceiling, len(votes), draws, seed)
 
 
@@ -215,7 +216,7 @@ def _by_difficulty(sets: Mapping[str, Sequence[Column]], draws: int, seed: int) 
     for name, metric in PAIRS_BY_DIFFICULTY.items():
         low, high = PAIR_GAPS[name]
         some = all(((gap > low) & (gap <= high)).any() for gap in gaps)
-        values[name] = metrics.mean_bootstrap(metric, drawn, draws=draws, seed=seed) if some else None
+        values[name] = intervals.mean_bootstrap(metric, drawn, draws=draws, seed=seed) if some else None
     return Agreement(sum(len(human) for _, human in drawn), values)
 
 
@@ -236,5 +237,5 @@ def _agreement(sets: Mapping[str, Sequence[Column]], draws: int, seed: int) -> A
                 f"{where}all scores are {columns[0][0]:.3g}: they order nothing, which counts as a correlation of 0"
             )
     chosen = tuple(metric for metric in chosen if metric.compared or not gains)
-    values = metrics.bootstrap_all(chosen, list(sets.values()), draws=draws, seed=seed)
+    values = intervals.bootstrap_all(chosen, list(sets.values()), draws=draws, seed=seed)
     return Agreement(n, values, "; ".join(notes) or None)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aesr1 import metrics
+from aesr1 import intervals
 from aesr1.critique_text import DIMENSIONS, common_sentences, dimensions_of, find_leak, sentences, stance_of
 from aesr1.errors import AesError
 from aesr1.evaluation.claim_precision import ClaimPrecision, claim_precision
@@ -18,7 +18,8 @@ from aesr1.evaluation.reasons import distinct_ngrams, distinct_texts, text_follo
 from aesr1.facts.measured_facts import facts_in
 from aesr1.images.load import open_image
 from aesr1.images.measure import Measurements, as_vector, measure
-from aesr1.metrics import Column, Interval, mean_bootstrap, share_bootstrap, srcc
+from aesr1.intervals import Interval, mean_bootstrap, share_bootstrap
+from aesr1.metrics import Column, srcc
 from aesr1.records import Prediction, Rating
 
 MOST_PICTURES = 300
@@ -121,7 +122,7 @@ def describe(
             "text_follows_picture": _picture_fit(
                 [text for text, *_ in seen], [as_vector(measured) for _, measured, _ in seen], draws, seed
             ),
-            "leak_rate": metrics.wilson(leaks, len(texts)),
+            "leak_rate": intervals.wilson(leaks, len(texts)),
         },
         claims=claim_precision(
             [text for text, *_ in seen],

@@ -14,7 +14,7 @@ from aesr1.endpoint.endpoint_judge import ask_endpoints, endpoint_judge, is_addr
 from aesr1.endpoint.profile import CRITIQUE, PICTURE, Profile
 from aesr1.errors import AesError
 from aesr1.evaluation.judge import Judge, judged_rows, was_answered
-from aesr1.metrics import Interval, share_bootstrap
+from aesr1.intervals import Interval, share_bootstrap
 from aesr1.model.predict import PredictSettings
 from aesr1.records import Prediction
 

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from aesr1.critique_text import words
 from aesr1.errors import AesError
-from aesr1.metrics import Column, Grid, Interval, bootstrap, srcc
+from aesr1.intervals import Interval, bootstrap
+from aesr1.metrics import Column, Grid, srcc
 
 RIDGES = np.logspace(-1, 6, 15)
 MOST_WORDS = 2000

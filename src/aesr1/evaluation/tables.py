@@ -10,7 +10,8 @@ from aesr1.evaluation.compare import COMPARED, Agreement, Comparison
 from aesr1.evaluation.datasets import Study
 from aesr1.evaluation.describe import TITLES as REASON_TITLES
 from aesr1.evaluation.describe import Reasons
-from aesr1.metrics import METRICS, PAIR_GAPS, Interval, Metric
+from aesr1.intervals import Interval
+from aesr1.metrics import METRICS, PAIR_GAPS, Metric
 
 NAMES = tuple(metric.name for metric in METRICS)
 TITLES = {metric.name: metric.title for metric in METRICS}

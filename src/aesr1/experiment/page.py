@@ -10,7 +10,7 @@ from pathlib import Path
 from aesr1.experiment.plan import Plan
 from aesr1.experiment.summary import COMPARED, Section, Summary, small_print, tables
 from aesr1.html_page import render_page
-from aesr1.metrics import Interval
+from aesr1.intervals import Interval
 from aesr1.outputs import replaced_file
 
 GENERATOR = "aesr1 experiment"

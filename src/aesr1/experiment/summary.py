@@ -14,7 +14,8 @@ from aesr1.evaluation.run import read_evaluation
 from aesr1.evaluation.tables import Row, Table, Value, markdown, shown_value
 from aesr1.experiment.plan import Plan
 from aesr1.experiment.recipe import Experiment
-from aesr1.metrics import METRICS, Column, Interval, seeds_bootstrap
+from aesr1.intervals import Interval, seeds_bootstrap
+from aesr1.metrics import METRICS, Column
 
 COMPARED = tuple(metric for metric in METRICS if metric.compared)
 
