@@ -260,7 +260,7 @@ def test_sidecars_of_many_pictures_come_in_parts_and_pictures_of_one_name_stay_t
     driver, folder, tmp_path, monkeypatch
 ):
     pytest.importorskip("libxmp")
-    monkeypatch.setattr(rank_page, "SIDECARS_AT_A_TIME", 2)
+    monkeypatch.setattr(rank_page, "PICTURES_IN_A_ZIP", 2)
     for name in ("02.jpg", "02.webp"):
         Image.open(folder / "02.png").save(folder / name)
     (tmp_path / "downloads").mkdir()

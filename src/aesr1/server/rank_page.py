@@ -8,13 +8,14 @@ from aesr1 import __version__
 from aesr1.html_page import page_template
 from aesr1.images.formats import suffixes
 from aesr1.server.settings import ServeConfig
+from aesr1.server.sidecar_zip import MOST_ROWS
 
 TEMPLATE = Path(__file__).parent / "templates" / "rank.html.j2"
 FILES_AT_A_TIME = 8
 """In one request of the page: few enough that the first scores come soon."""
 
-SIDECARS_AT_A_TIME = 5_000
-"""In one zip file that the page asks for; half of the server's limit, as pictures of one name stay together."""
+PICTURES_IN_A_ZIP = MOST_ROWS // 2
+"""Pictures whose sidecars the page asks for at a time. Those of one name stay together, so a zip may hold more."""
 
 
 def rank_page(model: str, config: ServeConfig) -> str:
@@ -27,5 +28,5 @@ def rank_page(model: str, config: ServeConfig) -> str:
         suffixes=" ".join(sorted(suffixes())),
         files=min(FILES_AT_A_TIME, config.max_pictures, config.max_waiting),
         bytes=config.max_upload,
-        sidecars=SIDECARS_AT_A_TIME,
+        pictures_in_a_zip=PICTURES_IN_A_ZIP,
     )
