@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from aesr1.contract import PROMPT
+from aesr1.model import bundled_shapes
 from tiny_model import build_processor
 
 
@@ -35,13 +37,13 @@ class Text:
 
 @dataclass(frozen=True)
 class Vision:
-    """The tower, in its config's words; the same in 3B and 7B."""
+    """The tower, in its config's words."""
 
-    depth: int = 32
-    hidden_size: int = 1280
-    num_heads: int = 16
-    intermediate_size: int = 3420
-    fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)  # layers that see the whole picture, others a window
+    depth: int
+    hidden_size: int
+    num_heads: int
+    intermediate_size: int
+    fullatt_block_indexes: Sequence[int]  # layers that see the whole picture, others a window
     patch_size: int = 14
     temporal_patch_size: int = 2  # a picture stands as two equal frames
     spatial_merge_size: int = 2
@@ -53,12 +55,16 @@ class Shape:
     """A model's dimensions."""
 
     text: Text
-    vision: Vision = field(default_factory=Vision)
+    vision: Vision
 
 
 SHAPES = {
-    "3b": Shape(Text(2048, 36, 16, 2, 11008, 151936, True)),
-    "7b": Shape(Text(3584, 28, 28, 4, 18944, 152064, False)),
+    name: Shape(
+        Text(**bundled_shapes.SHAPES[f"Qwen/Qwen2.5-VL-{name.upper()}-Instruct"]._asdict()),
+        Vision(**bundled_shapes.VISION),
+    )
+    for name in ("3b", "7b")
+} | {
     "tiny": Shape(Text(64, 2, 4, 2, 128, 1024, True), Vision(2, 64, 4, 128, (1,))),
 }
 
