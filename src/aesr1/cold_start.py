@@ -21,23 +21,17 @@ from aesr1.records import Rating, Rationale, read_rows
 from aesr1.training.callbacks import ProgressBar
 from aesr1.training.checks import check_loggers, check_trainer
 from aesr1.training.compute_estimate import RunWork
-from aesr1.training.dry_run import (
-    DryRun,
-    adapt_settings,
-    count_prompt_tokens,
-    format_plan,
-    planned_launch,
-    schedule,
-    summarize_model,
-)
+from aesr1.training.dry_run import DryRun, adapt_settings, format_plan, planned_launch
 from aesr1.training.launch import Launch, launch_from_environment
 from aesr1.training.memory_advice import advice_for_loading
 from aesr1.training.memory_estimate import StepWork
+from aesr1.training.model_summary import count_prompt_tokens, summarize_model
 from aesr1.training.parameters import lora_config
 from aesr1.training.picture_dataset import check_images, picture_dataset
 from aesr1.training.recipe import parse_recipe
 from aesr1.training.resume import ResumableTrainer, resume_point
 from aesr1.training.run import begin_run, finish_run, train
+from aesr1.training.schedule import schedule
 from aesr1.training.settings import ModelSettings
 from aesr1.training.validation import SayReadable, Validation, ValidationSettings, validation_ratings
 

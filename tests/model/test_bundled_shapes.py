@@ -32,7 +32,7 @@ def test_the_shapes_have_the_published_numbers_of_parameters(name, parameters, v
 
 @pytest.mark.parametrize(("pixels", "side"), [(MAX_PIXELS, 18), (56 * 56, 2)])
 def test_picture_tokens_are_squares_of_28_pixels(pixels, side):
-    from aesr1.training.dry_run import count_prompt_tokens
+    from aesr1.training.model_summary import count_prompt_tokens
 
     config, processor = load_shape(SMALL, max_pixels=pixels)
     tokens = count_prompt_tokens(config, processor, max_pixels=pixels)

@@ -26,9 +26,9 @@ from aesr1.training.compute_estimate import (
     prefill_pass,
     training_flops,
 )
-from aesr1.training.dry_run import prompt_inputs, summarize_model
 from aesr1.training.launch import Launch
 from aesr1.training.memory_estimate import ModelShape
+from aesr1.training.model_summary import prompt_inputs, summarize_model
 from aesr1.training.parameters import freeze_vision, lora_config
 from aesr1.training.settings import ModelSettings
 

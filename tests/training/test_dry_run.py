@@ -12,9 +12,10 @@ from aesr1.errors import AesError
 from aesr1.rapo import train
 from aesr1.records import Rating, Rationale, read_rows, write_rows
 from aesr1.training.compute_estimate import PassShape
-from aesr1.training.dry_run import ModelSummary, PromptTokens, checkpoint_bytes
+from aesr1.training.dry_run import checkpoint_bytes
 from aesr1.training.launch import SHARD_ALL, SHARD_OPTIMIZER, Launch
 from aesr1.training.memory_estimate import ModelShape, StepWork, estimate_memory
+from aesr1.training.model_summary import ModelSummary, PromptTokens
 from conftest import CPU
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from trl import GRPOConfig
 
 from aesr1.rapo.reward_functions import RewardSettings
-from aesr1.rapo.settings import RapoConfig, images_compared, passes_of
+from aesr1.rapo.settings import RapoConfig, images_compared, passes_of, rows_of_process
 from aesr1.training.compute_estimate import RunWork
-from aesr1.training.dry_run import format_plan, schedule, summarize_model
+from aesr1.training.dry_run import format_plan
 from aesr1.training.launch import Launch
 from aesr1.training.memory_estimate import StepWork
+from aesr1.training.model_summary import summarize_model
+from aesr1.training.schedule import schedule
 from aesr1.training.settings import ModelSettings
 
 
@@ -26,7 +28,7 @@ def describe_run(
 ) -> str:
     """The run on training images of these data sets, one name an image: what is compared, batches, steps, memory."""
     replies = training.num_generations or 1
-    rows = training.per_device_train_batch_size * (training.steps_per_generation or 1)
+    rows = rows_of_process(training)
     planned = schedule(training, passes_of(rewards, training, launch, domains))
     model = summarize_model(settings, training, launch)
     prompt, longest = sum(model.prompt), training.max_completion_length or 0

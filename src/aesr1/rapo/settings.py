@@ -17,8 +17,9 @@ from aesr1.rapo.image_order import images_in_blocks
 from aesr1.rapo.reward_functions import GROUP_FIX, LOCAL, RewardSettings
 from aesr1.records import Rating
 from aesr1.training.checks import check_trainer
-from aesr1.training.dry_run import adapt_settings, schedule, steps_between_saves
+from aesr1.training.dry_run import adapt_settings
 from aesr1.training.launch import Launch
+from aesr1.training.schedule import schedule, steps_between_saves
 from aesr1.training.settings import ModelSettings
 from aesr1.training.validation import ValidationSettings
 
@@ -69,7 +70,7 @@ def check_config(
 ) -> None:
     """Refuse settings that cannot work together, before a model loads. AesError."""
     check_trainer(training, launch, dtype=model.dtype, lora_rank=model.lora_rank)
-    rows = training.per_device_train_batch_size * (training.steps_per_generation or 1)
+    rows = rows_of_process(training)
     replies = training.num_generations or 1
     if training.reward_weights is not None and len(training.reward_weights) != len(rewards.rewards):
         raise AesError(
@@ -121,10 +122,16 @@ def check_replies_fit(model: ModelSettings, training: GRPOConfig, *, read: ReadC
         )
 
 
+def rows_of_process(training: GRPOConfig) -> int:
+    """Replies of one process in a rollout."""
+    rows: int = training.per_device_train_batch_size * (training.steps_per_generation or 1)
+    return rows
+
+
 def images_compared(rewards: RewardSettings, training: GRPOConfig, launch: Launch) -> int:
     """Images that are ranked against each other at a time."""
-    rows: int = training.per_device_train_batch_size * (training.steps_per_generation or 1)
-    return rows * (1 if rewards.comparison_scope == LOCAL else launch.processes) // (training.num_generations or 1)
+    processes = 1 if rewards.comparison_scope == LOCAL else launch.processes
+    return rows_of_process(training) * processes // (training.num_generations or 1)
 
 
 def passes_of(rewards: RewardSettings, training: GRPOConfig, launch: Launch, domains: Sequence[str]) -> int:
@@ -132,8 +139,7 @@ def passes_of(rewards: RewardSettings, training: GRPOConfig, launch: Launch, dom
 
     AesError where the images do not fill one batch.
     """
-    rows: int = training.per_device_train_batch_size * (training.steps_per_generation or 1)
-    together = rows * launch.processes // (training.num_generations or 1)
+    together = rows_of_process(training) * launch.processes // (training.num_generations or 1)
     images = len(domains)
     if rewards.group_by_dataset:
         block = images_compared(rewards, training, launch)

@@ -63,12 +63,14 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
             trl.repeat_count,
             trl.shuffle,
             trl.seed,
-            domains=self._domains() if self.dataset_block else (),
+            domains=self._domains(),
             block=self.dataset_block,
         )
 
     def _domains(self) -> list[str]:
-        """The data set of each training image."""
+        """The data set of each training image; "" where images of any are compared, so that no file is read."""
+        if not self.dataset_block:
+            return [""] * len(self.train_dataset)
         return list(self.train_dataset.with_format(None)["domain"])
 
     def _generate_single_turn(self, prompt_ids: Any, images: Any, fields: Any, *args: Any, **kwargs: Any) -> Any:
@@ -146,8 +148,7 @@ class RapoTrainer(ResumableTrainer, SharedPrefix, GRPOTrainer):  # type: ignore[
         self._rounds[step] += 1
         seed = (self.args.seed, step, self._rounds[step])
         process = self.accelerator.process_index
-        domains = self._domains() if self.dataset_block else [""] * len(self.train_dataset)
-        rows = replacement_rows(images, domains, seed=seed, process=process)
+        rows = replacement_rows(images, self._domains(), seed=seed, process=process)
         return [self.train_dataset[row] for row in rows for _ in range(self.num_generations)]
 
 
