@@ -21,7 +21,8 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from aesr1.images.find import find_images
-from aesr1.records import Prediction, read_rows
+from aesr1.json_lines import read_rows
+from aesr1.records import Prediction
 
 
 def copies(sources: list[Path], folder: Path, count: int) -> set[str]:

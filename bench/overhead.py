@@ -15,10 +15,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from aesr1.json_lines import read_rows
 from aesr1.model.load import BACKBONE, load
 from aesr1.rapo.reward_functions import RewardSettings, reward_functions
 from aesr1.rapo.train import PAPER, RapoTrainer, _rows
-from aesr1.records import Rating, read_rows
+from aesr1.records import Rating
 from aesr1.tiny.album import AlbumConfig, make_album
 from aesr1.training.picture_dataset import picture_dataset
 

@@ -31,8 +31,9 @@ from aesr1.facts.measured_facts import measure_facts
 from aesr1.images.load import open_image
 from aesr1.images.measure import as_vector, measure
 from aesr1.intervals import Interval, bootstrap, paired_bootstrap, seeds_bootstrap
+from aesr1.json_lines import read_rows, write_rows
 from aesr1.metrics import mae, plcc, srcc
-from aesr1.records import Prediction, Rating, Rationale, read_rows, write_rows
+from aesr1.records import Prediction, Rating, Rationale
 from photo_ridge import PENALTY, mean_features, ridge
 from photo_table import FOLDS, PhotoTable, read_table
 

@@ -24,7 +24,8 @@ from PIL import Image
 
 from aesr1.app.report import write_report
 from aesr1.images.find import find_images
-from aesr1.records import Prediction, write_rows
+from aesr1.json_lines import write_rows
+from aesr1.records import Prediction
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 

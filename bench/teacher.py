@@ -26,7 +26,8 @@ from aesr1.aescot.teacher import open_attempts
 from aesr1.contract import level_of
 from aesr1.endpoint.client import EndpointClient
 from aesr1.endpoint.settings import EndpointConfig
-from aesr1.records import Draft, Rating, iterate_rows, write_rows
+from aesr1.json_lines import iterate_rows, write_rows
+from aesr1.records import Draft, Rating
 from aesr1.tiny.album import AlbumConfig, make_album
 
 IN_FLIGHT, LATENCY = 64, 0.2

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from aesr1.json_lines import read_rows
 from aesr1.model.load import load
 from aesr1.model.predict import PredictSettings, predict
 from aesr1.outputs import write_json
-from aesr1.records import Rating, read_rows
+from aesr1.records import Rating
 from tiny_model import save_half
 
 SCRIPTS = Path(__file__).parent

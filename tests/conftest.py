@@ -15,7 +15,8 @@ import pytest
 from browser import started
 from filelock import FileLock
 
-from aesr1.records import Rating, Rationale, write_rows
+from aesr1.json_lines import write_rows
+from aesr1.records import Rating, Rationale
 from aesr1.tiny.scenes import draw_scene, sample_scene
 
 CPU = [

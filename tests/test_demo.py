@@ -8,7 +8,8 @@ import pytest
 
 from aesr1.demo import PREDICT_SETTINGS, DemoConfig, run_demo
 from aesr1.evaluation.run import EvalConfig, evaluate_models
-from aesr1.records import Prediction, read_rows
+from aesr1.json_lines import read_rows
+from aesr1.records import Prediction
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names
 

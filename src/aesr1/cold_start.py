@@ -14,10 +14,11 @@ from trl import SFTConfig, SFTTrainer
 
 from aesr1.contract import ANSWER_OPEN, Judgement, render_reply
 from aesr1.errors import AesError
+from aesr1.json_lines import read_rows
 from aesr1.model.bundled_shapes import load_shape
 from aesr1.model.load import ReadConfig, load_config
 from aesr1.model.out_of_memory import explain_out_of_memory
-from aesr1.records import Rating, Rationale, read_rows
+from aesr1.records import Rating, Rationale
 from aesr1.training.callbacks import ProgressBar
 from aesr1.training.checks import check_loggers, check_trainer
 from aesr1.training.compute_estimate import RunWork

@@ -11,10 +11,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from aesr1.json_lines import read_rows, write_rows
 from aesr1.model.load import BACKBONE
 from aesr1.model.predict import PredictSettings
 from aesr1.outputs import require_same_settings, write_json
-from aesr1.records import Prediction, read_rows, write_rows
+from aesr1.records import Prediction
 from aesr1.terminal import say
 
 PREDICT_SETTINGS = PredictSettings(batch_size=64, max_new_tokens=96)

@@ -12,7 +12,8 @@ from aesr1.aescot.settings import CotConfig, FilterSettings
 from aesr1.contract import LEVELS, Judgement, parse_reply, render_reply
 from aesr1.errors import AesError
 from aesr1.facts.measured_facts import PictureFacts
-from aesr1.records import Draft, Rating, Rationale, read_rows
+from aesr1.json_lines import read_rows
+from aesr1.records import Draft, Rating, Rationale
 
 PLAIN = PictureFacts(
     place="left", tilt=0, clutter=0, exposure=0, contrast=1, saturation=1, clash=0, focus=0, grain=0, warmth="neutral"
@@ -147,7 +148,7 @@ def test_a_torn_build_goes_on_and_ends_as_if_it_had_not_stopped(scene_folder, tm
 
 
 def test_an_unreadable_picture_is_left_out(scene_folder, tmp_path):
-    from aesr1.records import write_rows
+    from aesr1.json_lines import write_rows
 
     rows = read_rows(scene_folder / "ratings.jsonl", Rating)[:8]
     (tmp_path / "broken.png").write_bytes(b"x")

@@ -18,7 +18,8 @@ from aesr1.aescot.page import PageSummary, balanced_sample, by_image, reason_of,
 from aesr1.aescot.settings import CotConfig
 from aesr1.errors import AesError
 from aesr1.html_page import inline_thumbnail
-from aesr1.records import Draft, Rating, Rationale, write_rows
+from aesr1.json_lines import write_rows
+from aesr1.records import Draft, Rating, Rationale
 
 TITLE = "Rationales of build"
 

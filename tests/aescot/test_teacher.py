@@ -24,7 +24,8 @@ from aesr1.contract import LEVELS, PROMPT, Judgement, parse_reply, render_reply
 from aesr1.endpoint import client, rate_limit
 from aesr1.endpoint.settings import EndpointConfig
 from aesr1.errors import AesError
-from aesr1.records import Appender, Draft, Rationale, read_rows
+from aesr1.json_lines import Appender, read_rows
+from aesr1.records import Draft, Rationale
 
 LOOSE = FilterSettings(near=1.0, template=1.0)
 

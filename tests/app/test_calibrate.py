@@ -11,8 +11,9 @@ from aesr1.app.calibrate import CalibrateConfig, calibrate, learn
 from aesr1.app.calibration import Calibration, load_calibration
 from aesr1.app.score import Scorer
 from aesr1.errors import AesError
+from aesr1.json_lines import write_rows
 from aesr1.model.predict import Origin, PredictSettings
-from aesr1.records import Rating, write_rows
+from aesr1.records import Rating
 
 ORIGIN = Origin("m", "rev", "expectation")
 

@@ -17,7 +17,8 @@ from aesr1.app.curves import draw_curves
 from aesr1.app.run_files import read_run
 from aesr1.cli.main import app
 from aesr1.errors import AesError
-from aesr1.records import SampledReply, write_rows
+from aesr1.json_lines import write_rows
+from aesr1.records import SampledReply
 from aesr1.training.alarms import Alarm
 
 ALARM = Alarm(30, "kl", "KL runs away " + HOSTILE, "halve learning_rate " + HOSTILE)

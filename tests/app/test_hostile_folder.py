@@ -20,8 +20,9 @@ from png_file import png
 
 from aesr1.app.report import write_report
 from aesr1.app.score import ScoreConfig, score_files
+from aesr1.json_lines import read_rows
 from aesr1.model.predict import PredictSettings
-from aesr1.records import Prediction, read_rows
+from aesr1.records import Prediction
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
 FAST = PredictSettings(fast=True)

@@ -9,9 +9,10 @@ import pytest
 
 from aesr1.app.reference_scores import Reference, reference_of_model, reference_of_rows, with_meaning
 from aesr1.errors import AesError
+from aesr1.json_lines import write_rows
 from aesr1.model.load import checkpoint_folder
 from aesr1.model.predict import Origin
-from aesr1.records import Prediction, write_rows
+from aesr1.records import Prediction
 
 ORIGIN = Origin("m", "rev", "expectation")
 

@@ -16,7 +16,8 @@ from PIL import Image
 from aesr1.app.report import GENERATOR, ReportSummary, write_report
 from aesr1.app.score_table import print_table
 from aesr1.errors import AesError
-from aesr1.records import Prediction, Rating, write_rows
+from aesr1.json_lines import write_rows
+from aesr1.records import Prediction, Rating
 
 
 def prediction(image: str, score: float | None, **changes: Any) -> Prediction:

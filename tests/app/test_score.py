@@ -28,10 +28,11 @@ from aesr1.images.find import read_list
 from aesr1.images.load import open_image
 from aesr1.images.picture_list import Shard, parse_shard
 from aesr1.images.prefetch import prefetch_pool
+from aesr1.json_lines import Appender, read_rows
 from aesr1.model.predict import PredictSettings, predict
 from aesr1.model.processor import picture_length
 from aesr1.model.score_expectation import expect_scores
-from aesr1.records import Appender, Prediction, read_rows
+from aesr1.records import Prediction
 from aesr1.worker_processes import worker_pool
 
 QUICK = PredictSettings(max_new_tokens=6)

@@ -11,8 +11,9 @@ from aesr1.cli.main import main
 from aesr1.contract import parse_reply
 from aesr1.endpoint import rate_limit
 from aesr1.errors import AesError
+from aesr1.json_lines import read_rows
 from aesr1.model.predict import PredictSettings
-from aesr1.records import Prediction, read_rows
+from aesr1.records import Prediction
 
 REPLY = "<think>Soft light.</think><answer>0.70</answer>"
 TOKENS = [

@@ -17,11 +17,12 @@ from aesr1.endpoint.read_reply import read_reply
 from aesr1.errors import AesError
 from aesr1.evaluation.run import EvalConfig, evaluate_models
 from aesr1.images.load import open_image
+from aesr1.json_lines import read_rows
 from aesr1.model.generate import text_inputs
 from aesr1.model.load import load
 from aesr1.model.predict import PredictSettings
 from aesr1.model.word_probabilities import word_probabilities
-from aesr1.records import Prediction, read_rows
+from aesr1.records import Prediction
 
 DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
 ONE_TO_FIVE = Profile("p", PICTURE, "answer", (1.0, 5.0))

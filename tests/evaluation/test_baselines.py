@@ -11,8 +11,9 @@ from PIL import Image
 from aesr1.errors import AesError
 from aesr1.evaluation.baselines import BASELINES, baseline_predictions
 from aesr1.evaluation.run import EvalConfig, evaluate_models
+from aesr1.json_lines import write_rows
 from aesr1.metrics import srcc
-from aesr1.records import Rating, write_rows
+from aesr1.records import Rating
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from aesr1.evaluation.datasets import compare_datasets
 from aesr1.evaluation.join_results import join_results
 from aesr1.evaluation.run import EvalConfig, chosen_ratings
 from aesr1.evaluation.tables import to_markdown, to_results
+from aesr1.json_lines import write_rows
 from aesr1.metrics import plcc, srcc
-from aesr1.records import Prediction, Rating, write_rows
+from aesr1.records import Prediction, Rating
 
 SIZES = {"ava": 120, "para": 40, "aadb": 25}
 NOISES = {"cold start": 0.4, "RAPO": 0.05}

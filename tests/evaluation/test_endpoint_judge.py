@@ -17,8 +17,9 @@ from aesr1.endpoint.read_logprobs import expect_words, expect_written_score
 from aesr1.endpoint.settings import EndpointConfig
 from aesr1.errors import AesError
 from aesr1.evaluation.run import EvalConfig, evaluate_models
+from aesr1.json_lines import read_rows, write_rows
 from aesr1.model.predict import PredictSettings
-from aesr1.records import Prediction, Rating, read_rows, write_rows
+from aesr1.records import Prediction, Rating
 from aesr1.server.settings import ServeConfig
 
 WORDS, VALUES = [" excellent", " good", " fair", " poor", " bad"], [1.0, 0.75, 0.5, 0.25, 0.0]

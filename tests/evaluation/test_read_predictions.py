@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from aesr1.cli.main import app
 from aesr1.errors import AesError
 from aesr1.evaluation.read_predictions import read_predictions
-from aesr1.records import Prediction, Rating, write_rows
+from aesr1.json_lines import write_rows
+from aesr1.records import Prediction, Rating
 
 
 def rated(folder: Path, n: int = 4) -> list[Rating]:

@@ -15,8 +15,9 @@ from PIL import Image
 from aesr1.endpoint import rate_limit
 from aesr1.errors import AesError
 from aesr1.evaluation.run import EvalConfig, evaluate_models
+from aesr1.json_lines import read_rows, write_rows
 from aesr1.model.predict import PredictSettings
-from aesr1.records import Prediction, Rating, read_rows, write_rows
+from aesr1.records import Prediction, Rating
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 220, 20), "blue": (20, 20, 220)}
 

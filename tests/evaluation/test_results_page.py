@@ -20,7 +20,8 @@ from aesr1.evaluation.describe import describe
 from aesr1.evaluation.page import MOST_POINTS, SHAPES, chosen_pairs, marks, scored_pairs, write_page
 from aesr1.evaluation.provenance import Provenance, provenance
 from aesr1.evaluation.tables import to_results
-from aesr1.records import Prediction, Rating, write_rows
+from aesr1.json_lines import write_rows
+from aesr1.records import Prediction, Rating
 
 MADE_WITH = Provenance(f"aesr1 eval '{HOSTILE}'", {"aesr1": "1.2.3"}, {f"/ratings/{HOSTILE}.jsonl": "0123abcd"})
 SETS = ("drawn", f"set {HOSTILE}")

@@ -16,8 +16,9 @@ from aesr1.experiment.plan import make_plan
 from aesr1.experiment.recipe import Cell, Experiment
 from aesr1.experiment.summary import summarize, to_markdown
 from aesr1.intervals import Interval
+from aesr1.json_lines import write_rows
 from aesr1.outputs import write_json
-from aesr1.records import Prediction, Rating, write_rows
+from aesr1.records import Prediction, Rating
 
 HUMAN = (0.1, 0.3, 0.5, 0.7, 0.9)
 STAGES = {"rapo": {"command": "rapo", "seed": "{seed}", "output_dir": "{here}"}}

@@ -9,13 +9,14 @@ from families import BUILDERS
 from PIL import Image
 
 from aesr1.errors import AesError
+from aesr1.json_lines import write_rows
 from aesr1.model.generate import model_inputs
 from aesr1.model.load import load
 from aesr1.rapo import train, trainer
 from aesr1.rapo.dynamic_sampling import replace_groups, replacement_rows, zero_advantage_groups
 from aesr1.rapo.shared_prefix_batch import PICTURE_INPUTS
 from aesr1.rapo.trainer import collapse_picture_tokens
-from aesr1.records import Rating, write_rows
+from aesr1.records import Rating
 from conftest import CPU
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL and transformers warn of each other's deprecated names

@@ -6,9 +6,10 @@ import pytest
 from trl.trainer.utils import RepeatSampler
 
 from aesr1.errors import AesError
+from aesr1.json_lines import read_rows, write_rows
 from aesr1.rapo import train, trainer
 from aesr1.rapo.image_order import ImageOrder, blocks_of_one_dataset, images_in_blocks
-from aesr1.records import Rating, read_rows, write_rows
+from aesr1.records import Rating
 from conftest import CPU
 
 DOMAINS = [*"aababbaaa"]

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from aesr1.errors import AesError
+from aesr1.json_lines import read_rows
 from aesr1.ratings.label_files import image_path
 from aesr1.ratings.public_sets import ImportConfig, import_set
-from aesr1.records import Rating, read_rows
+from aesr1.records import Rating
 from aesr1.text_tables import read_table
 
 DATA = Path(__file__).parents[1] / "data" / "ratings"

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from aesr1.errors import AesError
+from aesr1.json_lines import read_rows, write_rows
 from aesr1.ratings.mix import MixConfig, apportion, mix, parse_sources
 from aesr1.ratings.split import SplitConfig, draw_splits, split
-from aesr1.records import Rating, read_rows, write_rows
+from aesr1.records import Rating
 
 
 @pytest.fixture

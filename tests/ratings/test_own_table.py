@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from aesr1.errors import AesError
+from aesr1.json_lines import read_rows
 from aesr1.ratings.own_table import CsvConfig, import_csv
 from aesr1.ratings.public_sets import Pictures
-from aesr1.records import Rating, read_rows
+from aesr1.records import Rating
 from aesr1.text_tables import plain_number
 
 OASIS = Path(__file__).parents[3] / "shared" / "oasis-beauty" / "ratings.csv"

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from aesr1.errors import AesError
+from aesr1.json_lines import read_rows
 from aesr1.ratings import sets
 from aesr1.ratings.public_sets import ImportConfig, import_set
 from aesr1.ratings.sets import SETS
-from aesr1.records import Rating, read_rows
+from aesr1.records import Rating
 
 DATA = Path(__file__).parents[1] / "data" / "ratings"
 REAL = Path(__file__).parents[3] / "shared" / "labels"

@@ -13,10 +13,11 @@ from PIL import Image
 
 from aesr1.contract import PROMPT, Judgement, render_reply
 from aesr1.errors import AesError
+from aesr1.json_lines import read_rows, write_rows
 from aesr1.ratings.export import ExportConfig, export, unique_names
 from aesr1.ratings.huggingface import HuggingFaceConfig, import_huggingface
 from aesr1.ratings.show import blocks, overview, save_plot, to_text
-from aesr1.records import Rating, read_rows, write_rows
+from aesr1.records import Rating
 
 datasets = pytest.importorskip("datasets")
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from aesr1.errors import AesError
+from aesr1.json_lines import read_rows, write_rows
 from aesr1.ratings.views import ViewsConfig, write_views
-from aesr1.records import Rating, read_rows, write_rows
+from aesr1.records import Rating
 
 RAMP = Image.fromarray(np.tile(np.arange(0, 200, 2, dtype=np.uint8)[None, :, None], (80, 1, 3)))  # dark left, 100 wide
 

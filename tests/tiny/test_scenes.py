@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from aesr1.errors import AesError
-from aesr1.records import Rating, read_rows
+from aesr1.json_lines import read_rows
+from aesr1.records import Rating
 from aesr1.tiny.album import AlbumConfig, make_album
 from aesr1.tiny.raters import cast_votes, infinite_mos
 from aesr1.tiny.scenes import FACTS, LAYERS, STYLES, draw_layers, draw_scene, facts, sample_scene

@@ -9,8 +9,9 @@ from test_runs import RECIPES
 
 from aesr1 import cold_start
 from aesr1.errors import AesError
+from aesr1.json_lines import read_rows, write_rows
 from aesr1.rapo import train
-from aesr1.records import Rating, Rationale, read_rows, write_rows
+from aesr1.records import Rating, Rationale
 from aesr1.training.compute_estimate import PassShape
 from aesr1.training.dry_run import checkpoint_bytes
 from aesr1.training.launch import SHARD_ALL, SHARD_OPTIMIZER, Launch

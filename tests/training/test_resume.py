@@ -16,8 +16,9 @@ from two_processes import start_alone
 
 from aesr1 import cold_start
 from aesr1.errors import AesError
+from aesr1.json_lines import read_rows
 from aesr1.rapo import train
-from aesr1.records import SampledReply, read_rows
+from aesr1.records import SampledReply
 from aesr1.training.recipe import parse_recipe
 from aesr1.training.resume import TRAINER_MAY_CHANGE, require_same_run
 from conftest import CPU

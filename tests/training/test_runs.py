@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from aesr1 import cold_start
 from aesr1.errors import AesError
+from aesr1.json_lines import read_rows, write_rows
 from aesr1.rapo import train
-from aesr1.records import Rationale, SampledReply, read_rows, write_rows
+from aesr1.records import Rationale, SampledReply
 from aesr1.training.launch import Launch, launch_from_file
 from aesr1.training.recipe import parse_recipe
 from conftest import CPU

@@ -26,9 +26,10 @@ from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
 from aesr1.facts.measured_facts import measure_facts
 from aesr1.images.load import open_image
+from aesr1.json_lines import Appender, read_rows
 from aesr1.outputs import require_same_settings, write_run
 from aesr1.progress import progress_bar
-from aesr1.records import Appender, Draft, Rating, ratings_of_split, read_rows
+from aesr1.records import Draft, Rating, ratings_of_split
 from aesr1.worker_processes import worker_pool
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from aesr1.contract import PROMPT, Judgement, render_reply
 from aesr1.errors import AesError
+from aesr1.json_lines import read_rows
 from aesr1.outputs import staged_output, write_run, write_text
-from aesr1.records import Rationale, read_rows
+from aesr1.records import Rationale
 from aesr1.sharegpt import Exchange, write_sharegpt
 
 TOOLS = ("trl", "llama-factory")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from aesr1.records import Appender, Draft
+from aesr1.json_lines import Appender
+from aesr1.records import Draft
 
 
 class Ledger:

@@ -15,9 +15,10 @@ from aesr1.aescot.select import RESULTS
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
 from aesr1.html_page import InlineThumbnail, distinct, inline_thumbnail, render_page, short_names
+from aesr1.json_lines import read_rows
 from aesr1.outputs import staged_output
 from aesr1.progress import RunningBar, progress_bar
-from aesr1.records import Draft, Rationale, read_rows
+from aesr1.records import Draft, Rationale
 
 TEMPLATE = Path(__file__).parent / "templates" / "show.html.j2"
 SIDE = 240

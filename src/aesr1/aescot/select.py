@@ -15,9 +15,10 @@ from aesr1.contract import LEVELS, Judgement, level_of, render_reply
 from aesr1.errors import AesError
 from aesr1.facts.measured_facts import PictureFacts, measure_facts
 from aesr1.images.load import open_image
+from aesr1.json_lines import read_rows, write_rows
 from aesr1.outputs import staged_output, write_json, write_run
 from aesr1.progress import progress_bar
-from aesr1.records import Draft, Rationale, read_rows, write_rows
+from aesr1.records import Draft, Rationale
 from aesr1.worker_processes import worker_pool
 
 RESULTS = ("rationales.jsonl", "refused.jsonl", "summary.json")

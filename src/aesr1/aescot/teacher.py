@@ -23,8 +23,9 @@ from aesr1.errors import AesError
 from aesr1.facts.measured_facts import PictureFacts, measure_facts
 from aesr1.images.data_url import data_url
 from aesr1.images.load import open_image
+from aesr1.json_lines import Appender
 from aesr1.progress import RunningBar, progress_bar
-from aesr1.records import Appender, Draft, Rating
+from aesr1.records import Draft, Rating
 from aesr1.worker_processes import worker_pool
 
 MAX_UNANSWERED = 50

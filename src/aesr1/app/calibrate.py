@@ -15,9 +15,10 @@ from aesr1.app.calibration import KINDS, Calibration, features_of
 from aesr1.app.score import Scorer
 from aesr1.errors import AesError, install
 from aesr1.intervals import Interval, bootstrap
+from aesr1.json_lines import ratings_file, read_rows
 from aesr1.metrics import mae, srcc
 from aesr1.progress import progress_bar
-from aesr1.records import Rating, ratings_file, read_rows
+from aesr1.records import Rating
 
 if TYPE_CHECKING:
     from aesr1.model.predict import PredictSettings

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aesr1.errors import AesError
-from aesr1.records import Prediction, iterate_rows
+from aesr1.json_lines import iterate_rows
+from aesr1.records import Prediction
 
 if TYPE_CHECKING:
     from aesr1.model.predict import Origin

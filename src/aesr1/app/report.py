@@ -16,8 +16,9 @@ from rich.progress import track
 from aesr1.contract import LEVEL_BOUNDS, LEVELS, level_of
 from aesr1.errors import AesError
 from aesr1.html_page import InlineThumbnail, distinct, fold, inline_thumbnail, is_page, render_page, short_names
+from aesr1.json_lines import read_rows
 from aesr1.outputs import replaced_file
-from aesr1.records import Prediction, Rating, read_rows
+from aesr1.records import Prediction, Rating
 
 GENERATOR = "aesr1 report"
 TEMPLATE = Path(__file__).parent / "templates" / "report.html.j2"

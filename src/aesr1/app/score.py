@@ -18,8 +18,9 @@ from aesr1.errors import AesError
 from aesr1.images.find import iterate_images, read_list
 from aesr1.images.picture_list import PictureList, Shard
 from aesr1.images.prefetch import prefetch_pool
+from aesr1.json_lines import Appender
 from aesr1.progress import progress_bar
-from aesr1.records import Appender, Prediction
+from aesr1.records import Prediction
 from aesr1.terminal import say
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from aesr1.endpoint.endpoint_judge import ask_endpoints, endpoint_judge, is_addr
 from aesr1.endpoint.profile import Profile
 from aesr1.evaluation.local_judge import judge_locally
 from aesr1.images.picture_list import PictureList
+from aesr1.json_lines import Appender
 from aesr1.model.load import load
 from aesr1.model.predict import (
     Origin,
@@ -23,7 +24,7 @@ from aesr1.model.predict import (
 )
 from aesr1.model.resumed_rows import ResumedRows
 from aesr1.progress import progress_bar
-from aesr1.records import Appender, Prediction
+from aesr1.records import Prediction
 
 
 class Judge(NamedTuple):

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from aesr1.errors import AesError
-from aesr1.records import Prediction, Rating, read_rows
+from aesr1.json_lines import read_rows
+from aesr1.records import Prediction, Rating
 from aesr1.terminal import say
 from aesr1.text_tables import check_scale, parse_score, plain_number, read_table, separator_of
 

@@ -24,9 +24,10 @@ from aesr1.evaluation.read_predictions import read_predictions
 from aesr1.evaluation.reason_judge import judge_reasons
 from aesr1.evaluation.tables import to_markdown, to_results
 from aesr1.images.prefetch import prefetch_pool
+from aesr1.json_lines import ratings_file, read_rows
 from aesr1.model.predict import PredictSettings
 from aesr1.outputs import require_same_settings, write_json, write_run, write_text
-from aesr1.records import Prediction, Rating, ratings_file, ratings_of_split, read_rows
+from aesr1.records import Prediction, Rating, ratings_of_split
 from aesr1.terminal import say
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from aesr1.errors import AesError
 from aesr1.images.picture_list import PictureList, path_key, path_of
+from aesr1.json_lines import Appender, row_at, rows_with_offsets
 from aesr1.model.predict import Origin, has_no_error, identity_of, size_and_time
-from aesr1.records import Appender, Prediction, row_at, rows_with_offsets
+from aesr1.records import Prediction
 
 TABLES = """
 DROP TABLE IF EXISTS rows;

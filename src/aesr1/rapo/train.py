@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from trl import GRPOConfig
 
+from aesr1.json_lines import read_rows
 from aesr1.model.bundled_shapes import load_shape
 from aesr1.model.load import ReadConfig, load_config
 from aesr1.model.lora_checkpoint import is_lora_checkpoint
@@ -26,7 +27,7 @@ from aesr1.rapo.settings import (
     images_compared,
 )
 from aesr1.rapo.trainer import RapoTrainer
-from aesr1.records import Rating, ratings_of_split, read_rows
+from aesr1.records import Rating, ratings_of_split
 from aesr1.training.callbacks import ProgressBar
 from aesr1.training.checks import check_loggers, check_vllm
 from aesr1.training.dry_run import DryRun, planned_launch

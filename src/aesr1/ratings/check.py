@@ -16,8 +16,9 @@ import numpy as np
 from aesr1.errors import AesError
 from aesr1.images.load import image_size, open_image, too_small
 from aesr1.images.look_alikes import MIN_CORRELATION, SIDE, grey_fingerprint, look_alikes
+from aesr1.json_lines import ratings_file, with_current_names
 from aesr1.progress import progress_bar
-from aesr1.records import SPLITS, Rating, ratings_file, with_current_names
+from aesr1.records import SPLITS, Rating
 from aesr1.terminal import printable
 from aesr1.worker_processes import worker_pool
 

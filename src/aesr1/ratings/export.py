@@ -13,8 +13,9 @@ from typing import Any
 from aesr1.contract import PROMPT
 from aesr1.errors import AesError, install
 from aesr1.images.strip import bytes_without_metadata
+from aesr1.json_lines import ratings_file, read_rows
 from aesr1.outputs import staged_output, write_run, write_text
-from aesr1.records import Rating, ratings_file, read_rows
+from aesr1.records import Rating
 from aesr1.sharegpt import Exchange, write_sharegpt
 
 ROW_GROUP = 100  # pictures in one parquet row group: a viewer reads little to show one

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from aesr1.errors import AesError, install
+from aesr1.json_lines import RENAMED_FIELDS, write_rows
 from aesr1.outputs import staged_output, write_run
-from aesr1.records import RENAMED_FIELDS, SPLITS, Rating, write_rows
+from aesr1.records import SPLITS, Rating
 from aesr1.text_tables import check_scale, parse_count, parse_score, parse_std, require_unique
 
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}

@@ -12,8 +12,9 @@ import numpy as np
 
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError
+from aesr1.json_lines import iterate_rows, ratings_file, write_rows
 from aesr1.outputs import staged_output, write_run
-from aesr1.records import SPLITS, Rating, iterate_rows, ratings_file, write_rows
+from aesr1.records import SPLITS, Rating
 
 
 @dataclass(frozen=True)

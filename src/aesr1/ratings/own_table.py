@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from aesr1.errors import AesError
 from aesr1.images.find import stored_path
+from aesr1.json_lines import write_rows
 from aesr1.outputs import staged_output, write_run
 from aesr1.ratings.label_files import image_path, mean_and_std
-from aesr1.records import SPLITS, Rating, write_rows
+from aesr1.records import SPLITS, Rating
 from aesr1.text_tables import (
     check_scale,
     header_of,

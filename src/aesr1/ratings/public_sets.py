@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aesr1.errors import AesError
+from aesr1.json_lines import write_rows
 from aesr1.outputs import staged_output, write_run
 from aesr1.ratings.label_files import DataSet
 from aesr1.ratings.sets import SETS
-from aesr1.records import Rating, write_rows
+from aesr1.records import Rating
 from aesr1.terminal import say
 
 

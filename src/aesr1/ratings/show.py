@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from aesr1.contract import LEVELS, level_of
 from aesr1.errors import AesError, install
+from aesr1.json_lines import iterate_rows, ratings_file
 from aesr1.outputs import staged_output
-from aesr1.records import SPLITS, Rating, iterate_rows, ratings_file
+from aesr1.records import SPLITS, Rating
 
 BINS = 20
 BLOCKS = " ▁▂▃▄▅▆▇█"

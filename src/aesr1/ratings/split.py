@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from aesr1.errors import AesError
+from aesr1.json_lines import ratings_file, read_rows, write_rows
 from aesr1.outputs import staged_output, write_run
-from aesr1.records import SPLITS, Rating, ratings_file, read_rows, write_rows
+from aesr1.records import SPLITS, Rating
 
 
 def draw_splits(groups: Sequence[str], shares: Mapping[str, float], *, seed: int = 0) -> list[str]:

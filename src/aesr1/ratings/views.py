@@ -13,8 +13,9 @@ from PIL import Image
 
 from aesr1.errors import AesError
 from aesr1.images.load import open_image
+from aesr1.json_lines import ratings_file, read_rows, write_rows
 from aesr1.outputs import staged_output, write_run
-from aesr1.records import Rating, ratings_file, ratings_of_split, read_rows, write_rows
+from aesr1.records import Rating, ratings_of_split
 from aesr1.worker_processes import worker_pool
 
 

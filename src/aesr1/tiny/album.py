@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from aesr1.errors import AesError
+from aesr1.json_lines import write_rows
 from aesr1.outputs import write_run
 from aesr1.progress import progress_bar
-from aesr1.records import Rating, write_rows
+from aesr1.records import Rating
 from aesr1.tiny.raters import HIGHEST, LOWEST, cast_votes
 from aesr1.tiny.scenes import DOMAIN, STYLES, draw_scene, sample_scene
 from aesr1.worker_processes import worker_pool

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from aesr1.errors import AesError
+from aesr1.json_lines import read_json_lines
 from aesr1.model.checkpoint import stamp_checkpoint
 from aesr1.outputs import write_text
-from aesr1.records import read_json_lines
 from aesr1.terminal import say
 from aesr1.training.alarms import LogRow, active_alarms, not_finite
 from aesr1.training.processes import wait_for_all

@@ -12,11 +12,12 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from aesr1.errors import AesError
+from aesr1.json_lines import Appender
 from aesr1.metrics import mae, plcc, srcc
 from aesr1.model.load import Vlm
 from aesr1.model.out_of_memory import explain_out_of_memory
 from aesr1.model.predict import PredictSettings, predict
-from aesr1.records import Appender, Prediction, Rating, SampledReply
+from aesr1.records import Prediction, Rating, SampledReply
 from aesr1.terminal import say
 from aesr1.training.callbacks import drop_rows_after
 from aesr1.training.checks import check_settings

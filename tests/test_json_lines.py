@@ -6,17 +6,8 @@ import pickle
 import pytest
 
 from aesr1.errors import AesError
-from aesr1.records import (
-    Appender,
-    Prediction,
-    Rating,
-    Rationale,
-    ratings_of_split,
-    read_rows,
-    row_at,
-    rows_with_offsets,
-    write_rows,
-)
+from aesr1.json_lines import Appender, read_rows, row_at, rows_with_offsets, write_rows
+from aesr1.records import Prediction, Rating, Rationale, ratings_of_split
 
 RATING = Rating("a.jpg", 0.5, "mine", "train", 0.1, 3, (1, 1, 1))
 
@@ -189,7 +180,7 @@ def test_rows_are_found_again_by_where_they_begin(tmp_path):
 
 
 def test_a_torn_line_longer_than_a_block_is_cut_off(tmp_path, monkeypatch):
-    monkeypatch.setattr("aesr1.records.TAIL_BLOCK", 8)
+    monkeypatch.setattr("aesr1.json_lines.TAIL_BLOCK", 8)
     path = tmp_path / "r.jsonl"
     write_rows(path, [RATING, RATING])
     whole = path.read_bytes()
