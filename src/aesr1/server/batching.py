@@ -14,8 +14,9 @@ from aesr1.errors import AesError
 from aesr1.model.model_thread import ModelThread, settle
 from aesr1.records import Prediction
 from aesr1.server.chat_request import GeneratedReply, ReplyRequest
+from aesr1.server.errors import HttpRefusal, stopping_refusal
 from aesr1.server.score_request import ScoreRequest, score_settings
-from aesr1.server.settings import HttpRefusal, ServeConfig, stopping_refusal
+from aesr1.server.settings import ServeConfig
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aesr1.errors import AesError
+from aesr1.server.errors import HttpRefusal
 from aesr1.server.request_picture import picture_at
-from aesr1.server.settings import HttpRefusal, ServeConfig
+from aesr1.server.settings import ServeConfig
 
 if TYPE_CHECKING:
     from PIL import Image

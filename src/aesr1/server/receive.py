@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator
 from starlette.datastructures import FormData
 from starlette.requests import Request
 
-from aesr1.server.settings import HttpRefusal, ServeConfig
+from aesr1.server.errors import HttpRefusal
+from aesr1.server.settings import ServeConfig
 
 JSON, FORM = "application/json", "multipart/form-data"
 MAX_FIELDS = 8

@@ -1,4 +1,4 @@
-"""The settings of the server: model, address and limits; and how it refuses a request."""
+"""The settings of the server: model, address and limits."""
 
 from __future__ import annotations
 
@@ -60,16 +60,3 @@ def origin_of_address(address: str) -> tuple[str, str, int]:
     if parts is None or not parts.hostname or parts.username is not None or parts.password is not None:
         raise AesError(f"{address[:80]!r} is not the address of a server", fix="give one like https://example.com")
     return parts.scheme, parts.hostname, port
-
-
-class HttpRefusal(AesError):
-    """An AesError with its own HTTP status."""
-
-    def __init__(self, problem: str, *, fix: str, status: int, code: str, retry_after: int | None = None) -> None:
-        """`retry_after`: seconds after which the client may try again."""
-        super().__init__(problem, fix=fix)
-        self.status, self.code, self.retry_after = status, code, retry_after
-
-
-def stopping_refusal() -> HttpRefusal:
-    return HttpRefusal("the server is stopping", fix="try again later", status=503, code="stopping", retry_after=10)
