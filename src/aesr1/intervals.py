@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -209,15 +209,13 @@ def _resampled(
             [[metric.rows(draws, each, human) for metric, each in zip(metrics, own, strict=True)] for own in scores]
         )
 
-    values: list[NDArray[np.float64]] = []
+    chunks: list[Future[NDArray[np.float64]]] = []
     with ThreadPoolExecutor(THREADS) as pool:
-        for start in range(0, len(sizes), THREADS):
-            chunks = [
-                rng.integers(len(human), size=(size, len(human)), dtype=np.int32)
-                for size in sizes[start : start + THREADS]
-            ]
-            values += pool.map(rows, chunks)
-    return np.concatenate(values, axis=-1)
+        for number, size in enumerate(sizes):
+            if number > THREADS:  # so many chunks are in memory; the next is drawn while they are counted
+                chunks[number - THREADS - 1].result()
+            chunks.append(pool.submit(rows, rng.integers(len(human), size=(size, len(human)), dtype=np.int32)))
+        return np.concatenate([chunk.result() for chunk in chunks], axis=-1)
 
 
 def _interval(value: float, values: Column, level: float) -> Interval:

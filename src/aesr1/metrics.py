@@ -10,7 +10,6 @@ from functools import cached_property, lru_cache, partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import least_squares
-from scipy.sparse import csr_array
 from scipy.special import expit
 from scipy.stats import kendalltau, rankdata
 
@@ -23,8 +22,8 @@ Scores = ArrayLike
 
 MOST_PAIRED, REFERENCES = 5_000, 1_000
 """Up to so many images all pairs are counted, and all ranks taken, in every draw. Beyond, a draw counts each image's
-own agreement with so many others, and ranks change to first order, which changes an interval by 1 or 2 %; the value
-itself is exact."""
+own agreement with so many others, and ranks and ties change to first order, which changes an interval by 1 or 2 %; the
+value itself is exact."""
 _BLOCK = 512  # columns in a block of pairs: limits memory
 
 
@@ -37,7 +36,7 @@ class Draws:
     @cached_property
     def counts(self) -> Grid:
         """(R, n): how often each image was drawn. A product with it is faster than a look at the drawn values."""
-        return _tally(self.indices, self.indices.shape[1]).astype(np.float64)
+        return _tally(self.indices, self.indices.shape[1])
 
 
 @dataclass(frozen=True)
@@ -220,15 +219,20 @@ def _calibration_error(draws: Draws, predicted: Column, human: Column) -> Column
     images, gaps = len(human), predicted - human
     bins = min(10, max(1, images // 10))
     if images > MOST_PAIRED:  # then the bins of all images are those of a draw
-        by_bin = np.zeros((images, bins))
-        by_bin[np.arange(images), _bins(rankdata(predicted), bins)] = gaps
-        sums = draws.counts @ by_bin
+        own = _own_bins(predicted.tobytes(), bins)
+        sums: Grid = np.stack([np.bincount(own, weights=times * gaps, minlength=bins) for times in draws.counts])
     else:
         cells = _bins(_drawn_ranks(draws.indices, predicted), bins) + np.arange(len(draws.indices))[:, None] * bins
         flat = np.bincount(cells.ravel(), gaps[draws.indices].ravel(), minlength=len(cells) * bins)
         sums = flat.astype(np.float64).reshape(-1, bins)
     errors: Column = np.abs(sums).sum(axis=1) / images
     return errors
+
+
+@lru_cache(maxsize=4)
+def _own_bins(predicted_bytes: bytes, bins: int) -> NDArray[np.int64]:
+    """(n,) the bin of each image among all images."""
+    return _bins(rankdata(np.frombuffer(predicted_bytes)), bins)
 
 
 def _bins(ranks: Grid, bins: int) -> NDArray[np.int64]:
@@ -258,14 +262,22 @@ def _own_agreement(predicted_bytes: bytes, human_bytes: bytes) -> Column:
     untied = math.sqrt(_untied_pairs(everything, predicted)[0] * _untied_pairs(everything, human)[0])
     total = kendalltau(predicted, human, method="asymptotic").statistic * untied if untied else 0.0
     others = np.random.default_rng(0).choice(len(human), REFERENCES, replace=False)
-    own = np.empty(len(human))
-    for start in range(0, len(human), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        order = np.sign(predicted[block, None] - predicted[others])
-        own[block] = np.einsum("br,br->b", order, np.sign(human[block, None] - human[others]))
-    own *= len(human) / REFERENCES
+    own = _agreement_with(predicted[others], human[others], predicted, human) * (len(human) / REFERENCES)
     own += (total - own.sum()) / len(human)
     return own
+
+
+def _agreement_with(first: Column, second: Column, predicted: Column, human: Column) -> Column:
+    """(n,) Σ_j sign(p_i − f_j) sign(h_i − s_j) over the m others (f_j, s_j), from a table of (m + 1)² counts."""
+    of_first, of_second = np.sort(first), np.sort(second)
+    below = np.zeros((len(first) + 1, len(first) + 1), dtype=np.int32)  # others among the k lowest f and the l lowest s
+    below[rankdata(first, "ordinal"), rankdata(second, "ordinal")] = 1
+    below = below.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32)
+    lower, not_higher = (np.searchsorted(of_first, predicted, side) for side in ("left", "right"))
+    less, not_more = (np.searchsorted(of_second, human, side) for side in ("left", "right"))
+    same_side = below[lower, less] + below[lower, not_more] + below[not_higher, less] + below[not_higher, not_more]
+    agreement: Column = (same_side + len(first) - lower - not_higher - less - not_more).astype(np.float64)
+    return agreement
 
 
 def _agreement_of_all(draws: Draws, predicted: Column, human: Column, margin: float = 0.0) -> Column:
@@ -287,16 +299,22 @@ def _agreement_of_all(draws: Draws, predicted: Column, human: Column, margin: fl
 
 def _untied_pairs(draws: Draws, column: Column) -> Column:
     """(R,) pairs that differ; each pair counts twice."""
-    levels = _levels(column)
-    count = int(levels.max()) + 1
-    tied = draws.counts if count == len(column) else draws.counts @ _sums_by(levels, count)
-    untied: Column = len(column) ** 2 - np.einsum("rl,rl->r", tied, tied)
+    if len(column) > MOST_PAIRED:
+        own = _own_ties(column.tobytes())
+        tied = 2 * (draws.counts @ own) - own.sum()  # Σ_l t_l², t_l the count of level l, near w = 1
+    else:
+        levels = _levels(column)
+        times = _tally(levels[draws.indices], int(levels.max()) + 1)
+        tied = np.einsum("rl,rl->r", times, times)
+    untied: Column = len(column) ** 2 - tied
     return untied
 
 
-def _sums_by(labels: NDArray[np.int64], kinds: int) -> csr_array:
-    """(n, kinds), of which a product with (R, n) sums the columns of each label."""
-    return csr_array((np.ones(len(labels)), labels, np.arange(len(labels) + 1)), shape=(len(labels), kinds))
+@lru_cache(maxsize=4)
+def _own_ties(column_bytes: bytes) -> Column:
+    """(n,) the number of images with each image's value, itself among them."""
+    levels = _levels(np.frombuffer(column_bytes))
+    return np.bincount(levels).astype(np.float64)[levels]
 
 
 def _once(images: int) -> Draws:
@@ -308,10 +326,12 @@ def _levels(column: Column) -> NDArray[np.int64]:
     return np.unique(column, return_inverse=True)[1].astype(np.int64)
 
 
-def _tally(labels: Indices, kinds: int) -> NDArray[np.int64]:
+def _tally(labels: Indices, kinds: int) -> Grid:
     """(R, n) labels → (R, kinds): the count of each label in each row."""
-    offsets = np.arange(len(labels), dtype=np.int64)[:, None] * kinds
-    return np.bincount((labels + offsets).ravel(), minlength=len(labels) * kinds).reshape(len(labels), kinds)
+    counts = np.empty((len(labels), kinds))
+    for row, own in zip(counts, labels, strict=True):  # a row at a time stays in the processor's cache
+        row[:] = np.bincount(own, minlength=kinds)
+    return counts
 
 
 plcc = Metric("plcc", "PLCC ↑", _plcc, compared=True)
