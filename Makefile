@@ -11,7 +11,7 @@ PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10
 demo: .venv/train
 	$(BIN)/aesr1 demo -o $(DEMO)
 
-# Without the tests marked `slow`: four minutes on two cores. Before a change of what those hold: make test-all.
+# Without the tests marked `slow`: five to six minutes on two cores. Before a change of what those hold: make test-all.
 test: check .venv/browser .venv/xmp
 	$(PYTEST) -m "not slow"
 

@@ -95,6 +95,7 @@ def test_a_process_with_a_scorer_ends(program, code):
     assert time.time() - float(out) < 10  # it would last for ever
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_wait_and_the_process_at_once(program):
     process = program("print('ready', flush=True); model_thread('cpu').run(busy)")
     assert process.stdout.readline() == "ready\n"
@@ -128,6 +129,7 @@ if child:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
+@pytest.mark.slow
 def test_callers_in_other_threads_cost_no_openmp_threads(program):
     process = program("""
 from concurrent.futures import ThreadPoolExecutor
