@@ -54,6 +54,7 @@ class HttpRefusal(AesError):
 
 
 def stopping_refusal() -> HttpRefusal:
+    """What requests get while the server ends."""
     return HttpRefusal("the server is stopping", fix="try again later", status=503, code="stopping", retry_after=10)
 
 
