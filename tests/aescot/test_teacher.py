@@ -154,6 +154,18 @@ def test_what_no_request_can_mend_stops_at_once(settings, fault, message):
     assert len(server.requests) <= 16
 
 
+def test_answers_on_their_way_when_the_credit_ends_are_kept(settings):
+    def ends(number, *_):
+        server.latency = 0.0 if number >= 5 else 0.3
+        return "quota" if number >= 5 else None
+
+    with Faults(ends) as server:
+        config = settings(server)
+        with pytest.raises(AesError, match="no credit left"):
+            build(config)
+        assert len(rows(config, "raw", Draft)) == sum(server.answered.values()) == 5
+
+
 def test_a_server_that_is_gone_is_given_up_and_the_same_command_goes_on(settings, monkeypatch):
     monkeypatch.setattr("aesr1.aescot.teacher.MAX_UNANSWERED", 5)
     with Faults(lambda number, *_: "500" if number >= 4 else None) as server:

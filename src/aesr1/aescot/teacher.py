@@ -108,6 +108,7 @@ class _TeacherRun:
         self.refused = sum(draft.refused is not None for draft in drafts)
         self.charged = sum(draft.tokens_in + draft.tokens_out > 0 for draft in drafts)
         self.answered, self.unanswered, self.spent_up = 0, 0, False
+        self.error: AesError | None = None
         self.changed = asyncio.Condition()
 
     async def run(self, ratings: Sequence[Rating], raw: Appender) -> TeacherResult:
@@ -123,6 +124,8 @@ class _TeacherRun:
                         tasks.create_task(self._work(asker, workers, ledger, progress))
             except BaseExceptionGroup as group:  # the first is the cause of the others
                 raise group.exceptions[0] from None
+        if self.error is not None:
+            raise self.error
         if self.spent_up:
             limit, spent = self.plan.teacher.max_cost, self.plan.teacher.cost(self.tokens_in, self.tokens_out)
             self.result.stopped = (
@@ -131,10 +134,10 @@ class _TeacherRun:
         return self.result
 
     async def _next(self) -> tuple[Rating, int] | None:
-        """The next picture of a level that needs more drafts; None where no more are needed or left."""
+        """The next picture of a level that needs more drafts; None where no more are needed, left or allowed."""
         async with self.changed:
             while True:
-                if self._too_dear():
+                if self.error is not None or self._too_dear():
                     return None
                 for level in sorted(LEVELS, key=lambda name: self.kept[name] + self.flying[name]):
                     if self.todo[level] and self.kept[level] + self.flying[level] < self.plan.of(level):
@@ -154,7 +157,7 @@ class _TeacherRun:
         return self.spent_up
 
     async def _work(self, asker: EndpointClient, workers: Executor, ledger: Ledger, progress: RunningBar) -> None:
-        """Take one picture after another until none is needed."""
+        """Take one picture after another until none is needed. After an error, what is in flight comes to its end."""
         began = time.monotonic()
         while (job := await self._next()) is not None:
             rating, attempt = job
@@ -162,6 +165,8 @@ class _TeacherRun:
             kept = False
             try:
                 kept = await self._one(rating, attempt, asker, workers, ledger)
+            except AesError as error:
+                self.error = self.error or error
             finally:
                 async with self.changed:
                     self.flying[level] -= 1

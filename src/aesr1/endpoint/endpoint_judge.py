@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -78,17 +78,18 @@ class _Asked(NamedTuple):
 
 
 class _Waiting:
-    """The pictures that wait for a server."""
+    """The pictures that wait for a server, and the servers that may take one."""
 
-    def __init__(self, images: Iterable[str]) -> None:
+    def __init__(self, images: Iterable[str], servers: Iterable[int]) -> None:
+        self.servers = set(servers)
         self._images = iter(images)
         self._returned: list[_Asked] = []
         self._in_hand = 0
         self._changed = asyncio.Event()
 
     async def take(self, server: int) -> _Asked | None:
-        """The next picture that this server was not asked about; None where none can come any more."""
-        while True:
+        """The next picture that this server was not asked about; None where none can come, or it is left out."""
+        while server in self.servers:
             asked = next((each for each in self._returned if server not in each.tried), None)
             if asked is not None:
                 self._returned.remove(asked)
@@ -99,12 +100,18 @@ class _Waiting:
                 return asked
             self._changed.clear()
             await self._changed.wait()
+        return None
 
     def put(self, returned: _Asked | None = None) -> None:
         """A picture is no longer in hand: it has its row, or it waits again."""
         self._in_hand -= 1
         if returned is not None:
             self._returned.append(returned)
+        self._changed.set()
+
+    def leave_out(self, server: int) -> None:
+        """The server takes no more pictures."""
+        self.servers.discard(server)
         self._changed.set()
 
     def left(self) -> list[Prediction]:
@@ -143,17 +150,17 @@ async def _ask_all(
     images = iter(images)
     if (first := next(images, None)) is None:
         return
-    waiting, alive = _Waiting(chain([first], images)), set(range(len(judges)))
+    waiting = _Waiting(chain([first], images), range(len(judges)))
 
     async def serve(server: int, judge: EndpointJudge) -> None:
         try:
-            await _ask_one_server(server, judge, waiting, alive, write, pool)
-        except (AesError, BaseExceptionGroup) as error:
-            cause = _first(error)
-            alive.discard(server)
-            if not isinstance(cause, AesError) or not alive:
-                raise cause from None
-            say(f"{judge.config.url} is left out, {len(alive)} of {len(judges)} servers go on: {cause.problem}")
+            await _ask_one_server(server, judge, waiting, write, pool)
+        except AesError as error:
+            waiting.leave_out(server)
+            if not waiting.servers:
+                raise
+            left = f"{len(waiting.servers)} of {len(judges)} servers go on"
+            say(f"{judge.config.url} is left out, {left}: {error.problem}")
 
     async with asyncio.TaskGroup() as tasks:
         for server, judge in enumerate(judges):
@@ -166,11 +173,12 @@ async def _ask_one_server(
     server: int,
     judge: EndpointJudge,
     waiting: _Waiting,
-    alive: Set[int],
     write: Callable[[Prediction], None],
     pool: Executor | None,
 ) -> None:
+    """Ask one server until no picture waits. AesError where it is to be left out, once the last answer is there."""
     unanswered = 0
+    errors: list[AesError] = []
 
     async def work(client: EndpointClient) -> None:
         nonlocal unanswered
@@ -178,12 +186,14 @@ async def _ask_one_server(
             tried = asked.tried | {server}
             try:
                 row = await _ask(judge, client, asked.image, pool)
-            except BaseException:
+            except AesError as error:
+                errors.append(error)
+                waiting.leave_out(server)
                 waiting.put(asked._replace(tried=tried))
-                raise
+                return
             if (row.error or "").startswith(NOT_ANSWERED):
                 unanswered += 1
-                if others := alive - tried:
+                if others := waiting.servers - tried:
                     waiting.put(_Asked(asked.image, tried, row))
             else:
                 unanswered, others = 0, set()
@@ -191,14 +201,15 @@ async def _ask_one_server(
                 write(row)
                 waiting.put()
             if unanswered >= max(FEWEST_UNANSWERED, judge.config.in_flight):
-                raise AesError(
-                    f"{judge.config.url} has not answered for {unanswered} pictures ({row.error})",
-                    fix="check the server; the same command resumes",
-                )
+                problem = f"{judge.config.url} has not answered for {unanswered} pictures ({row.error})"
+                errors.append(AesError(problem, fix="check the server; the same command resumes"))
+                waiting.leave_out(server)
 
     async with EndpointClient(judge.config) as client, asyncio.TaskGroup() as tasks:
         for _ in range(judge.config.in_flight):
             tasks.create_task(work(client))
+    if errors:
+        raise errors[0]
 
 
 async def _ask(judge: EndpointJudge, client: EndpointClient, image: str, pool: Executor | None) -> Prediction:
