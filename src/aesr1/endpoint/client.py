@@ -54,12 +54,13 @@ class Token(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The result of one request: text or failure. Tokens are those of all tries."""
+    """The result of one request: text or failure. Tokens are those of all tries.
+
+    A failure that begins with "filtered" or "refused" is final; the next run asks again after others.
+    """
 
     text: str | None
-    failure: (
-        str | None
-    )  # "filtered: …", "refused: …" are final; "rejected: …", "unreachable: …" are asked again by the next run
+    failure: str | None
     tokens_in: int
     tokens_out: int
     finish: str | None = None  # "length": the text was cut off
