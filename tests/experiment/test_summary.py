@@ -59,7 +59,7 @@ def judged(tmp_path):
         judge(folder, name, scores[cell, seed], readable=cell != "both <b>" or seed == 0)
     for step in plan.steps:
         seconds = None if step.name == "rapo" else 12.3  # None: it had ended when the experiment was killed
-        write_json(step.folder / "step.json", {"command": "aesr1 <b>", "seconds": seconds, "for": step.users})
+        write_json(step.folder / "step.json", {"command": "aesr1 <b>", "seconds": seconds})
     return plan
 
 
@@ -141,3 +141,5 @@ def test_the_page_needs_no_other_file_and_fits_a_phone_and_a_desk(judged, driver
             assert shown.execute_script("return document.documentElement.scrollWidth") <= width
         names = [svg.get_attribute("aria-label") for svg in shown.find_elements("css selector", "svg")]
         assert names[1] == "SRCC ↑ of error only 0.950, both <b> 0.000"
+        made = shown.find_element("css selector", "[aria-labelledby=made]").text
+        assert {"error only, seed 0", "both <b>, seed 1"} <= set(made.splitlines())

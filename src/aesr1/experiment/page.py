@@ -48,7 +48,10 @@ def write_page(output: Path, summary: Summary, plan: Plan) -> None:
         "small_print": small_print(summary),
         "tables": tables(summary),
         "plots": [(summary.name(section), plots(section)) for section in summary.sections],
-        "steps": [json.loads((step.folder / "step.json").read_text()) | {"name": step.name} for step in plan.steps],
+        "steps": [
+            json.loads((step.folder / "step.json").read_text()) | {"name": step.name, "users": step.users}
+            for step in plan.steps
+        ],
         "width": WIDTH + 2 * MARGIN,
     }
     with replaced_file(output) as part:

@@ -117,7 +117,7 @@ def _run(step: Step, cores: int | None) -> None:
             if done.returncode:
                 raise _failure(step, log, done.returncode)
             seconds = round(time.time() - started, 1)
-    write_json(step.folder / DONE, {"command": shlex.join(command), "seconds": seconds, "for": step.users})
+    write_json(step.folder / DONE, {"command": shlex.join(command), "seconds": seconds})
 
 
 def _failure(step: Step, log: Path, status: int) -> AesError:
